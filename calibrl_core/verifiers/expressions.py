@@ -5,6 +5,7 @@ take long.
 import logging
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from calibrl_core.verifiers.real_sets import real_set
@@ -42,7 +43,7 @@ def _equal(answer: str, truth: str) -> bool:
         return False
     gold, parsed = _parse(truth), _parse(answer)
     # The library's time limit is an alarm that its own `except` clauses can swallow. The pool kills the process.
-    if verify(gold, parsed, timeout_seconds=None, allow_set_relation_comp=True):
+    if verify(list(gold), list(parsed), timeout_seconds=None, allow_set_relation_comp=True):
         return _same_size(parsed[0], gold[0]) and not _other_brackets(answer, truth)
     return _same_solutions(answer, truth) or bool(gold and parsed and _same_value(parsed[0], gold[0]))
 
@@ -108,7 +109,8 @@ def _one(text: str) -> Any:
     return next(iter(_parse(text)), None)
 
 
-def _parse(text: str) -> list[Any]:
+@lru_cache(maxsize=512)  # parsing takes most of the time, and the truth is the same for a whole group
+def _parse(text: str) -> tuple[Any, ...]:
     """Return the expression of the whole text, or nothing: never of a part, so that `7 or 8` is two values."""
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig, NormalizationConfig, latex2sympy, normalize_latex
     from math_verify.grader import should_treat_as_complex
@@ -116,16 +118,16 @@ def _parse(text: str) -> list[Any]:
     rules = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
     latex = normalize_latex(_CAPITALS.sub(r"q_{\g<0>}", text), rules)
     try:
-        return [
+        return (
             latex2sympy(
                 latex,
                 is_real=not should_treat_as_complex(latex),
                 normalization_config=None,
                 conversion_config=ConversionConfig(lowercase_symbols=False),
-            )
-        ]
+            ),
+        )
     except Exception:  # of many kinds: the text is not mathematics
-        return []
+        return ()
 
 
 def _same_size(first: Any, second: Any) -> bool:

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 _RELATION = re.compile(r"\\(le|ge|ne|lt|gt)(?![A-Za-z])|([<>=])")
+_INEQUALITY = re.compile(r"\\(?:le|ge|ne|lt|gt)(?![A-Za-z])|[<>]")
 _OR = re.compile(r" or |\\cup(?![A-Za-z])|\\vee(?![A-Za-z])|\\lor(?![A-Za-z])")
 _AND = re.compile(r" and |\\wedge(?![A-Za-z])|\\land(?![A-Za-z])")
 _BUILDER = re.compile(r"\\?\{ ?[a-z](?: ?\\in ?R)? ?(?:[:|]|\\mid(?![A-Za-z])) ?(.*?) ?\\?\}")
@@ -25,7 +26,7 @@ def real_set(text: str, parse: Parse) -> Any:
     text = _MEMBER.sub("", text.strip())
     if builder := _BUILDER.fullmatch(text):
         text = builder[1]
-    if not (_RELATION.search(text) or _INTERVAL.search(text) or _ALL_BUT.search(text)):
+    if not (_INEQUALITY.search(text) or _INTERVAL.search(text) or _ALL_BUT.search(text)):  # equations take long
         return None
     parts = [_conjunction(part.strip(), parse) for part in _OR.split(text)]
     if any(part is None for part in parts):
