@@ -113,11 +113,11 @@ def _write(out: TextIO, line: str) -> None:
     out.flush()
 
 
-def main() -> None:
-    """Answer every line of the input."""
+def serve(make: Callable[[], Grader]) -> None:
+    """Answer every line of the input with the verdict of a grader."""
     out = sys.stdout
     sys.stdout = sys.stderr  # some graders print
-    grade = GRADERS[sys.argv[1]][0]()
+    grade = make()
     grade("1/2", "0.5")  # the first verdict of some graders loads a parser
     _write(out, "ready")
     for line in sys.stdin:
@@ -131,4 +131,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(GRADERS[sys.argv[1]][0])

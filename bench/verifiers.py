@@ -9,20 +9,21 @@ import json
 import select
 import statistics
 import subprocess
-import time
+import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from bench.graders import GRADERS
+from bench.graders import GRADERS, Grader, serve
 from bench.report import Row, at_most, circumstances, table, write
 from calibrl_core.verifiers import MathReward
 from calibrl_core.verifiers.base import Deferred
 
 FOLDER = Path(__file__).parent
+OURS = "CalibRL, `math`"
 PEERS = FOLDER.parent / ".venv-graders" / "bin" / "python"
 VERDICT_SECONDS = 20.0  # a starved process needs more than the graders' own limits of 3 to 10 s
 START_SECONDS = 300.0
@@ -69,29 +70,30 @@ def our_verdict(answer: str, truth: str) -> bool:
     return (verifier.judge(found.text, found.truth) if isinstance(found, Deferred) else found) >= 0.5
 
 
-def judge_here(grade: Callable[[str, str], bool], pairs: Sequence[Pair]) -> list[Judgement]:
-    """Return the verdicts of a function."""
-    found = []
-    for pair in pairs:
-        start = time.perf_counter()
-        right = grade(pair.answer, pair.truth)
-        found.append(Judgement(right, time.perf_counter() - start))
-    return found
+def own_grader() -> Grader:
+    """Return `our_verdict` after its libraries are loaded."""
+    MathReward().prepare()
+    return our_verdict
 
 
-def judge_there(name: str, pairs: Sequence[Pair]) -> list[Judgement]:
-    """Return the verdicts of a peer, from a process that is killed and replaced if a verdict takes too long."""
+def judge(name: str, pairs: Sequence[Pair]) -> list[Judgement]:
+    """Return the verdicts of a grader, from a process that is killed and replaced if a verdict takes too long."""
     found: list[Judgement] = []
     while len(found) < len(pairs):
         found += _until_too_slow(name, pairs[len(found) :])
     return found
 
 
+def _command(name: str) -> list[str]:
+    if name == OURS:
+        return [sys.executable, "-m", "bench.verifiers", OURS]
+    return [str(PEERS), "-P", str(FOLDER / "graders.py"), name]
+
+
 def _until_too_slow(name: str, pairs: Sequence[Pair]) -> list[Judgement]:
-    command = [str(PEERS), "-P", str(FOLDER / "graders.py"), name]
     found: list[Judgement] = []
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1
+        _command(name), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1
     ) as peer:
         assert peer.stdin
         try:
@@ -160,20 +162,18 @@ def class_table(pairs: Sequence[Pair], ours: Sequence[Judgement], peer: Sequence
 def main() -> None:
     """Judge all pairs by all graders, print the tables and write the results."""
     console, pairs = Console(), read_pairs()
-    MathReward().prepare()
-    our_verdict("1/2", "0.5")
-    found = {"CalibRL, `math`": judge_here(our_verdict, pairs)}
-    for name in GRADERS:
+    found = {}
+    for name in [OURS, *GRADERS]:
         console.print(f"{name} ...", highlight=False)
-        found[name] = judge_there(name, pairs)
+        found[name] = judge(name, pairs)
     by_grader = {name: errors(pairs, verdicts) for name, verdicts in found.items()}
-    ours, peer = found["CalibRL, `math`"], found["Math-Verify"]
+    ours, peer = found[OURS], found["Math-Verify"]
     tables = f"{len(pairs)} pairs\n\n{grader_table(by_grader)}\n{class_table(pairs, ours, peer)}"
-    goals = rows(by_grader["CalibRL, `math`"], by_grader["Math-Verify"])
+    goals = rows(by_grader[OURS], by_grader["Math-Verify"])
     path = write("verifiers", goals)
     console.print(circumstances(["math-verify"]), soft_wrap=True)
     console.print(f"\n{tables}\n{table(goals)}\n\n{path}", markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
-    main()
+    serve(own_grader) if OURS in sys.argv else main()

@@ -41,6 +41,7 @@ _NOON = {"noon": "12:00 pm", "midnight": "12:00 am"}
 _LETTERS = re.compile(r"\(?[A-J]\)?(?:(?: ?[,;/&] ?(?:and )?| and )?\(?[A-J]\)?)+")
 _WORDS = re.compile(r"[^\W\d_][^\W\d_' -]*(?:[' -][^\W\d_' -]+)*'?")
 _PRODUCT = re.compile(r"[b-df-hj-np-tv-xz]{2,4}")  # mgh: no word has no vowel
+_DIFFERENCE = re.compile(r"[^\W\d_](?: ?- ?[^\W\d_])+")  # R-r
 _A_WORD = re.compile(r"[A-Za-z]{3}")
 _SHORT_WORDS = frozenset(
     [
@@ -194,7 +195,7 @@ def only_words(text: str) -> str | None:
     """Return the undecorated text in lower case if it consists of words (at least two letters), else None. The case of
     genes counts: `Aa` is not `aa`.
     """
-    if not _WORDS.fullmatch(text) or len(text) == 1 or _PRODUCT.fullmatch(text):
+    if not _WORDS.fullmatch(text) or len(text) == 1 or _PRODUCT.fullmatch(text) or _DIFFERENCE.fullmatch(text):
         return None
     if text.islower() and text.isascii() and not _A_WORD.search(text) and text.lower() not in _SHORT_WORDS:  # a-bi, ab
         return None
