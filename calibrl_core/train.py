@@ -50,7 +50,7 @@ from calibrl_core.run.prompt_lengths import fit_prompts
 from calibrl_core.run.row_check import check_rows
 from calibrl_core.run.samples import report_groups
 from calibrl_core.run.sources import read_sources
-from calibrl_core.step.learners import Learner, ReinforcementLearner, StepResult, SupervisedLearner
+from calibrl_core.step.learners import Learner, ReinforcementLearner, RolloutParts, StepResult, SupervisedLearner
 from calibrl_core.step.optimizer import GradientStep, learning_rate, make_optimizer, set_learning_rate
 from calibrl_core.step.prompt_source import PromptSource
 from calibrl_core.step.update import Updater
@@ -162,9 +162,8 @@ class _Run:
         config = self.config
         reference = make_reference(self.policy, config.model, config.precision) if algorithm.needs_reference else None
         updater = Updater(self.policy, self._gradient_step(), config, reference, self.ranks)
-        return ReinforcementLearner(
-            config, algorithm, self.policy, self.engine, updater, self.scorer, self.prompts, self.ranks, self.steps
-        )
+        parts = RolloutParts(self.policy, self.engine, self.scorer, self.prompts, self.ranks, self.steps)
+        return ReinforcementLearner(config, algorithm, parts, updater)
 
     def _gradient_step(self) -> GradientStep:
         return GradientStep(self.policy, self.optimizer, self.config.optimizer, self.ranks)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from bench.cases import NO_STOP, Case
+from bench.cases import NO_STOP, ModelCase
 from bench.lockstep import Gate
 from bench.rewards import reward
 from calibrl_core.algorithms import PolicyGradientSettings
@@ -18,7 +18,7 @@ from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
-from calibrl_core.step.learners import ReinforcementLearner
+from calibrl_core.step.learners import ReinforcementLearner, RolloutParts
 from calibrl_core.step.optimizer import GradientStep, make_optimizer
 from calibrl_core.step.prompt_source import PromptSource
 from calibrl_core.step.update import Updater
@@ -35,12 +35,12 @@ class HashedRewards(Scorer):
     equal = False
 
     def grade(self, inputs: Sequence[RewardInput]) -> list[Score]:
-        """Return the reward of each completion. The truth of a prompt is its number: see `Case.examples`."""
+        """Return the reward of each completion. The truth of a prompt is its number: see `ModelCase.examples`."""
         values = [reward(seen.completion, int(seen.truth), equal=self.equal) for seen in inputs]
         return [Score(by_verifier={"hash": value}, reward=value, passed=value > 0.5, strict=False) for value in values]
 
 
-def run(case: Case, steps: int, seed: int, algorithm: Literal["grpo", "calibrl"], gate: Gate) -> None:
+def run(case: ModelCase, steps: int, seed: int, algorithm: Literal["grpo", "calibrl"], gate: Gate) -> None:
     """Train until the gate stops the loop; there are prompts for `steps` steps."""
     config = _config(case, steps, seed, algorithm)
     policy = case.load()
@@ -70,20 +70,13 @@ def make_learner(
     """Return the trainer's own learner in this process, with a new optimizer."""
     assert isinstance(config.algorithm, PolicyGradientSettings)
     gradient = GradientStep(policy, make_optimizer(policy, config.optimizer), config.optimizer)
-    return ReinforcementLearner(
-        config,
-        config.algorithm,
-        policy,
-        SharedPrefillEngine(policy, config.rollout.batch_tokens),
-        Updater(policy, gradient, config),
-        scorer,
-        PromptSource(DataOrder(examples, config.seed, config.prompts_per_step), policy.encoder, Ranks()),
-        Ranks(),
-        config.step_count(len(examples)),
-    )
+    engine = SharedPrefillEngine(policy, config.rollout.batch_tokens)
+    prompts = PromptSource(DataOrder(examples, config.seed, config.prompts_per_step), policy.encoder, Ranks())
+    parts = RolloutParts(policy, engine, scorer, prompts, Ranks(), config.step_count(len(examples)))
+    return ReinforcementLearner(config, config.algorithm, parts, Updater(policy, gradient, config))
 
 
-def _config(case: Case, steps: int, seed: int, algorithm: str) -> TrainConfig:
+def _config(case: ModelCase, steps: int, seed: int, algorithm: str) -> TrainConfig:
     return TrainConfig.model_validate(
         {
             "model": {"builtin": "tiny-vlm"},  # not read: the policy comes from the case

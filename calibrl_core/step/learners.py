@@ -72,26 +72,27 @@ class _Clock:
         return {**phases, "perf/step_seconds": total, "perf/tokens_per_second": tokens / total}
 
 
+@dataclass(frozen=True)
+class RolloutParts:
+    """The parts of a run that its rollouts need. `steps`: number of steps of the run."""
+
+    policy: Policy
+    engine: RolloutEngine
+    scorer: Scorer
+    prompts: PromptSource
+    ranks: Ranks
+    steps: int
+
+
 class ReinforcementLearner:
     """Samples rollouts, scores them, compares each with its group and its expert, and updates the policy."""
 
     def __init__(
-        self,
-        config: TrainConfig,
-        algorithm: PolicyGradientSettings,
-        policy: Policy,
-        engine: RolloutEngine,
-        updater: Updater,
-        scorer: Scorer,
-        prompts: PromptSource,
-        ranks: Ranks,
-        steps: int,
+        self, config: TrainConfig, algorithm: PolicyGradientSettings, parts: RolloutParts, updater: Updater
     ) -> None:
-        """`steps`: number of steps of the run."""
-        self._config, self._algorithm = config, algorithm
-        self._policy, self._engine, self._updater = policy, engine, updater
-        self._scorer, self._prompts, self._ranks = scorer, prompts, ranks
-        self._steps = steps
+        self._config, self._algorithm, self._updater = config, algorithm, updater
+        self._policy, self._engine, self._steps = parts.policy, parts.engine, parts.steps
+        self._scorer, self._prompts, self._ranks = parts.scorer, parts.prompts, parts.ranks
         self._begun: int | None = None  # the last step whose rollouts were begun ahead
         self._pass_ratios: dict[str, float] = {}  # of the current step
         self._failed: list[Score] = []  # of the current step, see `StepResult`
