@@ -23,7 +23,7 @@ CANVAS = 448  # pixels per side in the image case: 448 / 14 / 2 = 16, so 256 ima
 
 
 @dataclass(frozen=True)
-class Case:
+class ModelCase:
     """A row of the comparison. Every completion has exactly `tokens` tokens: see `NO_STOP`."""
 
     name: str
@@ -104,10 +104,10 @@ def _numbered(examples: Sequence[Example]) -> list[Example]:
 CASES = {
     case.name: case
     for case in (
-        Case("tiny", "the demo's 1.2 M parameter model, digits", _tiny, _digits, 8, 40, 1, 1.5),
-        Case(
+        ModelCase("tiny", "the demo's 1.2 M parameter model, digits", _tiny, _digits, 8, 40, 1, 1.5),
+        ModelCase(
             "image", "448 x 448 images, 256 image tokens, 1.5 M parameters", _large_images, _large_digits, 4, 40, 1, 2.0
         ),
-        Case("text", "SmolLM2-135M", _smollm2, _sums, 1, 64, 2, 1.5, text_only=True),
+        ModelCase("text", "SmolLM2-135M", _smollm2, _sums, 1, 64, 2, 1.5, text_only=True),
     )
 }

@@ -71,7 +71,7 @@ def main() -> None:
     console.print(f"{report.write(name, found)}", markup=False)
 
 
-def measures(size: int, ours: Figures, peer: Figures) -> list[report.Row]:
+def measures(size: int, ours: Figures, peer: Figures) -> list[report.ReportRow]:
     """Return the rows of the table. size: of the file in bytes."""
     return [
         report.no_goal("First load, all images checked (datasets checks none)", *seconds(ours, peer, "convert"), "s"),

@@ -32,7 +32,7 @@ def mathruler() -> Grader:
 
 
 def verl_math() -> Grader:
-    """Return verl's reward for the MATH data set, which is the comparison of Hendrycks et al."""
+    """Return verl's reward for the MATH dataset, which is the comparison of Hendrycks et al."""
     return _function("verl.utils.reward_score.math_reward", "is_equiv")
 
 

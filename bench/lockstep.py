@@ -23,7 +23,7 @@ class Orders:
 
 
 @dataclass(frozen=True)
-class Step:
+class TimedStep:
     """Result of a step."""
 
     seconds: float  # total: data, rollouts, rewards, update and the loop's overhead
@@ -46,7 +46,7 @@ class Gate:
 
     def done(self, tokens: int, phases: dict[str, float] | None = None) -> None:
         """Report the end of the step."""
-        self._connection.send(Step(time.perf_counter() - self._began, tokens, phases or {}))
+        self._connection.send(TimedStep(time.perf_counter() - self._began, tokens, phases or {}))
 
 
 class Arm:
@@ -61,7 +61,7 @@ class Arm:
         self._process.start()
         theirs.close()
 
-    def step(self, orders: Orders) -> Step:
+    def step(self, orders: Orders) -> TimedStep:
         """Run one step of the loop.
 
         Raises:
@@ -72,7 +72,7 @@ class Arm:
             self._connection.send(orders)
             if not self._connection.poll(LIMIT):
                 raise TimeoutError(f"the arm {self.name} took longer than {LIMIT:.0f} s for a step")
-            step: Step = self._connection.recv()
+            step: TimedStep = self._connection.recv()
         except (EOFError, ConnectionError) as error:
             raise RuntimeError(f"the arm {self.name} ended early; its output above shows the reason") from error
         return step

@@ -26,7 +26,7 @@ SPEC: dict[str, Any] = {
 }
 
 
-class Machine:
+class HoldingMachine:
     """A machine of the queue whose jobs this process holds. It never has a free slot, so it gets no wake-ups."""
 
     def __init__(self) -> None:

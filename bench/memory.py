@@ -70,7 +70,7 @@ def main() -> None:
     console.print(f"\n{report.table(rows)}\n\n{path}", markup=False, highlight=False, soft_wrap=True)
 
 
-def measure(size: Size, console: Console) -> list[report.Row]:
+def measure(size: Size, console: Console) -> list[report.ReportRow]:
     """Measure both paths, one after the other."""
     with console.status("our update"):
         ours = alone(our_update, size)

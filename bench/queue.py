@@ -70,7 +70,7 @@ def main() -> None:
     console.print(f"\n{report.table(rows)}\n\n{path}", markup=False, highlight=False, soft_wrap=True)
 
 
-def starts(count: int, console: Console) -> report.Row:
+def starts(count: int, console: Console) -> report.ReportRow:
     """Measure from submission to the trainer's start, on an idle queue."""
     with tempfile.TemporaryDirectory() as folder, stack(Path(folder), FAKE) as client:
         seconds = [_start(client) for _ in range(count + 1)][1:]  # the first job also opens connections
@@ -86,7 +86,7 @@ def _start(client: Client) -> float:
     return _event(client, job.id, "started") - begin
 
 
-def first_steps(count: int, console: Console) -> report.Row:
+def first_steps(count: int, console: Console) -> report.ReportRow:
     """Measure from submission to the first optimiser step of a real tiny training, with and without quick starts."""
     seconds: dict[str, list[float]] = {}
     for quick in ("true", "false"):
@@ -106,7 +106,7 @@ def _first_step(client: Client) -> float:
     return client.metrics(job.id, limit=1).data[0].ts.timestamp() - begin
 
 
-def soak(jobs: int, projects: int, slots: int, console: Console) -> list[report.Row]:
+def soak(jobs: int, projects: int, slots: int, console: Console) -> list[report.ReportRow]:
     """Run many short jobs of many projects: each exactly once; measure idle slots and fairness."""
     settings = FAKE | {"CALIBRL_WORKER_CPU_SLOTS": str(slots)}
     with tempfile.TemporaryDirectory() as folder, stack(Path(folder), settings) as client:
@@ -122,19 +122,21 @@ def soak(jobs: int, projects: int, slots: int, console: Console) -> list[report.
     return soak_rows(spans, slots)
 
 
-def soak_rows(spans: list[Span], slots: int) -> list[report.Row]:
+def soak_rows(spans: list[Span], slots: int) -> list[report.ReportRow]:
     """Return the report's rows of the soak."""
     jobs, once = len(spans), sum(span.once for span in spans)
     idle, unfair = idle_seconds(spans, slots), unfairness(spans)
     length = mean(span.ended - span.claimed for span in spans)
     rate = jobs / (max(span.ended for span in spans) - min(span.claimed for span in spans))
     return [
-        report.Row("soak: jobs that ran exactly once", once, jobs, once / jobs, "jobs", f"= {jobs}", once == jobs),
+        report.ReportRow(
+            "soak: jobs that ran exactly once", once, jobs, once / jobs, "jobs", f"= {jobs}", once == jobs
+        ),
         report.no_goal(
             "soak: idle slot time between two jobs, mean; peer: a job's time in its slot", idle, length, "s"
         ),
         report.no_goal("soak: largest deviation of a project from its fair share; peer: one job", unfair, 1.0, "jobs"),
-        report.no_goal("soak: jobs a second; peer: one", rate, 1.0, "jobs/s"),
+        report.no_goal("soak: jobs per second; peer: one", rate, 1.0, "jobs/s"),
     ]
 
 

@@ -16,7 +16,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """A measure with its figures and goal."""
 
     measure: str
@@ -28,26 +28,26 @@ class Row:
     met: bool | None
 
 
-def at_least(measure: str, ours: float, peer: float, unit: str, times: float) -> Row:
+def at_least(measure: str, ours: float, peer: float, unit: str, times: float) -> ReportRow:
     """Return a row with the goal that the peer takes at least `times` times as long as ours."""
     ratio = peer / ours
-    return Row(measure, ours, peer, ratio, unit, f"peer / ours >= {times:g}", ratio >= times)
+    return ReportRow(measure, ours, peer, ratio, unit, f"peer / ours >= {times:g}", ratio >= times)
 
 
-def at_most(measure: str, ours: float, peer: float, unit: str, share: float) -> Row:
+def at_most(measure: str, ours: float, peer: float, unit: str, share: float) -> ReportRow:
     """Return a row with the goal that ours is at most this share of the peer's."""
     ratio = ours / peer
-    return Row(measure, ours, peer, ratio, unit, f"ours / peer <= {share:g}", ratio <= share)
+    return ReportRow(measure, ours, peer, ratio, unit, f"ours / peer <= {share:g}", ratio <= share)
 
 
-def within(measure: str, ours: float, unit: str, goal: float) -> Row:
+def within(measure: str, ours: float, unit: str, goal: float) -> ReportRow:
     """Return a row whose goal is an upper limit; the limit takes the place of a peer's figure."""
-    return Row(measure, ours, goal, ours / goal, unit, f"<= {goal:g} {unit}", ours <= goal)
+    return ReportRow(measure, ours, goal, ours / goal, unit, f"<= {goal:g} {unit}", ours <= goal)
 
 
-def no_goal(measure: str, ours: float, peer: float, unit: str) -> Row:
+def no_goal(measure: str, ours: float, peer: float, unit: str) -> ReportRow:
     """Return a row without a goal."""
-    return Row(measure, ours, peer, peer / ours, unit, None, None)
+    return ReportRow(measure, ours, peer, peer / ours, unit, None, None)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -55,7 +55,7 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[max(0, ceil(share * len(values)) - 1)]
 
 
-def write(name: str, rows: Sequence[Row], folder: Path = RESULTS) -> Path:
+def write(name: str, rows: Sequence[ReportRow], folder: Path = RESULTS) -> Path:
     """Write `folder/<name>.json`: a list of {measure, ours, peer, ratio, unit, goal, met}."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
@@ -63,7 +63,7 @@ def write(name: str, rows: Sequence[Row], folder: Path = RESULTS) -> Path:
     return path
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[ReportRow]) -> str:
     """Return the rows as a Markdown table."""
     cells = [["Measure", "Ours", "Peer", "Unit", "Ratio", "Goal", "Met"]]
     for row in rows:

@@ -67,7 +67,7 @@ def main() -> None:
     console.print(f"\n{report.table(rows)}\n\n{path}", markup=False, highlight=False, soft_wrap=True)
 
 
-def measure() -> Iterator[report.Row]:
+def measure() -> Iterator[report.ReportRow]:
     """Yield the rows. The peer of an update is a copy of the same bytes within the memory of a process."""
     tiny = load_policy(BuiltinModel(builtin="tiny-vlm"))
     yield from updates("tiny model", tiny)
@@ -75,7 +75,7 @@ def measure() -> Iterator[report.Row]:
     yield from steps()
 
 
-def updates(name: str, policy: Policy) -> Iterator[report.Row]:
+def updates(name: str, policy: Policy) -> Iterator[report.ReportRow]:
     """Measure the update of a server's weights: bytes, seconds, and the growth of the trainer's process."""
     engine = ServedEngine(policy, EngineSettings(engine="vllm_server", batch_tokens=4096))
     try:
@@ -105,7 +105,7 @@ def copy_seconds(size: int) -> float:
     return time.perf_counter() - began
 
 
-def steps() -> Iterator[report.Row]:
+def steps() -> Iterator[report.ReportRow]:
     """Compare runs of `rollout.max_staleness` 1 with those of 0: their rewards at the end, and the time of a step."""
     Scorer.grade = score_by_letters  # type: ignore[method-assign]
     ahead, in_turns = ([run(staleness, seed) for seed in SEEDS] for staleness in (1, 0))

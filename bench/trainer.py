@@ -25,8 +25,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench import report, trainer_costs
 from bench.arms import ours, trl
-from bench.cases import CASES, Case
-from bench.lockstep import Arm, Gate, Orders, Step
+from bench.cases import CASES, ModelCase
+from bench.lockstep import Arm, Gate, Orders, TimedStep
 from bench.utilisation import utilisation
 
 STEPS = {"tiny": 30, "image": 20, "text": 5}  # timed steps per arm
@@ -34,7 +34,7 @@ WARM_UP = 2
 CALIBRL_GOAL = 1.10  # goal: CalibRL's step time / GRPO's step time
 PACKAGES = ("trl", "transformers", "torch")
 
-Times = dict[str, list[Step]]
+Times = dict[str, list[TimedStep]]
 
 
 def main() -> None:
@@ -59,11 +59,11 @@ def main() -> None:
         _show(report.write("trainer-costs", rows, arguments.results), rows, console)
 
 
-def _show(path: Path, rows: list[report.Row], console: Console) -> None:
+def _show(path: Path, rows: list[report.ReportRow], console: Console) -> None:
     console.print(f"\n{report.table(rows)}\n\n{path}", markup=False, highlight=False, soft_wrap=True)
 
 
-def measure(case: Case, steps: int, seed: int, console: Console) -> list[report.Row]:
+def measure(case: ModelCase, steps: int, seed: int, console: Console) -> list[report.ReportRow]:
     """Measure all arms in turn on one case."""
     console.rule(f"{case.name}: {case.about}; {case.prompts} x {case.group_size} completions of {case.tokens} tokens")
     equal_steps = max(2, steps // 3) if case.prompts > 1 else 0  # equal rewards need a second group
@@ -75,7 +75,7 @@ def measure(case: Case, steps: int, seed: int, console: Console) -> list[report.
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
             bar = progress.add_task("starting", total=total * len(arms))
 
-            def shown(name: str, step: Step) -> None:
+            def shown(name: str, step: TimedStep) -> None:
                 progress.update(bar, advance=1, description=f"{name} {step.seconds:.2f} s")
 
             _turns(arms, Orders(), WARM_UP, shown)
@@ -92,7 +92,7 @@ def measure(case: Case, steps: int, seed: int, console: Console) -> list[report.
     return _rows(case, mixed, equal)
 
 
-def _loops(case: Case, steps: int, seed: int) -> dict[str, Callable[[Gate], None]]:
+def _loops(case: ModelCase, steps: int, seed: int) -> dict[str, Callable[[Gate], None]]:
     loops: dict[str, Callable[[Gate], None]] = {
         "trl": partial(trl.run, case, steps, seed, False),
         "grpo": partial(ours.run, case, steps, seed, "grpo"),
@@ -103,7 +103,7 @@ def _loops(case: Case, steps: int, seed: int) -> dict[str, Callable[[Gate], None
     return loops
 
 
-def _turns(arms: list[Arm], orders: Orders, steps: int, shown: Callable[[str, Step], None]) -> Times:
+def _turns(arms: list[Arm], orders: Orders, steps: int, shown: Callable[[str, TimedStep], None]) -> Times:
     """Run the arms in turn: A B C A B C ..."""
     taken: Times = {arm.name: [] for arm in arms}
     for _ in range(steps):
@@ -114,26 +114,26 @@ def _turns(arms: list[Arm], orders: Orders, steps: int, shown: Callable[[str, St
     return taken
 
 
-def _require_equal_work(case: Case, times: Times) -> None:
+def _require_equal_work(case: ModelCase, times: Times) -> None:
     expected = case.prompts * case.group_size * case.tokens
     tokens = {name: sorted({step.tokens for step in steps}) for name, steps in times.items()}
     if any(found != [expected] for found in tokens.values()):
-        raise RuntimeError(f"not every arm generated {expected} tokens a step: {tokens}")
+        raise RuntimeError(f"not every arm generated {expected} tokens per step: {tokens}")
 
 
-def _seconds(steps: list[Step]) -> float:
+def _seconds(steps: list[TimedStep]) -> float:
     return median(step.seconds for step in steps)
 
 
-def _phase(steps: list[Step], phase: str) -> float:
+def _phase(steps: list[TimedStep], phase: str) -> float:
     return median(step.phases[phase] for step in steps)
 
 
-def _fastest_trl(times: Times) -> list[Step]:
+def _fastest_trl(times: Times) -> list[TimedStep]:
     return min((steps for name, steps in times.items() if name.startswith("trl")), key=_seconds)
 
 
-def _rows(case: Case, mixed: Times, equal: Times) -> list[report.Row]:
+def _rows(case: ModelCase, mixed: Times, equal: Times) -> list[report.ReportRow]:
     peer, grpo, calibrl = _fastest_trl(mixed), mixed["grpo"], mixed["calibrl"]
     rows = [
         report.at_least(f"{case.name}: GRPO step, ours and TRL's", _seconds(grpo), _seconds(peer), "s", case.goal),
@@ -154,7 +154,7 @@ def _show_times(times: Times, console: Console) -> None:
         middle, low, high = median(seconds), min(seconds), max(seconds)
         rate = steps[0].tokens / middle
         phases = "".join(f", {phase} {_phase(steps, phase):.3f}" for phase in steps[0].phases)
-        line = f"{name}: {middle:.3f} s a step ({low:.3f} to {high:.3f}), {rate:.0f} tokens a second{phases}"
+        line = f"{name}: {middle:.3f} s per step ({low:.3f} to {high:.3f}), {rate:.0f} tokens per second{phases}"
         console.print(line, highlight=False, soft_wrap=True)
 
 

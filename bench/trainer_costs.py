@@ -31,12 +31,12 @@ SIDE = 1024  # pixels of each side of an image
 PROMPTS, STEPS, STARTED = 8, 8, 3  # per step; of a run; steps until the processes have started
 
 
-def measure() -> list[report.Row]:
+def measure() -> list[report.ReportRow]:
     """Measure all of them."""
     return [_decoding(), *_images()]
 
 
-def _decoding() -> report.Row:
+def _decoding() -> report.ReportRow:
     """Compare the CPU time of a decoded token with that of transformers' `generate`. The layers are so narrow that most
     of it are calls of kernels, which a GPU waits for.
     """
@@ -67,7 +67,7 @@ def _cpu_seconds(work: Callable[[], object]) -> float:
     return median(times)
 
 
-def _images() -> list[report.Row]:
+def _images() -> list[report.ReportRow]:
     """Run the trainer on images with none, one and two processes that prepare them."""
     with TemporaryDirectory() as name:
         folder = Path(name)

@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 import torch
 
-from bench.cases import Case
+from bench.cases import ModelCase
 
 SIZE = 4096  # side of the square matrices; half of it on a CPU
 COPIED = 2**28  # bytes
 
 
-def utilisation(case: Case, rollout_seconds: float, update_seconds: float) -> str:
+def utilisation(case: ModelCase, rollout_seconds: float, update_seconds: float) -> str:
     """Return the update's model FLOPs utilisation (arXiv 2204.02311, appendix B, without attention) and decoding's
     share of its bandwidth limit, in words. At the limit, each token of the batch takes the time to read all weights."""
     policy = case.load()

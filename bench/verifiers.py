@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.graders import GRADERS, Grader, serve
-from bench.report import Row, at_most, circumstances, table, write
+from bench.report import ReportRow, at_most, circumstances, table, write
 from calibrl_core.verifiers import MathReward
 from calibrl_core.verifiers.base import Deferred
 
@@ -127,7 +127,7 @@ def errors(pairs: Sequence[Pair], found: Sequence[Judgement]) -> Errors:
     )
 
 
-def rows(ours: Errors, peer: Errors) -> list[Row]:
+def rows(ours: Errors, peer: Errors) -> list[ReportRow]:
     """Return the goals against Math-Verify."""
     return [
         at_most("falsely right, share of wrong answers", ours.falsely_right, peer.falsely_right, "", 1 / 3),

@@ -12,13 +12,13 @@ import httpx
 from rich.progress import Progress
 
 from bench.api.mlflow_server import MLflow
-from bench.machine import Machine
+from bench.machine import HoldingMachine
 from calibrl.client import Client
 from jobs.settings import get_settings
 
 
 @dataclass(frozen=True)
-class Sizes:
+class ApiSizes:
     """Sizes of all measures."""
 
     metrics: int = 60  # metrics per step of a job
@@ -39,8 +39,8 @@ class Sizes:
     streams: int = 1000
 
 
-FULL = Sizes()
-QUICK = Sizes(
+FULL = ApiSizes()
+QUICK = ApiSizes(
     ingest_steps=600,
     writers=(1, 2),
     mlflow_calls=4,
@@ -62,12 +62,12 @@ QUICK = Sizes(
 class Bench:
     """Services and output shared by the measures."""
 
-    sizes: Sizes
+    sizes: ApiSizes
     folder: Path  # for event files
     mlflow: MLflow
     progress: Progress
     client: Client = field(default_factory=Client)
-    machine: Machine = field(default_factory=Machine)
+    machine: HoldingMachine = field(default_factory=HoldingMachine)
 
     def __post_init__(self) -> None:
         settings = get_settings()
@@ -82,17 +82,17 @@ class Bench:
         return answer.content
 
     @contextmanager
-    def part(self, name: str, total: float | None = None) -> Iterator[Part]:
+    def part(self, name: str, total: float | None = None) -> Iterator[ProgressPart]:
         """Show a progress bar for a part of a measure during the block."""
         bar = self.progress.add_task(name, total=total)
         try:
-            yield Part(self.progress, bar)
+            yield ProgressPart(self.progress, bar)
         finally:
             self.progress.remove_task(bar)
 
 
 @dataclass(frozen=True)
-class Part:
+class ProgressPart:
     """A progress bar."""
 
     progress: Progress

@@ -18,7 +18,7 @@ from bench import report
 from bench.api import trainer
 from bench.api.context import Bench
 from bench.machine import MACHINE
-from bench.report import Row, percentile
+from bench.report import ReportRow, percentile
 from calibrl.client import Client, Live
 from calibrl.schemas import Priority
 from calibrl_core.report import EventFile
@@ -35,7 +35,7 @@ EVENT_PAUSE = 0.1  # seconds between two requests, on average
 SETTLE_SECONDS = 2.0
 
 
-def measure(bench: Bench) -> list[Row]:
+def measure(bench: Bench) -> list[ReportRow]:
     sizes = bench.sizes
     claims = bench.machine.hold(sizes.jobs)
     watched = [claim.job_id for claim in claims[: sizes.viewers]]
@@ -58,7 +58,7 @@ def measure(bench: Bench) -> list[Row]:
     return [*_rows(f"a point from trainer to subscriber, {load}", viewers.ages, POINT_GOAL), *_event_rows(busy, quiet)]
 
 
-def _event_rows(busy: Requests, quiet: Requests) -> list[Row]:
+def _event_rows(busy: Requests, quiet: Requests) -> list[ReportRow]:
     what = "API event to subscriber"
     rows = [*_rows(f"{what}, under that load", busy.to_job, EVENT_GOAL), *_rows(what, quiet.to_job, EVENT_GOAL)]
     under_load, alone = percentile(busy.to_all, 0.95), percentile(quiet.to_all, 0.95)
@@ -66,7 +66,7 @@ def _event_rows(busy: Requests, quiet: Requests) -> list[Row]:
     return [*rows, report.no_goal(measure, under_load, alone, "s")]
 
 
-def _rows(measure: str, seconds: Sequence[float], goal: float) -> list[Row]:
+def _rows(measure: str, seconds: Sequence[float], goal: float) -> list[ReportRow]:
     return [
         report.within(f"{measure}, p95", percentile(seconds, 0.95), "s", goal),
         report.no_goal(f"{measure}, p50; peer: the greatest", median(seconds), max(seconds), "s"),

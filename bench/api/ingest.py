@@ -14,7 +14,7 @@ from bench.api import trainer
 from bench.api.context import Bench
 from bench.api.mlflow_server import Point, bodies
 from bench.machine import MACHINE
-from bench.report import Row
+from bench.report import ReportRow
 from calibrl_core.report import EventFile
 from jobs import db
 from jobs.lifecycle import Claim
@@ -24,7 +24,7 @@ TIMES = 20.0  # goal: ours is that many times faster
 WAIT_SECONDS = 300.0
 
 
-def measure(bench: Bench) -> list[Row]:
+def measure(bench: Bench) -> list[ReportRow]:
     ours = {f"{n} trainers": _ours(bench, n) for n in bench.sizes.writers}
     peer = {f"{n} clients": _mlflow(bench, n) for n in bench.sizes.mlflow_clients}
     (best, rate), (peer_best, peer_rate) = (max(each.items(), key=lambda item: item[1]) for each in (ours, peer))
@@ -32,7 +32,7 @@ def measure(bench: Bench) -> list[Row]:
         bench.progress.console.print(f"ingest, {name}: {found:,.0f} points/s")
     measure = f"points ingested a second (best: {best}; {peer_best} of log-batch)"
     ratio = rate / peer_rate
-    return [Row(measure, rate, peer_rate, ratio, "points/s", f"ours / peer >= {TIMES:g}", ratio >= TIMES)]
+    return [ReportRow(measure, rate, peer_rate, ratio, "points/s", f"ours / peer >= {TIMES:g}", ratio >= TIMES)]
 
 
 def _ours(bench: Bench, writers: int) -> float:

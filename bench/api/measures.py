@@ -14,10 +14,10 @@ from bench import report
 from bench.api import freshness, ingest, reads, streams, submitting
 from bench.api.context import FULL, QUICK, Bench
 from bench.api.mlflow_server import MLflow
-from bench.report import Row
+from bench.report import ReportRow
 
 # Submitting is last: other measures would claim the jobs that it leaves in the queue.
-MEASURES: tuple[Callable[[Bench], list[Row]], ...] = (
+MEASURES: tuple[Callable[[Bench], list[ReportRow]], ...] = (
     ingest.measure,
     reads.curve,
     reads.listing,
@@ -35,7 +35,7 @@ def main() -> None:
     options = parser.parse_args()
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    rows: list[Row] = []
+    rows: list[ReportRow] = []
     with tempfile.TemporaryDirectory() as folder, Progress(*columns, console=console, transient=True) as progress:
         bench = Bench(QUICK if options.quick else FULL, Path(folder), MLflow(options.mlflow_url), progress)
         whole = progress.add_task("bench-api", total=len(MEASURES))

@@ -13,7 +13,7 @@ from bench.api import trainer
 from bench.api.context import Bench
 from bench.api.mlflow_server import CREATORS, bodies
 from bench.machine import MACHINE, add_jobs
-from bench.report import Row
+from bench.report import ReportRow
 from calibrl_core.report import EventFile
 from worker.shipper import BATCH_LINES, Shipper
 
@@ -22,7 +22,7 @@ SHARE = 0.1  # goal: largest share of MLflow's time
 PAGE = 100
 
 
-def curve(bench: Bench) -> list[Row]:
+def curve(bench: Bench) -> list[ReportRow]:
     """Measure the read of one metric of a long run at a given number of points."""
     name = trainer.names(bench.sizes.run_metrics)[0]
     job_id, run_id = _long_run(bench), _long_mlflow_run(bench, name)
@@ -81,7 +81,7 @@ def _long_mlflow_run(bench: Bench, name: str) -> str:
     return run_id
 
 
-def listing(bench: Bench) -> list[Row]:
+def listing(bench: Bench) -> list[ReportRow]:
     """Measure the read of all jobs in pages, beside MLflow's runs."""
     count = bench.sizes.listed
     add_jobs(count)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from bench import report
 from bench.api.context import Bench
-from bench.report import Row, percentile
+from bench.report import ReportRow, percentile
 
 OPENED_AT_ONCE = 20
 OF_ALL = 10  # one of that many streams is of all jobs
@@ -20,7 +20,7 @@ SETTLE_SECONDS = 2.0
 MEGABYTE = 1e6
 
 
-def measure(bench: Bench) -> list[Row]:
+def measure(bench: Bench) -> list[ReportRow]:
     claims = bench.machine.hold(bench.sizes.jobs)
     pid = _api_process(bench.url)
     before = _resident(pid)

@@ -11,14 +11,14 @@ from statistics import median
 from bench import report
 from bench.api.context import Bench
 from bench.machine import SPEC
-from bench.report import Row, percentile
+from bench.report import ReportRow, percentile
 
 GOAL = 0.025  # seconds, p95
 CLIENTS = 16  # enough that no request waits for another
 WARM_UP = 10  # requests
 
 
-def measure(bench: Bench) -> list[Row]:
+def measure(bench: Bench) -> list[ReportRow]:
     body, headers = json.dumps(SPEC).encode(), {"Content-Type": "application/json"}
 
     def submit() -> None:

@@ -17,7 +17,7 @@ from trl.data_utils import prepare_multimodal_messages
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from bench.cases import NO_STOP, Case
+from bench.cases import NO_STOP, ModelCase
 from bench.lockstep import Gate, Orders
 from bench.rewards import reward
 from calibrl_core.data.prompts import INSTRUCTION
@@ -54,7 +54,7 @@ class _Turns(TrainerCallback):
         return [reward(text, of, equal=self.orders.equal_rewards) for text, of in zip(texts, row, strict=True)]
 
 
-def run(case: Case, steps: int, seed: int, continuous_batching: bool, gate: Gate) -> None:
+def run(case: ModelCase, steps: int, seed: int, continuous_batching: bool, gate: Gate) -> None:
     """Train until the gate stops the loop; there are prompts for `steps` steps."""
     warnings.filterwarnings("ignore", category=FutureWarning)  # TRL calls functions that transformers renames
     policy = case.load()
@@ -77,7 +77,7 @@ def run(case: Case, steps: int, seed: int, continuous_batching: bool, gate: Gate
         trainer.train()
 
 
-def _settings(case: Case, steps: int, seed: int, continuous_batching: bool, folder: str) -> GRPOConfig:
+def _settings(case: ModelCase, steps: int, seed: int, continuous_batching: bool, folder: str) -> GRPOConfig:
     on_gpu = torch.cuda.is_available()
     return GRPOConfig(
         output_dir=folder,

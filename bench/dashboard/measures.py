@@ -22,7 +22,7 @@ from bench.dashboard import pages, servers
 from bench.dashboard.run import METRICS, LongRun
 from bench.dashboard.viewers import Crowd
 from bench.machine import add_jobs
-from bench.report import Row, percentile
+from bench.report import ReportRow, percentile
 from calibrl.client import Client
 from jobs.settings import get_settings
 
@@ -37,7 +37,7 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
-class Sizes:
+class DashboardSizes:
     """Sizes of all measures."""
 
     steps: int = 100_000
@@ -47,21 +47,23 @@ class Sizes:
     sample_seconds: float = 10.0  # between two measurements of memory
 
 
-FULL = Sizes()
-QUICK = Sizes(steps=2000, jobs=200, openings=1, minutes=0.3, sample_seconds=1.0)
+FULL = DashboardSizes()
+QUICK = DashboardSizes(steps=2000, jobs=200, openings=1, minutes=0.3, sample_seconds=1.0)
 
 
 class Measures:
     """A run of all measures."""
 
-    def __init__(self, sizes: Sizes, dashboard_url: str, tensorboard: Path, progress: Progress, folder: Path) -> None:
+    def __init__(
+        self, sizes: DashboardSizes, dashboard_url: str, tensorboard: Path, progress: Progress, folder: Path
+    ) -> None:
         self._sizes, self._environment = sizes, tensorboard
         self._dashboard = dashboard_url.partition("/signin")[0]
         self._key = get_settings().need("api_key")
         self._progress, self._folder = progress, folder
         self._client = Client()
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[ReportRow]:
         """Return all measures in the order in which they are taken."""
         run = LongRun(self._folder / "runs")
         bar = self._progress.add_task(f"{self._sizes.steps:,} steps of {METRICS} metrics", total=self._sizes.steps)
@@ -82,7 +84,7 @@ class Measures:
             one_more.goto(f"{self._dashboard}/job?{page}")  # stays, with the others
             return [*rows, *self._watching(crowd)]
 
-    def _pages(self, browser: Browser, empty: str, peer: str, job: str) -> list[Row]:
+    def _pages(self, browser: Browser, empty: str, peer: str, job: str) -> list[ReportRow]:
         shown = {
             "job": (job, pages.PLOTLY),
             "empty": (empty, pages.PLOTLY),
@@ -105,7 +107,7 @@ class Measures:
             ),
         ]
 
-    def _watching(self, crowd: Crowd) -> list[Row]:
+    def _watching(self, crowd: Crowd) -> list[ReportRow]:
         """Measure the server's time per tick and its memory for minutes."""
         pid = _pid_of(self._dashboard)
         begin, cpu = time.monotonic(), _cpu_seconds(pid)
@@ -120,7 +122,7 @@ class Measures:
         return [*_tick_rows(ticks, cpu), *_memory_rows(memory, self._sizes.minutes)]
 
 
-def _tick_rows(ticks: Sequence[float], cpu: float) -> list[Row]:
+def _tick_rows(ticks: Sequence[float], cpu: float) -> list[ReportRow]:
     who = f"{VIEWERS + 1} viewers"
     return [
         report.within(f"a live tick from asked to shown, {who}, p95", percentile(ticks, 0.95), "s", TICK),
@@ -133,7 +135,7 @@ def _tick_rows(ticks: Sequence[float], cpu: float) -> list[Row]:
     ]
 
 
-def _memory_rows(memory: Sequence[int], minutes: float) -> list[Row]:
+def _memory_rows(memory: Sequence[int], minutes: float) -> list[ReportRow]:
     """Compare memory in the second and in the last fifth of the time: in the first, caches fill."""
     fifth = len(memory) // 5
     first, last = median(memory[fifth : 2 * fifth]) / 2**20, median(memory[-fifth:]) / 2**20

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from uuid import UUID
 
-from bench.machine import MACHINE, Machine
+from bench.machine import MACHINE, HoldingMachine
 from calibrl_core.metrics import FAMILIES
 from calibrl_core.report import EventFile
 from worker.shipper import BATCH_LINES, Shipper
@@ -35,7 +35,7 @@ class LongRun:
     """A running job, held by the benchmark's machine; during its block, it reports a step per second."""
 
     def __init__(self, folder: Path) -> None:
-        [claim] = Machine().hold(1)
+        [claim] = HoldingMachine().hold(1)
         self.job_id: UUID = claim.job_id
         self._file = EventFile(folder / str(claim.job_id))
         self._shipper = Shipper(claim, folder / str(claim.job_id), MACHINE)

@@ -70,9 +70,9 @@ class Viewer(threading.Thread):
         if kind == "new_session":
             self._script = message.new_session.page_script_hash
         elif kind == "auto_rerun":
-            told = message.auto_rerun
-            self._every[told.fragment_id] = told.interval
-            self._due.setdefault(told.fragment_id, time.monotonic() + told.interval)
+            rerun = message.auto_rerun
+            self._every[rerun.fragment_id] = rerun.interval
+            self._due.setdefault(rerun.fragment_id, time.monotonic() + rerun.interval)
         elif kind == "script_finished":
             self.ready.set()
             now = time.monotonic()

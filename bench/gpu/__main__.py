@@ -20,7 +20,7 @@ from rich.console import Console
 
 from bench import report
 from bench.gpu import cards, results
-from bench.gpu.findings import Item, Part, Setup
+from bench.gpu.findings import CheckPart, Item, Setup
 from bench.gpu.parts import PARTS
 from bench.gpu.runner import Result, run_part
 
@@ -44,7 +44,7 @@ def main() -> None:
     sys.exit(check(Setup(options.device, options.small), chosen, folder, again=options.again))
 
 
-def check(setup: Setup, parts: Sequence[Part], folder: Path, *, again: bool) -> int:
+def check(setup: Setup, parts: Sequence[CheckPart], folder: Path, *, again: bool) -> int:
     """Run parts, write their results, and print the table of all results; return the exit status."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     circumstances = report.circumstances(("torch", "transformers"))

@@ -30,7 +30,7 @@ Item = Measure | str  # a str is a note
 
 
 @dataclass(frozen=True)
-class Part:
+class CheckPart:
     """A part of the check. run: picklable; it yields measures and notes, and raises if the part fails."""
 
     name: str

@@ -5,14 +5,16 @@ from __future__ import annotations
 from functools import partial
 
 from bench.gpu import correctness, shapes, training, weight_sync
-from bench.gpu.findings import Part
+from bench.gpu.findings import CheckPart
 
 PARTS = (
-    Part("rollouts", "Contract of the rollouts", 40, correctness.rollouts),
-    Part("qwen-7b-lora", "Qwen2.5-VL-7B with LoRA", 110, partial(training.train, shape=shapes.QWEN_7B, lora=True)),
-    Part("qwen-3b", "Qwen2.5-VL-3B, all weights", 90, partial(training.train, shape=shapes.QWEN_3B, lora=False)),
-    Part("qwen-7b", "Qwen2.5-VL-7B, all weights", 70, partial(training.train, shape=shapes.QWEN_7B, lora=False)),
-    Part("kernels", "Attention kernels", 90, correctness.kernels),
-    Part("families", "Tiny models of all families", 150, correctness.families),
-    Part("weight-sync", "Weights to vLLM, language model of 3B", 90, partial(weight_sync.sync, shape=shapes.QWEN_3B)),
+    CheckPart("rollouts", "Contract of the rollouts", 40, correctness.rollouts),
+    CheckPart("qwen-7b-lora", "Qwen2.5-VL-7B with LoRA", 110, partial(training.train, shape=shapes.QWEN_7B, lora=True)),
+    CheckPart("qwen-3b", "Qwen2.5-VL-3B, all weights", 90, partial(training.train, shape=shapes.QWEN_3B, lora=False)),
+    CheckPart("qwen-7b", "Qwen2.5-VL-7B, all weights", 70, partial(training.train, shape=shapes.QWEN_7B, lora=False)),
+    CheckPart("kernels", "Attention kernels", 90, correctness.kernels),
+    CheckPart("families", "Tiny models of all families", 150, correctness.families),
+    CheckPart(
+        "weight-sync", "Weights to vLLM, language model of 3B", 90, partial(weight_sync.sync, shape=shapes.QWEN_3B)
+    ),
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench import report
 from bench.gpu import training
-from bench.gpu.findings import Item, Measure, Part
+from bench.gpu.findings import CheckPart, Item, Measure
 from bench.gpu.runner import Result
 
 ANCHORS = (
@@ -51,12 +51,12 @@ def save(path: Path, circumstances: str, parts: Mapping[str, Result]) -> None:
     part.replace(path)
 
 
-def open_parts(parts: Sequence[Part], stored: Mapping[str, Result], *, again: bool) -> list[Part]:
+def open_parts(parts: Sequence[CheckPart], stored: Mapping[str, Result], *, again: bool) -> list[CheckPart]:
     """Return the parts to run: those without a complete result, or all."""
     return [part for part in parts if again or part.name not in stored or stored[part.name].status != "done"]
 
 
-def markdown(circumstances: str, parts: Sequence[Part], stored: Mapping[str, Result]) -> str:
+def markdown(circumstances: str, parts: Sequence[CheckPart], stored: Mapping[str, Result]) -> str:
     """Return the page of the results: a table per part, in the order of `parts`."""
     lines = ["# Check on a GPU", "", circumstances, "", ANCHORS]
     for part in parts:

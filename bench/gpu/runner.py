@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Literal
 
-from bench.gpu.findings import CheckFailed, Item, Part, Setup
+from bench.gpu.findings import CheckFailed, CheckPart, Item, Setup
 
 START_SECONDS = 180.0  # limit for the imports of a child, which do not count as time of its part
 STOP_SECONDS = 10.0  # limit for the end of a child
@@ -26,7 +26,7 @@ class Result:
     error: str = ""
 
 
-def run_part(part: Part, setup: Setup, shown: Callable[[Item], None]) -> Result:
+def run_part(part: CheckPart, setup: Setup, shown: Callable[[Item], None]) -> Result:
     """Run a part in a new process, which frees all memory of the device at its end. shown: gets each item at once.
 
     What a part found before it failed or was cut is in the result.
@@ -68,7 +68,7 @@ def _receive(connection: Connection, end: float, result: Result, shown: Callable
     result.error = "reached its time limit"
 
 
-def _serve(part: Part, setup: Setup, connection: Connection) -> None:
+def _serve(part: CheckPart, setup: Setup, connection: Connection) -> None:
     connection.send(None)  # ready: the modules of the part are imported
     end = Result("done", 0.0)
     try:

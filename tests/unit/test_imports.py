@@ -59,7 +59,7 @@ ALLOWED = {
         "calibrl_core.plugins",
     ),
     "migrations": ("jobs.models", "jobs.settings"),
-    # It stands in for trainers and for workers: it ships what it writes, and fills tables through repositories.
+    # It replaces trainers and workers: it ships what it writes, and fills tables through repositories.
     "bench": ("calibrl_core", "calibrl", "jobs", "worker"),
 }
 # Folders of each package, from the bottom up: a folder may import those before it.
@@ -301,7 +301,7 @@ def test_the_folders_of_a_package_import_only_downwards(package: str) -> None:
 
 
 def test_no_class_name_means_two_things() -> None:
-    assert duplicate_classes(sources(*FOLDERS)) == {}
+    assert duplicate_classes(sources(*FOLDERS, "bench")) == {}
 
 
 def test_the_client_needs_only_the_base_installation() -> None:
@@ -313,7 +313,7 @@ def test_the_client_needs_only_the_base_installation() -> None:
 
 
 def test_only_the_settings_read_the_environment() -> None:
-    # A waiting trainer is told its job's variables, and sets them.
+    # A waiting trainer gets the variables of its job, and sets them.
     settings = (ROOT / "calibrl" / "settings.py", ROOT / "jobs" / "settings.py")
     allowed = (*settings, ROOT / "calibrl_core" / "run" / "standby.py")
     paths = [path for path in sources(*ALLOWED) if path not in allowed]

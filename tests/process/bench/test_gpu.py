@@ -7,7 +7,7 @@ import pytest
 
 from bench.gpu import results
 from bench.gpu.__main__ import check
-from bench.gpu.findings import Item, Measure, Part, Setup
+from bench.gpu.findings import CheckPart, Item, Measure, Setup
 from bench.gpu.parts import PARTS
 from bench.gpu.runner import run_part
 from tests.process.bench.gpu_parts import dying, endless, found, raising, wrong
@@ -17,13 +17,13 @@ CPU = Setup("cpu", small=True)
 
 def test_a_part_reports_what_it_finds_at_once() -> None:
     seen: list[Item] = []
-    result = run_part(Part("found", "", 60, found), CPU, seen.append)
+    result = run_part(CheckPart("found", "", 60, found), CPU, seen.append)
     assert (result.status, result.error) == ("done", "")
     assert result.items == seen == [Measure("step", 2.0, "s"), "on cpu"]
 
 
 def test_a_part_is_cut_at_its_limit_and_keeps_what_it_found() -> None:
-    result = run_part(Part("endless", "", 1, endless), CPU, lambda _: None)
+    result = run_part(CheckPart("endless", "", 1, endless), CPU, lambda _: None)
     assert (result.status, result.error) == ("cut", "reached its time limit")
     assert result.items == ["before the end"]
 
@@ -37,14 +37,14 @@ def test_a_part_is_cut_at_its_limit_and_keeps_what_it_found() -> None:
     ],
 )
 def test_a_part_that_fails_says_why(run: Callable[[Setup], Iterator[Item]], error: str) -> None:
-    result = run_part(Part("failing", "", 60, run), CPU, lambda _: None)
+    result = run_part(CheckPart("failing", "", 60, run), CPU, lambda _: None)
     assert result.status == "failed"
     assert result.error.startswith(error)
     assert len(result.items) == 1
 
 
 def test_the_next_part_runs_after_a_failure(tmp_path: Path) -> None:
-    parts = [Part("raising", "", 60, raising), Part("found", "", 60, found)]
+    parts = [CheckPart("raising", "", 60, raising), CheckPart("found", "", 60, found)]
     assert check(CPU, parts, tmp_path, again=False) == 1
     stored = results.load(tmp_path / "gpu-cpu-small.json")
     assert [stored[part.name].status for part in parts] == ["failed", "done"]

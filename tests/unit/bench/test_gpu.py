@@ -9,7 +9,7 @@ import pytest
 
 from bench.gpu import cards, results, shapes, speed
 from bench.gpu.__main__ import shown
-from bench.gpu.findings import CheckFailed, Item, Measure, Part, Setup, at_least, at_most, required
+from bench.gpu.findings import CheckFailed, CheckPart, Item, Measure, Setup, at_least, at_most, required
 from bench.gpu.parts import PARTS
 from bench.gpu.runner import Result
 from bench.gpu.training import SMALL, count_parameters, make_examples
@@ -22,9 +22,9 @@ def nothing(_: Setup) -> Iterator[Item]:
     yield from ()
 
 
-ONE = Part("one", "The first", 1, nothing)
-TWO = Part("two", "The second", 1, nothing)
-THREE = Part("three", "The third", 1, nothing)
+ONE = CheckPart("one", "The first", 1, nothing)
+TWO = CheckPart("two", "The second", 1, nothing)
+THREE = CheckPart("three", "The third", 1, nothing)
 
 
 def test_an_update_needs_six_operations_per_parameter_and_token() -> None:
@@ -89,7 +89,7 @@ def test_limits_of_a_known_card_come_from_the_table(monkeypatch: pytest.MonkeyPa
 def test_limits_of_another_card_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cards, "matmul_rate", lambda device, dtype: 3.0)
     monkeypatch.setattr(cards, "copy_rate", lambda device: 2.0)
-    assert cards.limits("cpu") == cards.Card(3.0, 2.0, "measured")
+    assert cards.limits("cpu") == cards.GpuLimits(3.0, 2.0, "measured")
 
 
 def test_a_goal_is_met_from_its_bound_on() -> None:
