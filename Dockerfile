@@ -4,6 +4,9 @@
 FROM python:3.11-slim-bookworm AS builder
 # For machines without an NVIDIA GPU, 4 GB less: --build-arg PIP_EXTRA_INDEX_URL=(the index of PyTorch for CPUs)
 ARG PIP_EXTRA_INDEX_URL
+# The version that `calibrl --version` shows: the image is built without git.
+ARG VERSION=0.1.0
+ENV SETUPTOOLS_SCM_PRETEND_VERSION=$VERSION
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /build

@@ -25,7 +25,7 @@ PROGRESS := sed -u -n -E -e 's/^ *(Downloading|Using cached|Processing) ([^ ]*\/
 RUN = exec $(BIN)/python calibrl/processes/launch.py $$PPID 15 self $(BIN)/python
 
 # Tests run in parallel and start other processes: one thread per process takes half the time of several threads.
-test test-all: export OMP_NUM_THREADS := 1
+test test-all unit: export OMP_NUM_THREADS := 1
 
 # The tests start hundreds of Python processes. Without stored bytecode, each compiles the sources again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -43,8 +43,8 @@ test-all: $(INSTALLED)  ## what `make test` leaves out: several processes, brows
 	@$(RUN) -m pytest -m slow -n 2 --dist worksteal
 	@$(RUN) -m tests.fuzz --examples 10
 
-unit: $(INSTALLED)  ## the tests that need no services, in seconds
-	@$(RUN) -m pytest tests/unit
+unit: $(INSTALLED)  ## the tests that need no services
+	@$(RUN) -m pytest -n $(TESTERS) --dist worksteal tests/unit
 
 fuzz-queue: $(INSTALLED)  ## random operations on the queue, compared with a model of it; about an hour
 	@$(RUN) -m pytest -m fuzz tests/integration/test_queue_properties.py
@@ -80,10 +80,13 @@ lint: $(INSTALLED)  ## style and types
 release: $(INSTALLED)  ## wheel and sdist of the tagged commit in dist/, checked in a fresh environment
 	@git describe --tags --exact-match --match 'v*' >/dev/null 2>&1 && git diff --quiet HEAD \
 		|| { echo "make: tag a clean commit first: git tag v1.2.3" >&2; exit 1; }
-	@rm -rf dist
+	@rm -rf dist build/from-sdist
 	@$(BIN)/python -m hatchling build -d dist
 	@$(BIN)/python -m pip install -q -c constraints.txt twine
 	@$(BIN)/python -m twine check --strict dist/*
+	@$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w build/from-sdist dist/*.tar.gz
+	@diff <($(BIN)/python -m zipfile -l dist/*.whl | awk '{print $$1}' | sort) \
+		<($(BIN)/python -m zipfile -l build/from-sdist/*.whl | awk '{print $$1}' | sort)
 	@$(RUN) -m pytest -m slow tests/integration/test_wheel.py
 
 dev: $(INSTALLED)  ## the stack on a seeded database, without training; API and dashboard reload on a change
