@@ -46,8 +46,8 @@ class ExpertProbe:
 
         Args:
             own_logprobs: `[N, K]` nats per token: the mean log-probability of each of K completions per example, as
-                sampled at this validation, under the policy. N: all examples. The experts are scored at the temperature
-                of validation too (greedy: at 1).
+                sampled at this validation, under the policy. N: all examples. Those of the experts are computed at the
+                temperature of validation too (greedy: at 1).
         """
         if not self.rows:
             return {}

@@ -298,7 +298,7 @@ class Policy:
         themselves to `adapter/`. All processes must call it; the first one writes, and holds one file of tensors.
         """
         if self._lora:
-            own = {name: self.weights.whole(one.detach()).cpu() for name, one in self.trained.items()}
+            own = {name: self.weights.full(one.detach()).cpu() for name, one in self.trained.items()}
         if not ranks.first:
             for _ in self.saved_tensors():
                 pass

@@ -163,7 +163,7 @@ class ShardedWeights(Weights):
     def sum_over_shards(self, values: Sequence[float], ranks: Ranks) -> list[float]:
         return [value / self._copies for value in ranks.sum_over(values)]
 
-    def whole(self, tensor: Tensor) -> Tensor:
+    def full(self, tensor: Tensor) -> Tensor:
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
     def first_row(self, parameter: Tensor) -> int:

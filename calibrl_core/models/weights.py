@@ -98,11 +98,10 @@ class Weights:
             groups.setdefault(_group(name), []).append(name)
         for names in groups.values():
             yield {
-                name: quantised[name].weight if name in quantised else self.whole(named[name].detach())
-                for name in names
+                name: quantised[name].weight if name in quantised else self.full(named[name].detach()) for name in names
             }
 
-    def whole(self, tensor: Tensor) -> Tensor:
+    def full(self, tensor: Tensor) -> Tensor:
         """Return a parameter, or an optimizer's tensor for one, in full, on its device."""
         return tensor
 

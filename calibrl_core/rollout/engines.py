@@ -23,7 +23,7 @@ def make_engine(
         policy: the engine samples from it.
         closing: closes the engine.
         ranks: the processes of the run.
-        pass_tokens: maximum tokens of a pass of the trainer that scores completions.
+        pass_tokens: maximum tokens of a pass of the trainer that computes log-probabilities.
 
     Raises:
         ModelError: vLLM is not installed, or does not support the model.

@@ -40,7 +40,7 @@ from calibrl_core.rollout.vllm_server import RefusedError, ServerError
 from calibrl_core.rollout.weight_files import WeightFiles
 from calibrl_core.sampling_settings import EngineSettings
 
-PASS_TOKENS = 32_768  # of a pass that scores completions
+PASS_TOKENS = 32_768  # of a pass that computes log-probabilities
 FILTERS = ("top_k", "top_p", "min_p", "repetition_penalty")  # vLLM applies them in the order of `sampling.draw`
 BAN = -100.0  # added to a logit; vLLM permits no less
 
@@ -71,7 +71,7 @@ class ServedEngine:
             settings: where the servers run; `batch_tokens` sizes the key-value memory of each, in which one row of the
                 model's maximum length always fits.
             ranks: the processes of the run.
-            pass_tokens: maximum tokens of a pass that scores completions.
+            pass_tokens: maximum tokens of a pass that computes log-probabilities.
 
         Raises:
             LaunchError: there are no GPUs for the servers.
@@ -100,7 +100,7 @@ class ServedEngine:
             self._answers(begun.asked)
         self._servers.load(self._weights.write(), str(version))
         self._version = version
-        with self._policy.weights.gathered():  # for `_score`
+        with self._policy.weights.gathered():  # for `_write_logprobs`
             self._sampling = True
             try:
                 yield
@@ -109,7 +109,11 @@ class ServedEngine:
         self._servers.rest()
 
     def begin(self, examples: Sequence[Example], request: SamplingRequest) -> None:
-        """Begin to sample: see `SamplesAhead.begin`."""
+        """Begin to sample: see `SamplesAhead.begin`.
+
+        Raises:
+            RuntimeError: completions of another step are being sampled.
+        """
         if any(begun.asked.waiting for begun in self._begun):
             raise RuntimeError("completions of another step are being sampled")
         asked = self._ask(examples, request)
@@ -141,7 +145,7 @@ class ServedEngine:
             if {span["version"] for span in choice["weight_versions"]} != {str(version)}:
                 raise StaleWeightsError(f"vLLM sampled with weights {choice['weight_versions']}, not {version}")
         buffers = self._buffers(choices)
-        self._score(examples, buffers, request)
+        self._write_logprobs(examples, buffers, request)
         return buffers.rollouts(self._policy, request.group_size)
 
     def _ask(self, examples: Sequence[Example], request: SamplingRequest) -> Asked:
@@ -191,7 +195,7 @@ class ServedEngine:
             buffers.mask[row, :count] = True
         return buffers
 
-    def _score(self, examples: Sequence[Example], buffers: TokenBuffers, request: SamplingRequest) -> None:
+    def _write_logprobs(self, examples: Sequence[Example], buffers: TokenBuffers, request: SamplingRequest) -> None:
         """Write log-probabilities and entropies under the policy."""
         policy, lengths = self._policy, buffers.mask.sum(-1).tolist()
         owners = [place for place in range(len(examples)) for _ in range(request.group_size)]

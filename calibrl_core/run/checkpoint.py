@@ -223,7 +223,7 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer, policy: Policy) -> Iter
     for index, values in optimizer.state_dict()["state"].items():
         name, parameter = trained[index]
         for kind, value in plain_tensors(values, parameter, policy.weights).items():
-            yield f"{name}.{kind}", policy.weights.whole(value)
+            yield f"{name}.{kind}", policy.weights.full(value)
 
 
 def _bytes(folder: Path) -> int:

@@ -98,7 +98,7 @@ def run_process(
         "--closed", type=Path, action="append", default=[], help="service's folder, not to be read from"
     )
     parser.add_argument("--cache", type=Path, help="folder of results that other runs on this machine use again")
-    parser.add_argument("--services", type=Path, help="a JSON file of Services: what http rewards and judges may use")
+    parser.add_argument("--services", type=Path, help="a JSON file of Services: what http rewards and judges can use")
     parser.add_argument(
         "--cache-bytes", type=int, default=CACHE_BYTES, help="limit of the converted data that it keeps for other runs"
     )

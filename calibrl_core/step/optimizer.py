@@ -61,7 +61,7 @@ class GradientStep:
         if all(parameter.grad is None for parameter in self._parameters):
             for parameter in self._parameters:
                 parameter.grad = torch.zeros_like(parameter)
-        norm = self._weights.whole(torch.nn.utils.clip_grad_norm_(self._parameters, self._max_norm)).item()
+        norm = self._weights.full(torch.nn.utils.clip_grad_norm_(self._parameters, self._max_norm)).item()
         if math.isfinite(norm):
             self._optimizer.step()
             self._skipped_in_a_row = 0

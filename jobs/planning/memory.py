@@ -3,8 +3,8 @@
 Memory per parameter is exact. Activations are estimated for a transformer with SwiGLU; images count as their tokens.
 Unused memory of the allocator is not included. PROMPT_TOKENS is assumed for prompts without a limit.
 
-A process goes through phases, one at a time: it loads the model; in each step it samples (rollout), scores the
-completions by the reference, and updates; sometimes it saves. The peak is that of the largest phase.
+A process goes through phases, one at a time: it loads the model; in each step it samples (rollout), computes the
+log-probabilities of the reference, and updates; sometimes it saves. The peak is that of the largest phase.
 """
 
 from collections.abc import Iterator, Sequence

@@ -207,7 +207,7 @@ def test_gradients_are_compared_over_all_processes(folder: Path, name: str) -> N
 
 
 @pytest.mark.slow
-def test_sharded_weights_score_rollouts_before_several_updates(folder: Path) -> None:
+def test_sharded_weights_compute_old_logprobs_before_several_updates(folder: Path) -> None:
     found = metrics(folder / "rescored")
     assert len(found) == 2
     assert any(values["loss/grad_norm"] > 0 for values in found)

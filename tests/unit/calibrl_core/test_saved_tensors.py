@@ -37,7 +37,7 @@ def test_only_one_layer_is_whole_at_a_time() -> None:
     gathered: list[int] = []
 
     class Counting(Weights):
-        def whole(self, tensor: torch.Tensor) -> torch.Tensor:
+        def full(self, tensor: torch.Tensor) -> torch.Tensor:
             gathered.append(tensor.numel())
             return tensor
 

@@ -1,0 +1,1 @@
+"""Models: loading, processors, image features, log-probabilities, packed rows, sharded weights."""

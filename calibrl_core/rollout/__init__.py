@@ -1,0 +1,1 @@
+"""Rollouts: the engines that sample completions, their filters, and the check against the update."""
