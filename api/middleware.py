@@ -131,7 +131,7 @@ class RequestChecks:
         if (seconds := self._of_keys.wait(str(caller.key_id))) > 0:
             return _too_many(scope, seconds)
         if caller.scope == "read" and changes(scope["method"], scope["path"]):
-            return problem(scope, 403, "This key may only read.", type="urn:calibrl:forbidden", title="Forbidden")
+            return problem(scope, 403, "This key is read-only.", type="urn:calibrl:forbidden", title="Forbidden")
         scope["state"]["caller"] = caller
         structlog.contextvars.bind_contextvars(user=caller.user)
         return None

@@ -1,6 +1,6 @@
-"""Files that a run may read: a model folder, with its links, must stay in one allowed root.
+"""Files that a run can read: a model folder, with its links, must stay in one allowed root.
 
-A root is a folder that runs may read from. A closed folder, inside a root or not, holds files that the service keeps
+A root is a folder that runs can read from. A closed folder, inside a root or not, holds files that the service keeps
 for jobs. Every path belongs to the innermost of these folders that contains it. A run that is started by hand has no
 roots and reads any file.
 """
@@ -29,34 +29,32 @@ _GGUF_FOLDERS = ("additional_chat_templates",)  # that transformers reads beside
 
 @dataclass(frozen=True)
 class PathBounds:
-    """The roots that a run may read from, and the closed folders, as they are named. All paths are absolute."""
+    """The roots that a run can read from, and the closed folders, as they are named. All paths are absolute."""
 
     roots: tuple[Path, ...] = ()
     closed: tuple[Path, ...] = ()
 
     def problem(self, path: Path) -> str | None:
-        """Return why a run may not read a path, with links resolved, or None if it may."""
+        """Return why a run cannot read a path, with links resolved, or None if it can."""
         try:
             zone = self._zone(path.resolve())
         except (OSError, ValueError, RuntimeError):  # too long, a NUL, links in a circle
-            return f"{path} is no path that can be read"
+            return f"{path} is not a path that can be read"
         if zone is None:
             where = ", ".join(map(str, self.roots)) or "none"
-            return (
-                f"jobs may not read {path}: it is outside the allowed folders ({where}; set by CALIBRL_ALLOWED_ROOTS)"
-            )
+            return f"jobs cannot read {path}: it is outside the allowed folders ({where}; set by CALIBRL_ALLOWED_ROOTS)"
         if zone in self._closed():
-            return f"jobs may not read {path}: the service keeps its files there; use model.from_job, or data.dataset"
+            return f"jobs cannot read {path}: the service keeps its files there; use model.from_job, or data.dataset"
         return None
 
     def model_problem(self, path: Path) -> str | None:
-        """Return why a run may not load a model folder or a GGUF file (a file of it is outside), or None if it may."""
+        """Return why a run cannot load a model folder or a GGUF file (a file of it is outside), or None if it can."""
         if problem := self.problem(path):
             return problem
         return self._stray(path, self._zone(path.resolve()))
 
     def data_problem(self, path: Path) -> str | None:
-        """Return why a run may not read a data file or a folder with its shards, or None if it may."""
+        """Return why a run cannot read a data file or a folder with its shards, or None if it can."""
         if problem := self.problem(path):
             return problem
         try:
@@ -66,7 +64,7 @@ class PathBounds:
         return next((problem for file in files if (problem := self.problem(file))), None)
 
     def own_problem(self, path: Path) -> str | None:
-        """Return why a checkpoint or a data file that the service chose, in a closed folder, may not be read."""
+        """Return why a checkpoint or a data file that the service chose, in a closed folder, cannot be read."""
         folder = next(folder for folder in self.closed if path.is_relative_to(folder))
         real = folder.resolve() / path.relative_to(folder)
         if ".." in path.parts or path.resolve() != real:
@@ -155,7 +153,7 @@ def _files(path: Path) -> Iterator[tuple[Path, Path | None]]:
 
 
 def _is_text(entry: Path) -> bool:
-    """Return if transformers may read a file next to a GGUF file."""
+    """Return if transformers can read a file next to a GGUF file."""
     return entry.suffix in (".json", ".jinja", ".txt", ".model")
 
 

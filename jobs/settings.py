@@ -64,7 +64,7 @@ class Settings(StackSettings):
     data_cache_bytes: int = Field(
         500_000_000_000,
         ge=0,
-        description="Bytes of converted data sets that the data folder keeps for later jobs. Those in use stay.",
+        description="Bytes of converted datasets that the data folder keeps for later jobs. Those in use stay.",
     )
     sweep_seconds: float = Field(5, gt=0, description="Seconds between sweeps of a worker.")
     max_attempts: int = Field(3, ge=1, description="Number of lost workers after which a job fails.")

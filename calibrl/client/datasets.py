@@ -85,7 +85,7 @@ class DatasetRequests(FileTransfer):
     ) -> DataReport:
         """Return the data report of an uploaded file's first rows.
 
-        `rewards`: those of the job, as in its spec; by default `math`. `against`: id of a dataset with held-out rows.
+        `rewards`: those of the job, as in its spec; by default `math`. `against`: id of a dataset with validation rows.
         """
         options = {"rewards": rewards, "against": against}
         request = ReportRequest.model_validate({name: value for name, value in options.items() if value is not None})
@@ -95,6 +95,10 @@ class DatasetRequests(FileTransfer):
         """Download the uploaded file of a dataset to `target`.
 
         Called again after a failure, it continues where the first download stopped.
+
+        Raises:
+            CalibrlError: the rows of the dataset are on the hub, or the service does not answer, or `target` cannot be
+                written.
         """
         dataset, path = self.dataset(id), Path(target)
         if dataset.sha256 is None or dataset.bytes is None:

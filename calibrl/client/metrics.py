@@ -79,7 +79,11 @@ class MetricRequests(Connection):
         return self._streamed(job_path(id, "metrics"), {"format": format})
 
     def export(self, id: JobId, format: ExportFormat, path: Path) -> Path:
-        """Write a job's metrics to a file, which gets its name when it is complete; `tensorboard`: an event file."""
+        """Write a job's metrics to a file, which gets its name when it is complete; `tensorboard`: an event file.
+
+        Raises:
+            CalibrlError: the service refuses or does not answer, or the file cannot be written.
+        """
         part = path.with_name(f"{path.name}.part")
         try:
             with part.open("wb") as file:

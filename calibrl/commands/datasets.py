@@ -56,7 +56,7 @@ def check(
     ] = None,
     against: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Held-out data, to find rows that are in both.", exists=True),
+        typer.Option(metavar="FILE", help="Validation data, to find rows that are in both.", exists=True),
     ] = None,
     rewards: Annotated[str, typer.Option(metavar="TYPES", help="Rewards of the job, such as math,choice.")] = "math",
     max_prompt_tokens: Annotated[

@@ -79,4 +79,4 @@ class ReportRequest(StrictSettings):
         max_length=16,
         description="Rewards of the job. Those that compare an answer with the truth judge truths and experts.",
     )
-    against: UUID | None = Field(None, description="Dataset with held-out rows, to find rows that are in both.")
+    against: UUID | None = Field(None, description="Dataset with validation rows, to find rows that are in both.")

@@ -33,7 +33,8 @@ STOP_SECONDS = 10.0
 OF_ANOTHER_SERVICE = "CALIBRL_PROFILE"  # names another service; the processes get the URL of this stack
 CELERY_FLAGS = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO")
 # The database is local: short times let a cancelled job stop soon, and the job of a killed stack continue soon.
-# Jobs may read what the user who starts the stack may: only that user gets its key, by file or by the printed address.
+# Jobs can read what the user who starts the stack can read. Only that user gets the key of the stack, by file or by the
+# printed address.
 LOCAL_SETTINGS = {"heartbeat_seconds": "1", "lease_seconds": "15", "allowed_roots": "/"}
 
 

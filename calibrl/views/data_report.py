@@ -43,7 +43,9 @@ def _facts(report: DataReport) -> dict[str, str]:
         f"{report.contradictions:,} with another answer",
     }
     if report.overlap_prompts is not None:
-        facts["held out"] = f"{report.overlap_prompts:,} prompts, {report.overlap_images or 0:,} more by an image"
+        facts["in the validation data"] = (
+            f"{report.overlap_prompts:,} prompts, {report.overlap_images or 0:,} more by an image"
+        )
     if report.pass_ratios:
         facts["pass ratios"] = ", ".join(
             f"{place / 10:.1f} to {(place + 1) / 10:.1f}: {count:,}" for place, count in enumerate(report.pass_ratios)

@@ -213,7 +213,7 @@ class PolicyGradientSettings(AlgorithmSettings):
         return None
 
     def resample_limit(self) -> int:
-        """Return how often a step may sample other prompts for the groups that `keeps_groups` refuses. Default: 0.
+        """Return how often a step can sample other prompts for the groups that `keeps_groups` refuses. Default: 0.
 
         Read once per step; with 0, `keeps_groups` is never called.
         """

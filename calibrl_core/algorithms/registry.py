@@ -1,7 +1,8 @@
 """The algorithms that a job can name: those of this folder, and those of other installed packages.
 
-To add one here: a file, and its class in `BUILT_IN`. To add one from another package: an entry point of the group
-`calibrl.algorithms`, whose name is the algorithm's `type` and whose value is its class (docs/how-to/extend.md).
+To add one here: a file, and its class in the lists of `__init__.py` and in `BUILT_IN`. To add one from another package:
+an entry point of the group `calibrl.algorithms`, whose name is the algorithm's `type` and whose value is its class
+(docs/how-to/extend.md).
 """
 
 from importlib.metadata import EntryPoint

@@ -229,7 +229,7 @@ def _format(source: FileData | HubData, head: list[RawRow]) -> RowFormat:
     """
     rows = [row for raw in head for row in _parsed(raw)]
     if head and not rows:
-        raise DataError(f"{source.label} is no file of JSON rows: {_reason(head[0])}; write one object per line")
+        raise DataError(f"{source.label} is not a file of JSON rows: {_reason(head[0])}; write one object per line")
     columns = dict.fromkeys(name for row in rows for name in row)
     if not columns:
         return FORMATS[-1]  # no rows, or empty ones; each is reported

@@ -120,7 +120,7 @@ def _entries(chunks: Iterator[bytes]) -> Iterator[dict[str, Any] | bytes]:
     """Yield the entries of a list, or the objects of a text, with about one entry in memory at a time.
 
     Raises:
-        DataError: the text is no JSON.
+        DataError: the text is not JSON.
     """
     buffer, number, is_list = _Buffer(chunks), 0, False
     while True:
@@ -164,7 +164,7 @@ class _Buffer:
         """Return the value that begins here, the entry `number` of the document.
 
         Raises:
-            DataError: it is no JSON, or longer than LONGEST_LINE.
+            DataError: it is not JSON, or longer than LONGEST_LINE.
         """
         while True:
             try:

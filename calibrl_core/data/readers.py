@@ -95,7 +95,7 @@ def read_count(path: str) -> int | None:
 def image_folder(source: FileData | HubData) -> Path | None:
     """Return the folder that must contain the image files of the rows: the file's folder, or the cache of `datasets`.
 
-    None: the rows may not name image files. Of a folder of shards: that folder.
+    None: the rows cannot name image files. Of a folder of shards: that folder.
     """
     if isinstance(source, FileData):
         path = Path(source.path).resolve()

@@ -57,7 +57,7 @@ class ReportSettings:
     """Settings of a report."""
 
     rewards: Sequence[Reward]
-    against: FileData | None = None  # held-out data
+    against: FileData | None = None  # validation data
     tokens: TokenCounter | None = None
     max_prompt_tokens: int | None = None
     max_completion_tokens: int | None = None
@@ -84,7 +84,7 @@ def check_data(source: FileData, settings: ReportSettings) -> CheckedData:
     """Read a source and report on it.
 
     Raises:
-        DataError: the held-out data cannot be read.
+        DataError: the validation data cannot be read.
         RuntimeError: worker processes cannot be started.
     """
     held_out = _held_out(settings.against, settings.limits) if settings.against else None

@@ -57,10 +57,10 @@ class DataReport(_Facts):
     contradictions: int = Field(description="Number of rows with the prompt of an earlier row and another answer.")
     near_duplicates: int = Field(description="Number of rows whose text nearly equals that of an earlier row.")
     overlap_prompts: int | None = Field(
-        None, description="Number of rows whose prompt is in the held-out data. None: no held-out data was named."
+        None, description="Number of rows whose prompt is in the validation data. None: no validation data was named."
     )
     overlap_images: int | None = Field(
-        None, description="Number of rows with an image that the held-out data has. None: as above."
+        None, description="Number of rows with an image that the validation data has. None: as above."
     )
     truths: dict[str, int] = Field(description="Number of answers by the kind that the verifiers read.")
     unearnable: int = Field(description="Number of rows whose answer no completion can earn.")

@@ -33,12 +33,12 @@ KINDS = {
         dropped=True,
     ),
     "overlap_prompts": _WarningKind(
-        "{count} of {rows} prompts are in the held-out data too, whose results then show memory: remove them from one "
-        "of the two",
+        "{count} of {rows} prompts are in the validation data too, whose results then show memory: remove them from "
+        "one of the two",
         dropped=True,
     ),
     "overlap_images": _WarningKind(
-        "{count} of {rows} rows have an image of the held-out data with another question: split the data by image"
+        "{count} of {rows} rows have an image of the validation data with another question: split the data by image"
     ),
     "contradictions": _WarningKind(
         "{count} of {rows} rows have the prompt of an earlier row and another answer ({first}): keep the right one"

@@ -37,7 +37,7 @@ class Row:
     id: str
     values: dict[str, Any]
     columns: Columns
-    folder: Path | None  # folder that must contain its image files; None: the row may not name files
+    folder: Path | None  # folder that must contain its image files; None: the row cannot name files
     used: set[str] = field(default_factory=set)  # receives the columns that are read
 
     def cell(self, *names: str, role: ColumnRole | None = None) -> Cell:

@@ -38,7 +38,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system t
 
 @dataclass(frozen=True)
 class RowCache:
-    """The folder, and the bytes that its files may have while none is in use."""
+    """The folder, and the bytes that its files can have while none is in use."""
 
     folder: Path
     limit: int

@@ -45,7 +45,7 @@ def pass_ratio(value: Any) -> float | None:
     """Return the share of right answers of a reference model; None if the cell is empty.
 
     Raises:
-        DataError: the value is no number up to 1.
+        DataError: the value is not a number up to 1.
     """
     if value is None:
         return None

@@ -20,7 +20,7 @@ MIB = 2**20
 class PythonReward(InputVerifier):
     """Score of a function of the user's: `def grade(sample: dict, item: dict) -> float`, 0.0 to 1.0.
 
-    `sample` has output_text (the last `<answer>`, or all behind `<think>`), output_json (None if that is no JSON),
+    `sample` has output_text (the last `<answer>`, or all behind `<think>`), output_json (None if that is not JSON),
     choices with the whole completion and, with `needs_group`, group.
     `item` has the row's columns, and the correct answer as `answer` if no column has this name.
     """

@@ -52,10 +52,10 @@ class RemoteVerifier(Verifier):
     )
 
     def check_allowed(self, services: Services) -> None:
-        """Check that a run may use the service.
+        """Check that a run can use the service.
 
         Raises:
-            RewardServiceError: it may not; the message has the remedy.
+            RewardServiceError: it cannot; the message has the remedy.
         """
         raise NotImplementedError
 

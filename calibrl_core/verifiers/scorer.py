@@ -91,7 +91,7 @@ class Scorer:
 
     Args:
         sandbox: permissions for functions of users.
-        services: services that verifiers may ask.
+        services: services that verifiers can ask.
 
     Raises:
         PluginError: a plugin is not installed, or this machine cannot run functions of users.

@@ -1,4 +1,4 @@
-"""The services that rewards of a run may use. An administrator lists them; a spec only names them."""
+"""The services that rewards of a run can use. An administrator lists them; a spec only names them."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from calibrl_core.settings_base import StrictSettings
 
 
 class RewardServiceError(ValueError):
-    """A service that a run may not use, or that is not configured. The message has the remedy."""
+    """A service that a run cannot use, or that is not configured. The message has the remedy."""
 
 
 class Endpoint(StrictSettings):
@@ -55,10 +55,10 @@ class Services(StrictSettings):
         file.write_text(json.dumps(self.model_dump(mode="python"), default=_revealed))
 
     def is_private(self, url: str) -> bool:
-        """Return if a URL may have a private address: an administrator listed its host by name.
+        """Return if a URL can have a private address: an administrator listed its host by name.
 
         Raises:
-            RewardServiceError: it may not be used at all.
+            RewardServiceError: it cannot be used at all.
         """
         parts = urlsplit(url)
         host = (parts.hostname or "").lower()

@@ -116,7 +116,7 @@ class Schema:
             member["properties"][marker]["const"] if marker else member["required"][0]: member for member in members
         }
 
-    def several(self, node: Node) -> Node | None:
+    def list_variant(self, node: Node) -> Node | None:
         """Return the member of a union that is a list, or None."""
         return next((member for member in map(self._resolved, node["oneOf"]) if "items" in member), None)
 
@@ -138,7 +138,7 @@ class Schema:
         if "oneOf" in node and isinstance(value, dict):
             node = self.variants(node)[self.variant(node, value)]
         if isinstance(value, list):
-            node = node if "items" in node else self.several(node) or {"items": {}}
+            node = node if "items" in node else self.list_variant(node) or {"items": {}}
             return [self.trimmed(node["items"], item) for item in value]
         if not isinstance(value, dict) or "properties" not in node:
             return value

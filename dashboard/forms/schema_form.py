@@ -154,7 +154,7 @@ class SpecForm:
         start = node.get("default") if start is DEFAULT else start
         if "properties" in node:
             value = self._section(path, key, node, start, optional=optional)
-        elif "oneOf" in node and isinstance(start, list) and (several := self._schema.several(node)):
+        elif "oneOf" in node and isinstance(start, list) and (several := self._schema.list_variant(node)):
             value = self._list(path, key, several, start)
         elif "oneOf" in node:
             value = self._variant(path, key, node, start or {})
@@ -339,7 +339,7 @@ def _list_of_words(node: Node, start: Any, common: dict[str, Any]) -> Any:
 
 def _pair_values(node: Node) -> tuple[Callable[[str], Any], Callable[[Any], str]]:
     """Return how the values of an object's fields are read and written: as text, or as JSON if they can be other
-    scalars, where a text that is no JSON needs no quotes.
+    scalars, where a text that is not JSON needs no quotes.
     """
     if all(value.get("type") == "string" for value in node.get("patternProperties", {}).values()):
         return str, str

@@ -94,12 +94,12 @@ def _counts(report: DataReport) -> Iterator[str]:
     yield _bars("Pass ratio", ratios, sum(report.pass_ratios), NEUTRAL)
 
 
-def _bars(title: str, counts: Mapping[str, int], of: int, colour: str) -> str:
+def _bars(title: str, counts: Mapping[str, int], total: int, colour: str) -> str:
     if not counts:
         return ""
     rows = (
         f'<tr><td>{escape(name)}</td><td data-label="Count">{count:,}</td>'
-        f"<td>{progress_bar(count / max(of, 1), colour, f'{name}: {count:,} of {of:,}')}</td></tr>"
+        f"<td>{progress_bar(count / max(total, 1), colour, f'{name}: {count:,} of {total:,}')}</td></tr>"
         for name, count in counts.items()
     )
     return table((title, "Count", "Share"), rows)

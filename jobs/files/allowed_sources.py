@@ -8,7 +8,7 @@ from jobs.settings import get_settings
 
 
 def bounds() -> PathBounds:
-    """Return the folders that jobs may read from, and those that hold what the service keeps."""
+    """Return the folders that jobs can read from, and those that hold what the service keeps."""
     settings = get_settings()
     return PathBounds(tuple(Path(root) for root in settings.allowed_roots.split(":") if root), settings.closed_folders)
 

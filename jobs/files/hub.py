@@ -114,7 +114,12 @@ class HubConnection:
         self._http.close()
 
     def commit(self, model: str, revision: str | None) -> HubCommit:
-        """Return the commit of a revision (a branch, a tag or a commit; None: main) with its files."""
+        """Return the commit of a revision (a branch, a tag or a commit; None: main) with its files.
+
+        Raises:
+            HubRefusal: the hub does not answer, or the model is not in the format of transformers, or its weights are
+                incomplete.
+        """
         path = f"/api/models/{model}/revision/{quote(revision or 'main', safe='')}"
         with self._stream(model, path, params={"blobs": "true"}) as answer:
             text = self._body(model, answer, MAX_LIST_BYTES)
@@ -143,7 +148,7 @@ class HubConnection:
             raise HubRefusal(f"{model}: its {INDEX} cannot be read: {_first(error)}") from error
         weights = set(index.weight_map.values())
         if wrong := sorted(name for name in weights if not _FILE.fullmatch(name)):
-            raise HubRefusal(f"{model}: its {INDEX} names {wrong[0]!r}, which is no file of its folder")
+            raise HubRefusal(f"{model}: its {INDEX} names {wrong[0]!r}, which is not a file of its folder")
         return weights
 
     def read(self, model: str, commit: str, name: str, limit: int, *, first: int | None = None) -> bytes:

@@ -29,7 +29,7 @@ MAX_ROWS = 5_000_000
 MAX_UNCOMPRESSED_BYTES = 16 * 10**9  # maximum bytes of text and images
 MAX_ROW_GROUP_BYTES = 2 * 10**9  # maximum bytes of an uncompressed Parquet row group
 MAX_LISTED_FAULTS = 50
-PREVIEW_ROWS, PREVIEW_TEXT, PREVIEW_IMAGES, THUMBNAIL = 8, 2000, 4, 192  # rows; characters; images a row; pixels
+PREVIEW_ROWS, PREVIEW_TEXT, PREVIEW_IMAGES, THUMBNAIL = 8, 2000, 4, 192  # rows; characters; images per row; pixels
 
 
 class Inspection(BaseModel):

@@ -20,7 +20,7 @@ def report(dataset: models.Dataset, against: models.Dataset | None, rewards: Seq
 
     Raises:
         Conflict: a dataset has no file in the service.
-        Invalid: the file of the held-out data cannot be read.
+        Invalid: the file of the validation data cannot be read.
         StorageUnavailable: a file is not available.
     """
     held_out = _file(against) if against else None
@@ -28,7 +28,7 @@ def report(dataset: models.Dataset, against: models.Dataset | None, rewards: Seq
     try:
         found = check_data(_file(dataset), settings).report
     except DataError as error:
-        raise Invalid("The held-out data cannot be read.", (FieldError("against", str(error)),)) from error
+        raise Invalid("The validation data cannot be read.", (FieldError("against", str(error)),)) from error
     return DataReport.model_validate(storable(found.model_dump(mode="json")))  # columns can have any name
 
 

@@ -47,7 +47,7 @@ class Claim:
         files: data that must be on the machine before the trainer starts.
         hub_models: models of the hub that must be there too.
         seconds_run: run time in seconds of all earlier attempts.
-        project: project of the job, whose reward services it may use.
+        project: project of the job, whose reward services it can use.
     """
 
     job_id: UUID

@@ -312,8 +312,8 @@ def _machine_problems(session: Session, resources: Resources) -> list[FieldError
     gpus, machines = resources.gpus, resources.machines
     size = f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "a CPU slot"
     if gpus > (largest := workers.largest(session) if gpus else 0):
-        have = f"the largest has {largest}" if largest else "no machine has a GPU; set gpus to 0"
-        return [FieldError("resources.gpus", f"no machine has {size}: {have}")]
+        most = f"the largest machine has {largest}" if largest else "no machine has a GPU: set gpus to 0"
+        return [FieldError("resources.gpus", f"{size} requested, but {most}")]
     if machines > 1 and machines > (count := workers.count_with(session, gpus)):
         text = f"{count} machine{' has' if count == 1 else 's have'} {size}, not {machines}: lower machines or gpus"
         return [FieldError("resources.machines", text)]

@@ -29,7 +29,7 @@ class Swept:
 
 
 class Recovery:
-    """Decides whether a process that sweeps may take jobs from workers whose leases have expired.
+    """Decides if a sweeping process can take jobs from workers whose leases have expired.
 
     A process that could not reach the database, or did not run for a while (no free CPU, a suspended machine), assumes
     that all workers had the same problem. It waits for the length of one lease, so that they can renew theirs.
@@ -40,7 +40,7 @@ class Recovery:
         self._last_asked: float | None = None
 
     def allowed(self) -> bool:
-        """Return whether this sweep may recover jobs. Call it once per sweep."""
+        """Return if this sweep can recover jobs. Call it once per sweep."""
         settings = get_settings()
         now, last = _clock(), self._last_asked
         if last is not None and now - last > settings.sweep_seconds + settings.lease_seconds / 2:

@@ -57,11 +57,11 @@ def _of_data(spec: TrainSpec, facts: DataFacts) -> Iterator[Notice]:
     if facts.rows is not None:
         if facts.rows < spec.prompts_per_step:
             yield _notice(
-                "prompts_per_step", f"the data has only {facts.rows} rows: some rows occur several times per step"
+                "prompts_per_step", f"the data has only {facts.rows:,} rows: some rows occur several times per step"
             )
         epochs = spec.epochs or spec.step_count(facts.rows) * spec.prompts_per_step / max(1, facts.rows)
         if epochs > MANY_EPOCHS:
-            yield _notice("epochs" if spec.epochs else "steps", f"{epochs:.0f} epochs over {facts.rows} rows")
+            yield _notice("epochs" if spec.epochs else "steps", f"{epochs:.0f} epochs over {facts.rows:,} rows")
     if spec.algorithm.needs_experts and facts.with_expert is not None and facts.with_expert < facts.checked:
         share = 1 - facts.with_expert / facts.checked
         yield _notice("data", f"{share:.0%} of the checked rows have no expert and get no guidance")

@@ -1,1 +1,1 @@
-"""Every SQL statement, one file a resource. Functions take the session first and never commit."""
+"""Every SQL statement, one file per resource. Functions take the session first and never commit."""

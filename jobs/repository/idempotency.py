@@ -37,7 +37,7 @@ def store(
     """Store a response in the transaction of the change that it reports."""
     answer = {"request": request, "status": status, "location": location, "media_type": media_type, "body": body}
     statement = insert(IdempotencyKey).values(caller=caller, key=key, **answer)
-    again = answer | {"created_at": func.clock_timestamp()}  # an expired response of this key may still exist
+    again = answer | {"created_at": func.clock_timestamp()}  # there can still be an expired response of this key
     session.execute(
         statement.on_conflict_do_update(index_elements=[IdempotencyKey.caller, IdempotencyKey.key], set_=again)
     )

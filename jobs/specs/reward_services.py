@@ -1,4 +1,4 @@
-"""The services that the rewards of a project may use: http rewards and endpoints of judges."""
+"""The services that the rewards of a project can use: http rewards and endpoints of judges."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ def uses_services(rewards: Sequence[Reward]) -> bool:
 
 
 def service_problems(rewards: Sequence[Reward], project: str) -> list[FieldError]:
-    """Return the services that rewards name and a project may not use."""
+    """Return the services that rewards name and a project cannot use."""
     problems, services = [], services_of(project)
     for index, reward in enumerate(rewards):
         for judge in judges_of([reward]):

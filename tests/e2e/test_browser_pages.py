@@ -34,7 +34,7 @@ def test_a_job_is_submitted_from_the_form_and_cancelled(page: Page, client: Clie
     page.get_by_label("Name", exact=True).press("Tab")
     page.get_by_role("spinbutton", name="Prompts per step").fill("65000")
     page.get_by_role("spinbutton", name="Prompts per step").press("Enter")
-    expect(page.get_by_text("the data has only 4096 rows")).to_be_visible()  # a warning of the plan
+    expect(page.get_by_text("the data has only 4,096 rows")).to_be_visible()  # a warning of the plan
     expect(page.get_by_text("prompts_per_step: 65000")).to_be_visible()  # the YAML
 
     page.get_by_label("Name", exact=True).fill("no/name")

@@ -86,7 +86,7 @@ def test_no_key_outlives_the_one_that_made_it(admin: httpx.Client, users: ApiUse
     assert admin.post("/v1/keys", json={"name": "of an eternal one"}).json()["expires_at"] is None
 
 
-def test_a_key_that_may_only_read_changes_nothing(admin: httpx.Client, users: ApiUsers) -> None:
+def test_a_read_only_key_changes_nothing(admin: httpx.Client, users: ApiUsers) -> None:
     users.add("ann", {"default": "member"})
     key = admin.post("/v1/keys", json={"name": "screen", "scope": "read", "user": "ann"}).json()["key"]
     assert users.get(key, "/v1/jobs").status_code == 200

@@ -126,7 +126,7 @@ def test_parquet_with_images_and_columns_under_other_names(http: httpx.Client) -
         assert (small.format, small.size, small.getpixel((0, 0))) == ("PNG", (192, 192), (0, 0, 255))
 
 
-def test_a_report_names_repeated_rows_and_those_of_held_out_data(http: httpx.Client) -> None:
+def test_a_report_names_repeated_rows_and_those_of_validation_data(http: httpx.Client) -> None:
     held_out = uploaded(http, jsonl(row(question="And?")))
     numbers = (row(answer="3"), row(answer="3"), row(question="And?", answer="3"))
     dataset = uploaded(http, jsonl(*numbers, row(question="Or?", answer="no number")))

@@ -258,7 +258,7 @@ def test_two_replays_at_most_run_at_once(http: httpx.Client) -> None:
 
 
 def test_a_replay_changes_nothing(http: httpx.Client) -> None:
-    """A key that may only read may ask for it, and the audit log has nothing of it."""
+    """A read-only key can ask for it, and the audit log has nothing of it."""
     job_id = trained((1, [completion("7", passed=False, reward=0.0)]))
     before = http.get(f"/v1/jobs/{job_id}/samples").json()
     key = http.post("/v1/keys", json={"name": "eyes", "scope": "read"}).json()["key"]

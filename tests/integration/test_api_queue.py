@@ -144,7 +144,7 @@ def test_more_gpus_than_any_machine_has(http: httpx.Client, unchanged: Unchanged
     unchanged()
     answer = http.post("/v1/jobs", json=spec(resources={"gpus": 3}))
     assert refused(answer, 422)["errors"] == [
-        {"field": "resources.gpus", "message": "no machine has 3 GPUs: the largest has 2"}
+        {"field": "resources.gpus", "message": "3 GPUs requested, but the largest machine has 2"}
     ]
 
 

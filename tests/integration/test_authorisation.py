@@ -1,4 +1,4 @@
-"""Every route x every role x own and other project: who may, who may not, and for whom there is nothing."""
+"""Every route x every role x own and other project: who is allowed, who is refused, and who finds nothing."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -36,7 +36,7 @@ KEPT = ("jobs", "events", "attempts")
 def test_a_job_past_its_retention_keeps_only_its_history() -> None:
     id = ended_job()
     assert counts(*TABLES) == dict.fromkeys(TABLES, 1)
-    assert find() == []  # kept for ever
+    assert find() == []  # kept without limit
     project("default", retention_days=41)
     assert find() == []
     project("default", retention_days=39)

@@ -229,7 +229,7 @@ def test_more_machines_than_there_are_is_refused() -> None:
         ({"machines": 2, "gpus": 2}, "resources.machines", "1 machine has 2 GPUs, not 2: lower machines or gpus"),
         ({"machines": 3, "gpus": 1}, "resources.machines", "2 machines have 1 GPU, not 3: lower machines or gpus"),
         ({"machines": 3}, "resources.machines", "2 machines have a CPU slot, not 3: lower machines or gpus"),
-        ({"machines": 2, "gpus": 3}, "resources.gpus", "no machine has 3 GPUs: the largest has 2"),
+        ({"machines": 2, "gpus": 3}, "resources.gpus", "3 GPUs requested, but the largest machine has 2"),
     ):
         with pytest.raises(Invalid) as refused:
             submit(resources=resources)

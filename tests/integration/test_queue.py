@@ -232,12 +232,12 @@ def test_only_machines_with_the_labels_are_used() -> None:
 def test_more_gpus_than_any_machine_has_are_refused() -> None:
     with pytest.raises(Invalid) as caught:
         gpu_job(1)
-    assert caught.value.errors[0].message == "no machine has 1 GPU: no machine has a GPU; set gpus to 0"
+    assert caught.value.errors[0].message == "1 GPU requested, but no machine has a GPU: set gpus to 0"
     machine("w", gpus=2)
     with pytest.raises(Invalid) as caught:
         gpu_job(3)
     (error,) = caught.value.errors
-    assert (error.field, error.message) == ("resources.gpus", "no machine has 3 GPUs: the largest has 2")
+    assert (error.field, error.message) == ("resources.gpus", "3 GPUs requested, but the largest machine has 2")
 
 
 def test_actions_without_effect_on_a_job_are_refused() -> None:

@@ -126,7 +126,7 @@ class Model:
         return sum(count * max(0.0, end - max(begin, since)) for count, begin, end in slots)
 
     def may_start(self, job: Job, name: str, month: float) -> list[str]:
-        """Return the reasons why this job may not start on this machine. `month`: start of the month, in seconds."""
+        """Return the reasons why this job cannot start on this machine. `month`: start of the month, in seconds."""
         machine, project = self.machines[name], self.projects[job.project]
         most, budget = project.max_gpus, project.budget_slot_hours
         free = [index for index, holder in machine.cards.items() if holder is None and index in machine.clean]

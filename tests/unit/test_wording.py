@@ -40,14 +40,20 @@ BANNED = {
     r"foresee(?:s|n)?": "forecast",
     r"begotten|thereof|thereby|hitherto|whence|thence": "a plain word",
     r"for ever": "without limit",
-    r"(?:nats|seconds|bytes|tokens|rows|prompts|rollouts|completions|answers|updates|points|images|requests|hours)"
+    r"(?:s|nats|seconds|bytes|tokens|rows|prompts|rollouts|completions|answers|updates|points|images|requests|hours|jobs)"
     r" an? (?:token|step|second|prompt|group|image|row|key|file|job|user|month|day|line|process)": "per",
+    r"(?:file|line|worker) an? (?:resource|event|machine)": "per",
+    r"jobs may|runs? may|rewards? may|keys? may|may (?:not|only)": "can, cannot, is allowed to",
+    r"is no (?:folder|path|number|JSON)|is no file of": "is not a",
 }
 ANY_BANNED = re.compile(rf"\b(?:{'|'.join(BANNED)})\b", re.IGNORECASE)  # one search is quicker than one per word
-# Terms that the dashboard has another word for.
+# Terms that the product has another word for.
 OTHER_TERMS = {
     r"held[- ]out": "validation",
     r"data sets?": "dataset",
+}
+# Terms that only the dashboard has another word for: its labels are short.
+DASHBOARD_TERMS = {
     r"in training": "train",
     r"commonest": "most common",
     r"tokens? a second": "tokens/s",
@@ -77,9 +83,9 @@ def faults(text: str) -> Iterator[str]:
             yield f"{found[0]!r}: write {instead}"
 
 
-def term_faults(text: str) -> Iterator[str]:
-    """Yield each word of a text for which the dashboard has another term."""
-    for pattern, instead in OTHER_TERMS.items():
+def term_faults(text: str, terms: Mapping[str, str]) -> Iterator[str]:
+    """Yield each word of a text for which `terms` has another one."""
+    for pattern, instead in terms.items():
         for found in re.finditer(rf"\b(?:{pattern})\b", text, re.IGNORECASE):
             yield f"{found[0]!r}: write {instead}"
 
@@ -201,6 +207,22 @@ def docstrings_and_test_names() -> Mapping[str, str]:
     return found
 
 
+COMMENT = re.compile(r"(?:^ *|  )# (.*)$", re.MULTILINE)
+QUOTED = re.compile(r"`[^`]*`")
+
+
+@cache
+def comments() -> Mapping[str, str]:
+    """Return the comments of all packages and tests by file and place, without quoted names and without this file."""
+    return {
+        f"{path.relative_to(documents.ROOT)}:{found.start()}": QUOTED.sub("", found[1])
+        for folder in FOLDERS
+        for path in in_folder(folder)
+        if path != Path(__file__).resolve()
+        for found in COMMENT.finditer(path.read_text())
+    }
+
+
 @cache
 def registry() -> Mapping[str, str]:
     """Return the texts of the registry of metrics by name."""
@@ -225,7 +247,7 @@ def command_line() -> Mapping[str, str]:
 
 # Sources of texts: each returns texts by their place.
 Texts = Callable[[], Mapping[str, str]]
-TEXTS: list[Texts] = [pages, dashboard, refusals, other_messages, openapi_titles, build_files]
+TEXTS: list[Texts] = [pages, dashboard, refusals, other_messages, openapi_titles, build_files, comments]
 DESCRIPTIONS: list[Texts] = [command_line, openapi, specs, settings, registry, docstrings_and_test_names]
 
 
@@ -235,10 +257,15 @@ def test_no_text_has_a_banned_word() -> None:
     assert [f"{place}: {fault}" for place, text in texts for fault in faults(text)] == []
 
 
+def test_there_is_one_term_for_each_thing() -> None:
+    texts = [item for source in (*TEXTS, *DESCRIPTIONS) for item in source().items()]
+    assert [f"{place}: {fault}" for place, text in texts for fault in term_faults(text, OTHER_TERMS)] == []
+
+
 def test_the_dashboard_has_one_term_for_each_thing() -> None:
     texts = [*dashboard().items(), *registry().items()]
     assert len(texts) > 500
-    assert [f"{place}: {fault}" for place, text in texts for fault in term_faults(text)] == []
+    assert [f"{place}: {fault}" for place, text in texts for fault in term_faults(text, DASHBOARD_TERMS)] == []
 
 
 def test_no_description_has_a_banned_opening() -> None:
@@ -268,12 +295,10 @@ def test_every_setting_is_described() -> None:
 
 
 def test_other_terms_are_found() -> None:
-    assert [*map(str, term_faults("Held-out accuracy of the newest data set"))] == [
-        "'Held-out': write validation",
-        "'data set': write dataset",
-        "'the newest': write latest",
-    ]
-    assert not list(term_faults("Validation accuracy of the latest dataset"))
+    text = "Held-out accuracy of the newest data set"
+    assert [*term_faults(text, OTHER_TERMS)] == ["'Held-out': write validation", "'data set': write dataset"]
+    assert [*term_faults(text, DASHBOARD_TERMS)] == ["'the newest': write latest"]
+    assert not list(term_faults("Validation accuracy of the latest dataset", OTHER_TERMS | DASHBOARD_TERMS))
 
 
 def test_banned_openings_are_found() -> None:

@@ -32,7 +32,7 @@ def test_a_tick_asks_for_new_steps_only(world: World) -> None:
     history.refresh()
     assert history.series("reward/mean").steps.tolist() == list(range(1, 303))
     (request,) = world.requests
-    assert "from_step=300" in request  # the last bucket known is read again: it may not have been full
+    assert "from_step=300" in request  # the last bucket known is read again: it was possibly not full
     assert "width=1" in request
 
 

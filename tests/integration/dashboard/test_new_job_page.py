@@ -42,13 +42,13 @@ def test_the_plan_of_the_preset_is_shown(world: World) -> None:
 
 
 def test_the_plan_follows_the_form_and_both_texts_say_the_same(world: World) -> None:
-    """20,000 steps of 8 prompts are 39.06 epochs over 4096 rows."""
+    """20,000 steps of 8 prompts are 39.06 epochs over 4,096 rows."""
     app = new_page()
     app.number_input(key="new-calibrl:steps").set_value(20_000)
     finished(app.run())
     sent = world.asked(PLAN)[-1]
     assert sent["steps"] == 20_000
-    assert "39 epochs over 4096 rows" in html(app)
+    assert "39 epochs over 4,096 rows" in html(app)
     as_yaml, as_curl = (block.value for block in app.code)
     assert yaml.safe_load(as_yaml) == sent
     assert '"steps": 20000' in as_curl and "$CALIBRL_API_URL/v1/jobs" in as_curl

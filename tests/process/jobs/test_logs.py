@@ -1,4 +1,4 @@
-"""Every process's log is JSON, a line an event."""
+"""Every process's log is JSON, one line per event."""
 
 import json
 import subprocess

@@ -127,7 +127,7 @@ def test_a_download_with_another_size_is_not_kept(service: Service, tmp_path: Pa
     assert list((tmp_path / "out").rglob("b.json")) == []
 
 
-def test_a_report_names_rewards_and_held_out_rows(service: Service) -> None:
+def test_a_report_names_rewards_and_validation_rows(service: Service) -> None:
     counts = dict.fromkeys(("duplicates", "contradictions", "near_duplicates", "unearnable"), 0)
     empty = {
         "name": "mine",

@@ -129,7 +129,7 @@ def test_paper_as_run_takes_its_five_updates(tmp_path: Path, monkeypatch: pytest
         return updates[-1]
 
     def some_groups_divide(self: Scorer, inputs: list[RewardInput]) -> list[Score]:
-        """Every ninth: one or two an update, two of them cut by an update's end; and few rows, to be quick."""
+        """Every ninth: one or two per update, two of them cut by the end of an update; and few rows, to be quick."""
         right = [place // 10 % 9 == 0 and place % 2 == 0 for place in range(len(inputs))]
         return [Score({"math": float(one), "format": 0.0}, float(one), one, False) for one in right]
 

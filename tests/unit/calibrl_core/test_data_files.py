@@ -86,7 +86,7 @@ def refusal(made: FileData) -> str:
         ("a.jsonl.zst", zstd(LINES * 50)[:40], "is compressed, and broken or cut off"),
         ("a.jsonl", b"PK\x03\x04" + LINES, " is a zip archive: unpack it"),
         ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
-        ("a.jsonl", b"question,answer\nq,1\n" * 30, " is no file of JSON rows: the line is not JSON: "),
+        ("a.jsonl", b"question,answer\nq,1\n" * 30, " is not a file of JSON rows: the line is not JSON: "),
         ("a.json", b"[" * 100_000, "entry 1 is nested too deep"),
         ("a.jsonl", b"", " has no rows"),
         ("a.json", b"[]", " has no rows"),

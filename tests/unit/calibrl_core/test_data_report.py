@@ -144,7 +144,7 @@ def test_one_question_about_two_images_is_no_repetition(tmp_path: Path) -> None:
     }
 
 
-def test_rows_of_the_held_out_data_are_found_by_text_and_by_image(tmp_path: Path) -> None:
+def test_rows_of_the_validation_data_are_found_by_text_and_by_image(tmp_path: Path) -> None:
     first, second = (base64.b64encode(pictures.png(size=size)).decode() for size in (4, 6))
     held_out = write(tmp_path / "test.jsonl", row(), row("How many?", images=[first]))
     source = write(

@@ -1,4 +1,4 @@
-"""Model folders, GGUF files and data that lead out of the folders that a run may read from."""
+"""Model folders, GGUF files and data that lead out of the folders that a run can read from."""
 
 import json
 import os
@@ -131,6 +131,6 @@ def test_a_shard_that_leads_out_of_the_root_is_refused(root: Path, target: str) 
     (shards / "a.jsonl").write_text("{}\n")
     assert bounds(root).data_problem(shards) is None
     (shards / "b.jsonl").symlink_to(root.parent / target)
-    assert f"jobs may not read {shards / 'b.jsonl'}" in (bounds(root).data_problem(shards) or "")
+    assert f"jobs cannot read {shards / 'b.jsonl'}" in (bounds(root).data_problem(shards) or "")
     config = EvaluateConfig.model_validate({"models": [{"builtin": "tiny-vlm"}], "data": [{"path": str(shards)}]})
     assert len(bounds(root).check(config)) == 1

@@ -27,14 +27,14 @@ def series(count: int) -> StepSeries:
 
 
 def test_a_long_curve_is_drawn_smoothed_over_its_raw_line() -> None:
-    figure = valid(figures.curves([Curve("entropy", series(200), palette.ENTROPY)], unit="nats a token"))
+    figure = valid(figures.curves([Curve("entropy", series(200), palette.ENTROPY)], unit="nats per token"))
     raw, smooth = figure.data
     assert list(raw.x) == list(range(1, 201))
     assert raw.hoverinfo == "skip"
     assert smooth.name == "entropy"
     assert smooth.line.color == palette.ENTROPY
     assert max(smooth.y) < max(raw.y)
-    assert figure.layout.yaxis.title.text == "nats a token"
+    assert figure.layout.yaxis.title.text == "nats per token"
 
 
 def test_a_bucketed_curve_keeps_its_spikes_in_the_raw_line() -> None:

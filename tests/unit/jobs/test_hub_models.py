@@ -177,7 +177,7 @@ def test_what_the_hub_does_not_have_is_refused(
     [
         ({"config.json": None}, "has no config.json"),
         ({"model.safetensors": None}, "has no file model.safetensors: use a model with weights as safetensors"),
-        ({"model.safetensors.index.json": b'{"weight_map": {"a": "../x.safetensors"}}'}, "which is no file of its"),
+        ({"model.safetensors.index.json": b'{"weight_map": {"a": "../x.safetensors"}}'}, "which is not a file of its"),
         ({"model.safetensors.index.json": b'{"weight_map": 1}'}, "index.json cannot be read: weight_map"),
         ({"config.json": b'{"x": "/etc/passwd"}'}, "config.json names /etc/passwd, which is outside of"),
         ({"config.json": b'{"x": "../../y"}'}, r"config.json names \.\./\.\./y, which is outside of"),

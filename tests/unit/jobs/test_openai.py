@@ -70,7 +70,7 @@ def refused(new: NewFineTuningJob, **options: Any) -> FieldError:
 def test_supervised_is_the_default_and_auto_means_three_epochs() -> None:
     made = spec(request())
     assert (made.algorithm.type, made.project, made.name) == ("sft", "vision", "tiny-vlm-sft")
-    assert (made.prompts_per_step, made.steps, made.optimizer.lr) == (100, 3, 1e-5)  # all 100 rows a step
+    assert (made.prompts_per_step, made.steps, made.optimizer.lr) == (100, 3, 1e-5)  # all 100 rows per step
     assert (made.checkpoints.every_steps, made.checkpoints.keep_last) == (1, 3)
     assert made.data == KnownData(dataset=FILE)
     assert made.rollout.max_completion_tokens == 64

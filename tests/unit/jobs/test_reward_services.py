@@ -47,7 +47,7 @@ def test_a_project_has_its_own_services_and_those_of_all() -> None:
     assert own.endpoint("local").url == "http://judge:8000/v1"
 
 
-def test_a_submission_names_what_the_project_may_not_use() -> None:
+def test_a_submission_names_what_the_project_cannot_use() -> None:
     inner = {"type": "multi", "formula": "a", "rewards": {"a": HTTP}}
     assert service_problems(rewards(MATH, HTTP, inner), "vision") == []
     found = service_problems(rewards(MATH, HTTP, inner), "text")

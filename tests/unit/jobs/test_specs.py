@@ -37,7 +37,7 @@ EVALUATE: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def everything_allowed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Jobs may read any folder: which they may not is tested over HTTP, with the hostile inputs."""
+    """Jobs can read any folder here: the refused ones are tested over HTTP, with the hostile inputs."""
     monkeypatch.setenv("CALIBRL_ALLOWED_ROOTS", "/")
     get_settings.cache_clear()
     yield
