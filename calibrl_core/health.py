@@ -101,6 +101,8 @@ class _Rule(ABC):
     """
 
     name: ClassVar[RuleName]
+    title: ClassVar[str]
+    about: ClassVar[str]  # what it detects, for users
     reads: ClassVar[tuple[str, ...]]
     suggestion: ClassVar[str]
     always_pauses: ClassVar[bool] = False  # also if `pause_on` does not name the rule
@@ -146,9 +148,9 @@ class _Rule(ABC):
 
 
 class EntropyCollapse(_Rule):
-    """The policy is almost certain of each token: completions of a group agree, and nothing new is tried."""
-
     name = "entropy_collapse"
+    title = "Entropy collapse"
+    about = "The policy is certain of nearly every token: the rollouts of a group agree, and exploration ends."
     reads = ("exploration/entropy",)
     suggestion = "Lower optimizer.lr, raise algorithm.clip_high, or set algorithm.entropy_coef."
 
@@ -163,9 +165,9 @@ class EntropyCollapse(_Rule):
 
 
 class EntropyExplosion(_Rule):
-    """The policy drifts into noise: entropy that rises several times over is not exploration."""
-
     name = "entropy_explosion"
+    title = "Entropy explosion"
+    about = "The policy drifts into noise: entropy is a multiple of its initial value."
     reads = ("exploration/entropy",)
     suggestion = "Lower optimizer.lr or algorithm.entropy_coef, and restart from the best checkpoint. Read some groups."
 
@@ -187,9 +189,9 @@ def _entropy(current: float, first: float, steps: int, limit: float) -> str:
 
 
 class AllTruncated(_Rule):
-    """Completions reach the token limit, so that almost none has an answer."""
-
     name = "all_truncated"
+    title = "All truncated"
+    about = "Nearly all completions are truncated at the token limit, so few give an answer."
     reads = ("length/truncated_share",)
     suggestion = (
         "Raise rollout.max_completion_tokens. If completions never end, warm the model up on expert traces first "
@@ -206,9 +208,9 @@ class AllTruncated(_Rule):
 
 
 class NoAdvantage(_Rule):
-    """In each group all rewards are equal for many steps: there is no gradient, so nothing is learned."""
-
     name = "no_advantage"
+    title = "No advantage"
+    about = "In every group all rewards are equal: no gradient, no learning."
     reads = ("exploration/active_groups", "reward/mean")
     suggestion = (
         "If no answer is right, warm the model up on expert traces first ({type: sft}) or use easier "
@@ -231,13 +233,13 @@ class NoAdvantage(_Rule):
 
 
 class RewardNotAccuracy(_Rule):
-    """The reward rises while strict accuracy falls: the policy exploits a reward term.
-
-    The reference is the window with the best strict accuracy, so that the rule keeps firing after both have levelled
+    """The reference is the window with the best strict accuracy, so that the rule keeps firing after both have levelled
     off.
     """
 
     name = "reward_not_accuracy"
+    title = "Reward without accuracy"
+    about = "The reward rises while accuracy falls: reward hacking of one of its terms."
     reads = ("reward/mean", "reward/std", "reward/strict_accuracy")
     suggestion = "Read some groups to find the reward term that is exploited. Lower its weight or fix its verifier."
 
@@ -262,9 +264,9 @@ class RewardNotAccuracy(_Rule):
 
 
 class VerifierFailures(_Rule):
-    """A verifier often gives no score. A missing score counts as 0, so right answers are punished."""
-
     name = "verifier_failures"
+    title = "Verifier failures"
+    about = "A verifier often gives no score. A missing score counts as 0, so right answers are punished."
     reads = ("reward/verifier_failure_share",)
     suggestion = "Read the reason in the log. Raise the verifier's time_limit_seconds, or fix it."
 
@@ -278,9 +280,9 @@ class VerifierFailures(_Rule):
 
 
 class NoVerdicts(_Rule):
-    """A verifier gives no score at all: the rewards say nothing, so the job pauses in any case."""
-
     name = "no_verdicts"
+    title = "No scores"
+    about = "A verifier gives no score at all. The job pauses."
     reads = ("reward/verifier_failure_share",)
     suggestion = "Fix the verifier or remove it from rewards: the reason is in the log."
     always_pauses = True

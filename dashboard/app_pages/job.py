@@ -153,7 +153,7 @@ def _cause(job: Job) -> str | None:
 def _paused_by(job: Job) -> str:
     """The health rule that paused a job; its message begins with the rule's name."""
     rule = (job.message or "").partition(" ")[0]
-    title = health.RULES.get(rule, (rule or "unknown", ""))[0]
+    title = health.TEXTS.get(rule, (rule or "unknown", ""))[0]
     return f"Paused by health rule {title}; checkpoint saved at step {job.step}"
 
 

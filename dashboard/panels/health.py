@@ -7,36 +7,14 @@ from typing import NamedTuple
 import streamlit as st
 
 from calibrl.schemas import Event, Job
+from calibrl_core.health import RULES
 from dashboard import states
 from dashboard.markup import chip, escape, heading, moment
 from dashboard.palette import CORRECT, RARENESS, WRONG
 from dashboard.panels.common import has_rollouts, live_panel
 from dashboard.reads import live
 
-RULES = {  # name: title, what it detects
-    "entropy_collapse": (
-        "Entropy collapse",
-        "The policy is certain of nearly every token: the rollouts of a group agree, and exploration ends.",
-    ),
-    "entropy_explosion": (
-        "Entropy explosion",
-        "The policy drifts into noise: entropy is a multiple of its initial value.",
-    ),
-    "all_truncated": (
-        "All truncated",
-        "Nearly all completions are truncated at the token limit, so few give an answer.",
-    ),
-    "no_advantage": ("No advantage", "In every group all rewards are equal: no gradient, no learning."),
-    "reward_not_accuracy": (
-        "Reward without accuracy",
-        "The reward rises while accuracy falls: reward hacking of one of its terms.",
-    ),
-    "verifier_failures": (
-        "Verifier failures",
-        "A verifier often gives no score. A missing score counts as 0, so right answers are punished.",
-    ),
-    "no_verdicts": ("No scores", "A verifier gives no score at all. The job pauses."),
-}
+TEXTS: dict[str, tuple[str, str]] = {rule.name: (rule.title, rule.about) for rule in RULES}
 SENTENCE = re.compile(
     r"(?P<rule>\w+) (?P<state>fired|cleared) at step (?P<step>\d+): (?P<values>.*?)\.(?: (?P<advice>.*))?", re.DOTALL
 )
@@ -89,7 +67,7 @@ def _state(changes: Sequence[RuleChange]) -> str:
 
 
 def _rule(rule: str, changes: Sequence[RuleChange]) -> None:
-    title, hint = RULES.get(rule, (rule.replace("_", " ").capitalize(), ""))
+    title, hint = TEXTS.get(rule, (rule.replace("_", " ").capitalize(), ""))
     with st.container(border=True, key=f"card-rule-{rule}"):
         st.html(
             '<div style="display:flex;justify-content:space-between;gap:.8rem;align-items:start">'
@@ -101,7 +79,7 @@ def _panel(job: Job) -> None:
     history = live.events(job.id)
     with states.tolerated():
         history.refresh()
-    by_rule: dict[str, list[RuleChange]] = {rule: [] for rule in RULES}
+    by_rule: dict[str, list[RuleChange]] = {rule: [] for rule in TEXTS}
     for change in rule_changes(history.events):
         by_rule.setdefault(change.rule, []).append(change)
     firing = sum(bool(changes) and changes[-1].fired for changes in by_rule.values())

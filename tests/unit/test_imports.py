@@ -55,6 +55,7 @@ ALLOWED = {
         "calibrl.presets",
         "calibrl.schemas",
         "calibrl.settings",
+        "calibrl_core.health",
         "calibrl_core.metrics",
         "calibrl_core.plugins",
     ),
