@@ -25,10 +25,10 @@ from calibrl.schemas import MemoryPhase, TrainSpec, job_spec_adapter
 from calibrl_core.config import TrainConfig
 from calibrl_core.models.policy import Policy, load_policy, make_reference
 from calibrl_core.models.quantisation import quantised_layers
-from calibrl_core.record_settings import CheckpointSettings
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState
+from calibrl_core.settings.record import CheckpointSettings
 from calibrl_core.step.optimizer import GradientStep, make_optimizer
 from calibrl_core.step.update import Updater
 from jobs.planning.memory import BASE_BYTES, estimate

@@ -30,7 +30,7 @@ from calibrl_core.config import BuiltinModel, TrainConfig
 from calibrl_core.models.policy import Policy, load_policy
 from calibrl_core.report import EventFile
 from calibrl_core.rollout.served import ServedEngine
-from calibrl_core.sampling_settings import EngineSettings
+from calibrl_core.settings.sampling import EngineSettings
 from calibrl_core.train import train
 from calibrl_core.verifiers.scorer import Scorer
 from tests.support.tiny_text import tiny_text_policy

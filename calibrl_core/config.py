@@ -11,10 +11,10 @@ from calibrl_core.algorithms.registry import Algorithm
 from calibrl_core.data.prompts import PromptFormat
 from calibrl_core.data.schema import Curriculum, DataSource, TrainingData, check_weight, distinct_names
 from calibrl_core.health import HealthSettings
-from calibrl_core.optimizer_settings import OptimizerSettings
-from calibrl_core.record_settings import CheckpointSettings, DiagnosticsSettings, SampleSettings
-from calibrl_core.sampling_settings import EngineSettings, EvaluateRollout, RolloutSettings
-from calibrl_core.settings_base import StrictSettings, one_of
+from calibrl_core.settings.base import StrictSettings, one_of
+from calibrl_core.settings.optimizer import OptimizerSettings
+from calibrl_core.settings.record import CheckpointSettings, DiagnosticsSettings, SampleSettings
+from calibrl_core.settings.sampling import EngineSettings, EvaluateRollout, RolloutSettings
 from calibrl_core.verifiers import FormatReward, MathReward
 from calibrl_core.verifiers.base import AnswerVerifier, judges_of
 from calibrl_core.verifiers.registry import Reward

@@ -28,12 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibrl_core import data
-from calibrl_core.bootstrap import paired_differences
 from calibrl_core.config import BuiltinModel, EvaluateConfig, ModelSource
 from calibrl_core.data.row_cache import row_cache
 from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import ALONE, Ranks
 from calibrl_core.evaluation.accuracy import Answers, answer_batches, batch_size, concatenate, summarise
+from calibrl_core.evaluation.bootstrap import paired_differences
 from calibrl_core.evaluation.stored_answers import Expected, How, Part, StoredAnswers, prompt_digest
 from calibrl_core.models.policy import Policy, load_policy
 from calibrl_core.models.positions import check_positions

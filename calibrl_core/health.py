@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from calibrl_core.settings_base import StrictSettings
+from calibrl_core.settings.base import StrictSettings
 
 RuleName = Literal[
     "entropy_collapse",

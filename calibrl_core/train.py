@@ -38,7 +38,6 @@ from calibrl_core.models.encoding_workers import EncodingWorkers, useful_workers
 from calibrl_core.models.policy import load_policy, make_reference
 from calibrl_core.models.positions import check_positions
 from calibrl_core.models.weights import Sharding
-from calibrl_core.process_checks import process_problems
 from calibrl_core.report import Report, health_sentence
 from calibrl_core.rollout.engines import make_engine
 from calibrl_core.run.answer_check import check_answers
@@ -46,6 +45,7 @@ from calibrl_core.run.checkpoint import Checkpoints, TrainerState, read_state, r
 from calibrl_core.run.identity import RunIdentity
 from calibrl_core.run.model_check import checked
 from calibrl_core.run.process import run_process
+from calibrl_core.run.process_checks import process_problems
 from calibrl_core.run.prompt_lengths import fit_prompts
 from calibrl_core.run.row_check import check_rows
 from calibrl_core.run.samples import report_groups

@@ -11,7 +11,7 @@ import structlog
 
 from calibrl.processes import children
 from calibrl.schemas import Reason
-from calibrl_core.process_limits import REAP_SECONDS
+from calibrl_core.host.process_limits import REAP_SECONDS
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.lifecycle import Claim, Order

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from calibrl_core.record_settings import SampleSettings
 from calibrl_core.report import EVENT_FILE, IMAGE_FOLDER, health_sentence
+from calibrl_core.settings.record import SampleSettings
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.lifecycle import Claim

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from calibrl.processes import children
 from calibrl.schemas import GpuReading, JobStatus, Reason
-from calibrl_core.process_limits import REAP_SECONDS
+from calibrl_core.host.process_limits import REAP_SECONDS
 from calibrl_core.report import DISK_FULL_STATUS
 from jobs import lifecycle
 from jobs.db import session_scope

@@ -9,7 +9,7 @@ from calibrl.specfile import SpecError
 from calibrl_core.data.kept_rows import check_target, write_kept
 from calibrl_core.data.report import CheckedData, ReportSettings, check_data
 from calibrl_core.data.schema import Columns, DataError, FileData
-from calibrl_core.token_counts import model_tokens
+from calibrl_core.models.token_counts import model_tokens
 from calibrl_core.verifiers.registry import Reward
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from calibrl_core.process_limits import REAP_SECONDS
+from calibrl_core.host.process_limits import REAP_SECONDS
 
 SECRETS = ("DATABASE_URL", "REDIS_URL", "CALIBRL_", "AWS_")  # prefixes of variables with secrets of the service
 LAUNCHER = Path(__file__).with_name("launch.py")

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 CLONE_NEWUSER = 0x10000000
-PR_SET_PDEATHSIG = 1  # not imported from calibrl_core.parent_death: with -I -S this script has no packages
+PR_SET_PDEATHSIG = 1  # not imported from calibrl_core.host.parent_death: with -I -S this script has no packages
 MAPPED_ID = 65534  # user `nobody`: it has a name on every system, which initdb requires
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import Field
 
 from calibrl.schemas.base import Record
-from calibrl_core.settings_base import StrictSettings
+from calibrl_core.settings.base import StrictSettings
 
 UserName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9._\-]*$")]
 Scope = Literal["read", "write"]

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from calibrl.schemas.base import Name, Record, Slug
 from calibrl_core.data.schema import Columns, HubSource
-from calibrl_core.settings_base import StrictSettings
+from calibrl_core.settings.base import StrictSettings
 from calibrl_core.verifiers.math import MathReward
 from calibrl_core.verifiers.registry import Reward
 

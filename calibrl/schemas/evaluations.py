@@ -7,7 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from calibrl.schemas.base import MAX_STEP, Record
 from calibrl_core.config import usable_rewards
-from calibrl_core.settings_base import StrictSettings
+from calibrl_core.settings.base import StrictSettings
 from calibrl_core.verifiers.registry import Reward
 
 MAX_REPLAY_COMPLETIONS = 5000  # that are scored again at once

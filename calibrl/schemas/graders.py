@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
-from calibrl_core.settings_base import StrictSettings
+from calibrl_core.settings.base import StrictSettings
 from calibrl_core.verifiers.formula import LONGEST as LONGEST_FORMULA
 from calibrl_core.verifiers.string_check import Template
 from calibrl_core.verifiers.text_similarity import Measure

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from calibrl.schemas.base import Label, LabelKey, Name, Priority, Record, Slug
 from calibrl.schemas.specs import CheckpointChoice
 from calibrl.schemas.status import JobStatus, Reason
-from calibrl_core.settings_base import StrictSettings
+from calibrl_core.settings.base import StrictSettings
 
 MAX_LABELS = 32
 MAX_NOTES_LENGTH = 10_000  # characters

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from calibrl.schemas.graders import Grader
-from calibrl_core.settings_base import StrictSettings
+from calibrl_core.settings.base import StrictSettings
 
 AUTO = "auto"
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from calibrl.schemas.base import MAX_LIMIT, Record
-from calibrl_core.settings_base import StrictSettings
+from calibrl_core.settings.base import StrictSettings
 
 
 class ProjectLimits(BaseModel):

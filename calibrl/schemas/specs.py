@@ -29,7 +29,7 @@ from calibrl_core.data.schema import (
     check_weight,
     distinct_names,
 )
-from calibrl_core.settings_base import StrictSettings, one_of
+from calibrl_core.settings.base import StrictSettings, one_of
 
 
 def _checkpoint(value: Any) -> Any:

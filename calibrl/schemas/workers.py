@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from calibrl.schemas.base import Record
-from calibrl_core.settings_base import StrictSettings
+from calibrl_core.settings.base import StrictSettings
 
 
 class WorkerStatus(StrEnum):

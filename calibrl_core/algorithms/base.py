@@ -13,7 +13,7 @@ from pydantic import Field
 
 from calibrl_core.algorithms.clipping import clipped_policy_loss
 from calibrl_core.algorithms.loss_batch import LossBatch, TokenLosses
-from calibrl_core.settings_base import StrictSettings
+from calibrl_core.settings.base import StrictSettings
 
 if TYPE_CHECKING:
     import numpy as np

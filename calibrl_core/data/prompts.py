@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from calibrl_core.data.image_tags import has_tag
 from calibrl_core.data.schema import Example
-from calibrl_core.settings_base import StrictSettings
+from calibrl_core.settings.base import StrictSettings
 
 INSTRUCTION = "Reason in <think></think>, then answer in <answer></answer>."
 IMAGE_TAG = re.compile(r"<image>\s*")

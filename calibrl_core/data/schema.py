@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, Tag, ValidationInfo, WithJsonSchema, field_validator
 
-from calibrl_core.settings_base import StrictSettings, one_of
+from calibrl_core.settings.base import StrictSettings, one_of
 from calibrl_core.verifiers.reward_input import RewardInput
 
 Split = Literal[

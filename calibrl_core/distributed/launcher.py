@@ -6,7 +6,7 @@ them. They would train on, in parallel with the processes that take over the job
 
 from pathlib import Path
 
-from calibrl_core.parent_death import end_with_parent, is_same_program
+from calibrl_core.host.parent_death import end_with_parent, is_same_program
 
 
 def end_with_launcher() -> None:

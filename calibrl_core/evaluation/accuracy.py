@@ -9,9 +9,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from calibrl_core.bootstrap import intervals
 from calibrl_core.data.schema import Example, completed
 from calibrl_core.distributed.ranks import ALONE, Ranks
+from calibrl_core.evaluation.bootstrap import intervals
 from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
 from calibrl_core.verifiers.base import AnswerForm, final_answer, follows_format
 from calibrl_core.verifiers.quantities import canonical_answer

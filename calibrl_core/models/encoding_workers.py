@@ -22,9 +22,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from calibrl_core.data.schema import DataError, Example
 from calibrl_core.data.stored_images import image_sizes
+from calibrl_core.host.parent_death import end_with_parent
+from calibrl_core.host.process_limits import REAP_SECONDS
 from calibrl_core.models.encoding import PromptEncoder
-from calibrl_core.parent_death import end_with_parent
-from calibrl_core.process_limits import REAP_SECONDS
 
 LONGEST_WAIT = 600.0  # seconds for one prompt, with the start of a worker
 MOST_WORKERS = 4  # if the number is not set

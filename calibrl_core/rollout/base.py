@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from calibrl_core.data.schema import Example
-from calibrl_core.sampling_settings import PLAIN, SamplingSettings
+from calibrl_core.settings.sampling import PLAIN, SamplingSettings
 
 
 @dataclass(frozen=True)

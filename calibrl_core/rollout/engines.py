@@ -10,7 +10,7 @@ from calibrl_core.rollout.base import RolloutEngine
 from calibrl_core.rollout.served import PASS_TOKENS, ServedEngine
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.rollout.vllm import VLLMEngine
-from calibrl_core.sampling_settings import EngineSettings
+from calibrl_core.settings.sampling import EngineSettings
 
 
 def make_engine(

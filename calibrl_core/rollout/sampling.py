@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from calibrl_core.models.logprobs import sampler_logits
-from calibrl_core.sampling_settings import PLAIN, SamplingSettings
+from calibrl_core.settings.sampling import PLAIN, SamplingSettings
 
 BLOCK = 64  # uniform numbers generated at a time per row
 # Logits processed at a time: the size of a CPU's cache, or enough to keep a GPU busy.

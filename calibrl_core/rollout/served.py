@@ -38,7 +38,7 @@ from calibrl_core.rollout.token_buffers import TokenBuffers
 from calibrl_core.rollout.vllm import StaleWeightsError, check_prompt, served_dtype
 from calibrl_core.rollout.vllm_server import RefusedError, ServerError
 from calibrl_core.rollout.weight_files import WeightFiles
-from calibrl_core.sampling_settings import EngineSettings
+from calibrl_core.settings.sampling import EngineSettings
 
 PASS_TOKENS = 32_768  # of a pass that computes log-probabilities
 FILTERS = ("top_k", "top_p", "min_p", "repetition_penalty")  # vLLM applies them in the order of `sampling.draw`

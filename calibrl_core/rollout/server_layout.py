@@ -19,7 +19,7 @@ from calibrl_core.rollout.own_folder import OwnFolder
 from calibrl_core.rollout.servers import Servers
 from calibrl_core.rollout.vllm import beside_policy, vllm_arguments
 from calibrl_core.rollout.vllm_server import VLLMServer
-from calibrl_core.sampling_settings import EngineSettings
+from calibrl_core.settings.sampling import EngineSettings
 
 ENVIRONMENT = {
     "VLLM_SERVER_DEV_MODE": "1",  # has the calls for new weights

@@ -4,7 +4,7 @@ vLLM starts its engine and its workers as further processes. Each imports this m
 multiprocessing spawns imports the main module, so each ends with the process that started it.
 """
 
-from calibrl_core.parent_death import end_with_parent, is_same_program
+from calibrl_core.host.parent_death import end_with_parent, is_same_program
 
 end_with_parent(is_same_program, "the process that started this part of vLLM is gone")
 

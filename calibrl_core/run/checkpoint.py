@@ -26,7 +26,7 @@ from calibrl_core.distributed.ranks import ALONE, Ranks
 from calibrl_core.models.errors import ModelError, first_names
 from calibrl_core.models.policy import Policy
 from calibrl_core.models.tensor_files import TensorFiles, write_tensors
-from calibrl_core.record_settings import CheckpointSettings
+from calibrl_core.settings.record import CheckpointSettings
 from calibrl_core.step.adamw_8bit import plain_tensors, with_moments
 
 FOLDER = "checkpoints"

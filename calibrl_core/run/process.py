@@ -22,7 +22,6 @@ from calibrl_core.data.schema import DataError
 from calibrl_core.distributed.process_group import join_process_group
 from calibrl_core.distributed.ranks import LaunchError, Ranks
 from calibrl_core.models.errors import ModelError
-from calibrl_core.path_bounds import PathBounds
 from calibrl_core.report import (
     CACHE_BYTES,
     DISK_FULL_STATUS,
@@ -35,6 +34,7 @@ from calibrl_core.report import (
 from calibrl_core.run.checkpoint import QuotaError
 from calibrl_core.run.folder_lock import FolderInUseError, FolderLock
 from calibrl_core.run.identity import ResumeError
+from calibrl_core.run.path_bounds import PathBounds
 from calibrl_core.step.optimizer import NonFiniteError
 from calibrl_core.verifiers.plugin import PluginError
 from calibrl_core.verifiers.scorer import NoVerdictError

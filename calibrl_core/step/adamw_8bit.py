@@ -16,7 +16,7 @@ from torch import Tensor
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.policy import Policy
 from calibrl_core.models.weights import Weights
-from calibrl_core.optimizer_settings import OptimizerSettings
+from calibrl_core.settings.optimizer import OptimizerSettings
 
 BLOCK, SMALLEST = 256, 4096  # those of torchao
 _CODES, _SCALES = "_codes", "_scales"  # endings of the names of an 8-bit moment's tensors in a checkpoint

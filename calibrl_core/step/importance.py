@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from calibrl_core.algorithms.clipping import probability_ratios
-from calibrl_core.sampling_settings import ImportanceCorrection
+from calibrl_core.settings.sampling import ImportanceCorrection
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 
 from calibrl_core.distributed.ranks import ALONE, Ranks
 from calibrl_core.models.policy import Policy
-from calibrl_core.optimizer_settings import OptimizerSettings
+from calibrl_core.settings.optimizer import OptimizerSettings
 from calibrl_core.step.adamw_8bit import make_adamw_8bit
 
 MOST_SKIPPED = 10  # updates in a row

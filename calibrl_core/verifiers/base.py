@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from calibrl_core.settings_base import StrictSettings
+from calibrl_core.settings.base import StrictSettings
 from calibrl_core.verifiers.reward_input import RewardInput
 
 OnFailure = Literal["zero", "drop_group", "stop"]

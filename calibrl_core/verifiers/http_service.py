@@ -12,8 +12,8 @@ from typing import Any, Literal
 import httpx
 from pydantic import Field
 
-from calibrl_core.public_addresses import Refused, is_public, look_up
-from calibrl_core.signatures import signed_headers
+from calibrl_core.host.public_addresses import Refused, is_public, look_up
+from calibrl_core.host.signatures import signed_headers
 from calibrl_core.verifiers.base import Deferred, InputVerifier, Verdict
 from calibrl_core.verifiers.remote import AnswerError, RemoteVerifier, ask_each, post
 from calibrl_core.verifiers.reward_input import image_name

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import httpx
 from pydantic import Field, model_validator
 
-from calibrl_core.settings_base import StrictSettings
+from calibrl_core.settings.base import StrictSettings
 from calibrl_core.verifiers.base import Deferred, Verdict
 from calibrl_core.verifiers.remote import (
     AnswerError,

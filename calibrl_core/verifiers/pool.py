@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import NamedTuple, Self
 
-from calibrl_core.process_limits import REAP_SECONDS
+from calibrl_core.host.process_limits import REAP_SECONDS
 from calibrl_core.verifiers.base import Verdict, Verifier
 from calibrl_core.verifiers.plugin import PluginError
 from calibrl_core.verifiers.sandbox import NO_PERMISSIONS, SandboxPolicy

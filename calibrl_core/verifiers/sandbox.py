@@ -24,8 +24,8 @@ from typing import Annotated, Any, BinaryIO, Self
 
 from pydantic import Field
 
-from calibrl_core.process_limits import REAP_SECONDS
-from calibrl_core.settings_base import StrictSettings
+from calibrl_core.host.process_limits import REAP_SECONDS
+from calibrl_core.settings.base import StrictSettings
 from calibrl_core.verifiers.grader_source import imported_names
 from calibrl_core.verifiers.sandbox_filter import filter_program
 

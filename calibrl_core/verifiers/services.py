@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
 
-from calibrl_core.settings_base import StrictSettings
+from calibrl_core.settings.base import StrictSettings
 
 
 class RewardServiceError(ValueError):

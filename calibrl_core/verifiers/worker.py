@@ -28,7 +28,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from calibrl_core.parent_death import end_with_parent
+from calibrl_core.host.parent_death import end_with_parent
 from calibrl_core.verifiers.python_function import PythonReward
 from calibrl_core.verifiers.registry import Reward
 from calibrl_core.verifiers.reward_input import ImageFiles

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from calibrl.schemas import ComparedModel, Comparison, Evaluation, EvaluationResult, JobStatus, PairedDifference
-from calibrl_core.bootstrap import paired_differences
 from calibrl_core.config import EvaluateSettings
+from calibrl_core.evaluation.bootstrap import paired_differences
 from jobs import models
 from jobs.errors import Conflict, FieldError, Invalid
 from jobs.repository import accuracies

@@ -3,7 +3,7 @@
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from calibrl_core.path_bounds import PathBounds
+from calibrl_core.run.path_bounds import PathBounds
 from jobs.settings import get_settings
 
 

@@ -17,8 +17,8 @@ from calibrl.schemas.openai import (
 from calibrl_core.algorithms import PolicyGradientSettings
 from calibrl_core.algorithms.registry import ALGORITHMS
 from calibrl_core.config import BuiltinModel, TrainSettings
-from calibrl_core.optimizer_settings import OptimizerSettings
-from calibrl_core.sampling_settings import RolloutSettings
+from calibrl_core.settings.optimizer import OptimizerSettings
+from calibrl_core.settings.sampling import RolloutSettings
 from calibrl_core.verifiers.services import RewardServiceError
 from jobs.errors import FieldError, Invalid
 from jobs.openai.graders import is_exact, item_paths, reward_of

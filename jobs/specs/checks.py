@@ -17,7 +17,7 @@ from calibrl.schemas import (
 from calibrl_core.config import NEEDS_GPU
 from calibrl_core.data.files import RowProblem, Survey, format_problem, join_problems, survey_problems
 from calibrl_core.data.schema import BuiltinData, DataSource, FileData, HubData
-from calibrl_core.process_checks import process_problems
+from calibrl_core.run.process_checks import process_problems
 from calibrl_core.verifiers.base import judges_of
 from calibrl_core.verifiers.plugin import PluginError, plugin_versions
 from calibrl_core.verifiers.refusals import truth_faults

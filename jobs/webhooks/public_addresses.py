@@ -2,7 +2,7 @@
 
 import httpx
 
-from calibrl_core.public_addresses import Refused, is_public, look_up
+from calibrl_core.host.public_addresses import Refused, is_public, look_up
 from jobs.settings import get_settings
 
 LOOKUP_SECONDS = 5.0  # for requests; a message has its own deadline

@@ -15,8 +15,8 @@ from uuid import UUID
 import httpx
 import structlog
 
-from calibrl_core.public_addresses import Refused
-from calibrl_core.signatures import PREFIX, signed_headers
+from calibrl_core.host.public_addresses import Refused
+from calibrl_core.host.signatures import PREFIX, signed_headers
 from jobs.db import session_scope
 from jobs.models import Delivery, Webhook
 from jobs.repository import webhooks

@@ -8,7 +8,7 @@ from pathlib import Path
 from calibrl.processes import children
 from calibrl.processes.children import Process
 from calibrl.stack.local import CELERY_FLAGS
-from calibrl_core.process_limits import REAP_SECONDS
+from calibrl_core.host.process_limits import REAP_SECONDS
 from tests.chaos import pids
 from tests.chaos.network import Namespace
 from tests.support import ROOT

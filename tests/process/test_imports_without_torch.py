@@ -8,7 +8,7 @@ from tests.support.waiting import LIMIT_SECONDS
 
 MODULES = (
     "calibrl.schemas",
-    "calibrl_core.bootstrap",
+    "calibrl_core.evaluation.bootstrap",
     "calibrl_core.rescore",
     "jobs.lifecycle",
     "worker.tasks",

@@ -18,10 +18,10 @@ CONTRACT = tuple(
     f"calibrl_core.{name}"
     for name in (
         "algorithms",
-        "bootstrap",
-        "settings_base",
+        "evaluation.bootstrap",
+        "settings",
         "config",
-        "path_bounds",
+        "host",
         "data.files",
         "data.image_decoding",
         "data.kept_rows",
@@ -31,16 +31,11 @@ CONTRACT = tuple(
         "data.shards",
         "data.source_facts",
         "metrics",
-        "optimizer_settings",
         "plugins",
-        "process_checks",
-        "process_limits",
-        "public_addresses",
-        "record_settings",
         "report",
-        "sampling_settings",
-        "signatures",
-        "token_counts",
+        "run.path_bounds",
+        "run.process_checks",
+        "models.token_counts",
         "verifiers",
     )
 )
@@ -66,6 +61,8 @@ ALLOWED = {
 # Folders of each package, from the bottom up: a folder may import those before it.
 FOLDERS = {
     "calibrl_core": (
+        "host",
+        "settings",
         "distributed",
         "verifiers",
         "data",

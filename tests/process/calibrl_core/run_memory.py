@@ -17,9 +17,9 @@ from calibrl_core.distributed.process_group import join_process_group
 from calibrl_core.models import tensor_files
 from calibrl_core.models.policy import load_policy
 from calibrl_core.models.weights import Sharding
-from calibrl_core.optimizer_settings import OptimizerSettings
-from calibrl_core.record_settings import CheckpointSettings
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState, restore_optimizer
+from calibrl_core.settings.optimizer import OptimizerSettings
+from calibrl_core.settings.record import CheckpointSettings
 from calibrl_core.step.optimizer import make_optimizer
 
 FILE_BYTES = 10**6

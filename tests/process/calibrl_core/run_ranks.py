@@ -21,12 +21,12 @@ from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.evaluate import evaluate
 from calibrl_core.models.policy import load_policy
 from calibrl_core.models.weights import Sharding, Weights
-from calibrl_core.optimizer_settings import OptimizerSettings
-from calibrl_core.record_settings import CheckpointSettings
 from calibrl_core.report import EventFile, SilentReport
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState, restore_optimizer
+from calibrl_core.settings.optimizer import OptimizerSettings
+from calibrl_core.settings.record import CheckpointSettings
 from calibrl_core.step.optimizer import make_optimizer
 from calibrl_core.train import train
 from calibrl_core.verifiers.scorer import Scorer

@@ -14,7 +14,7 @@ from calibrl_core.data.schema import Example
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.served import ServedEngine
-from calibrl_core.sampling_settings import EngineSettings
+from calibrl_core.settings.sampling import EngineSettings
 
 pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not installed here: make test-vllm")
 REQUEST = SamplingRequest(group_size=4, temperature=1.0, max_tokens=16, seed=[5])

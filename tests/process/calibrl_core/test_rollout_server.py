@@ -24,7 +24,7 @@ from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.served import ServedEngine
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.rollout.vllm_server import VLLMServer
-from calibrl_core.sampling_settings import EngineSettings, SamplingSettings
+from calibrl_core.settings.sampling import EngineSettings, SamplingSettings
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[3]
@@ -243,7 +243,7 @@ import os
 from calibrl_core.config import BuiltinModel
 from calibrl_core.models.policy import load_policy
 from calibrl_core.rollout.served import ServedEngine
-from calibrl_core.sampling_settings import EngineSettings
+from calibrl_core.settings.sampling import EngineSettings
 
 settings = EngineSettings(engine="vllm_server", batch_tokens=1000)
 engine = ServedEngine(load_policy(BuiltinModel(builtin="tiny-vlm")), settings)

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from calibrl_core.bootstrap import intervals, paired_differences
 from calibrl_core.config import BuiltinModel, EvaluateConfig, ModelSource, PathModel
+from calibrl_core.evaluation.bootstrap import intervals, paired_differences
 from calibrl_core.report import EventFile
 from tests.support.fake_trainer.run import arguments, run_process, stop_event
 

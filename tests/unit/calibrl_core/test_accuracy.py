@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calibrl_core.bootstrap import intervals
 from calibrl_core.data.schema import Example
 from calibrl_core.evaluation.accuracy import Answers, answer_batches, batch_size, pass_at, sample_answers, summarise
+from calibrl_core.evaluation.bootstrap import intervals
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.verifiers import ExactReward, MathReward
@@ -115,7 +115,7 @@ def test_intervals_are_those_of_the_mean() -> None:
 
 def test_intervals_need_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = np.array([[0.0], [1.0]] * 50)
-    monkeypatch.setattr("calibrl_core.bootstrap.COUNTS_AT_ONCE", 700)
+    monkeypatch.setattr("calibrl_core.evaluation.bootstrap.COUNTS_AT_ONCE", 700)
     low, high = intervals(numbers, seed=0)
     assert (low[0], high[0]) == pytest.approx((0.402, 0.598), abs=0.015)
 

@@ -14,9 +14,9 @@ from calibrl_core.config import BuiltinModel
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.policy import Policy, load_policy
 from calibrl_core.models.weights import Weights
-from calibrl_core.optimizer_settings import OptimizerSettings
-from calibrl_core.record_settings import CheckpointSettings
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState, restore_optimizer
+from calibrl_core.settings.optimizer import OptimizerSettings
+from calibrl_core.settings.record import CheckpointSettings
 from calibrl_core.step.adamw_8bit import plain_tensors, with_moments
 from calibrl_core.step.optimizer import make_optimizer, set_learning_rate
 

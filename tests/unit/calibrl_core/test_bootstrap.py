@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calibrl_core.bootstrap import paired_differences
+from calibrl_core.evaluation.bootstrap import paired_differences
 
 
 def right(*shares: Any) -> NDArray[Any]:

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from calibrl_core.config import BuiltinModel, LoraSettings, TrainConfig
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.policy import Policy, load_policy
-from calibrl_core.optimizer_settings import OptimizerSettings
-from calibrl_core.record_settings import CheckpointSettings
 from calibrl_core.report import SilentReport
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState, restore_optimizer
+from calibrl_core.settings.optimizer import OptimizerSettings
+from calibrl_core.settings.record import CheckpointSettings
 from calibrl_core.step.optimizer import make_optimizer
 from calibrl_core.train import train
 

@@ -12,8 +12,8 @@ from torch import nn
 from calibrl_core.config import TrainConfig
 from calibrl_core.diagnostics import gradients
 from calibrl_core.models.weights import Weights
-from calibrl_core.optimizer_settings import OptimizerSettings
 from calibrl_core.report import EventFile
+from calibrl_core.settings.optimizer import OptimizerSettings
 from calibrl_core.step.optimizer import GradientStep
 from calibrl_core.train import train
 

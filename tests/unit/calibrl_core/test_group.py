@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from calibrl_core.algorithms.base import Aggregation
-from calibrl_core.optimizer_settings import OptimizerSettings
+from calibrl_core.settings.optimizer import OptimizerSettings
 from calibrl_core.step.advantages import group_advantages
 from calibrl_core.step.optimizer import learning_rate
 from calibrl_core.step.token_weights import token_weights

@@ -11,7 +11,7 @@ import torch
 from calibrl_core.algorithms import GRPO, CalibRL
 from calibrl_core.metrics import describe
 from calibrl_core.models.policy import Policy
-from calibrl_core.sampling_settings import ImportanceCorrection
+from calibrl_core.settings.sampling import ImportanceCorrection
 from calibrl_core.step.importance import importance_weights
 from calibrl_core.step.optimizer import GradientStep
 from calibrl_core.step.update import Updater

@@ -14,10 +14,10 @@ from torch import Tensor
 from calibrl_core.config import BuiltinModel, LoraSettings, PathModel, Precision
 from calibrl_core.data.schema import Example
 from calibrl_core.models.policy import Policy, load_policy, make_reference
-from calibrl_core.record_settings import CheckpointSettings
 from calibrl_core.rollout.base import Rollouts, SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState
+from calibrl_core.settings.record import CheckpointSettings
 
 LORA = BuiltinModel(builtin="tiny-vlm", lora=LoraSettings(rank=4, alpha=16))
 

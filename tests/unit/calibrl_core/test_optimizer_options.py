@@ -10,7 +10,7 @@ from calibrl_core import config
 from calibrl_core.config import BuiltinModel, LoraSettings, PathModel
 from calibrl_core.models.adapters import prepare_model
 from calibrl_core.models.policy import load_policy
-from calibrl_core.optimizer_settings import OptimizerSettings
+from calibrl_core.settings.optimizer import OptimizerSettings
 from calibrl_core.step.optimizer import make_optimizer
 
 

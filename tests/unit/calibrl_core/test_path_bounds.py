@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from calibrl_core.config import EvaluateConfig
-from calibrl_core.path_bounds import PathBounds
 from calibrl_core.run.checkpoint import STATE_FILE
+from calibrl_core.run.path_bounds import PathBounds
 
 
 @pytest.fixture

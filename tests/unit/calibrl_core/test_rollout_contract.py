@@ -13,10 +13,10 @@ import torch
 
 from calibrl_core.data.schema import Example
 from calibrl_core.models.policy import Policy
-from calibrl_core.optimizer_settings import OptimizerSettings
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.rollout.vllm import VLLMEngine
+from calibrl_core.settings.optimizer import OptimizerSettings
 from calibrl_core.step.optimizer import make_optimizer
 
 ENGINES = {"shared-prefill": SharedPrefillEngine, "vllm": VLLMEngine}

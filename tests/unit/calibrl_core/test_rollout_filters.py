@@ -12,7 +12,7 @@ from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.sampling import draw, token_sets
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
-from calibrl_core.sampling_settings import RolloutSettings, SamplingSettings
+from calibrl_core.settings.sampling import RolloutSettings, SamplingSettings
 from calibrl_core.step.optimizer import GradientStep
 from calibrl_core.step.update import Updater
 from tests.support.updates import config

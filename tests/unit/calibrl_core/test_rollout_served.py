@@ -24,7 +24,7 @@ from calibrl_core.rollout.served import ServedEngine
 from calibrl_core.rollout.vllm import StaleWeightsError
 from calibrl_core.rollout.vllm_server import RefusedError, ServerError
 from calibrl_core.rollout.weight_files import WeightFiles
-from calibrl_core.sampling_settings import EngineSettings, RolloutSettings
+from calibrl_core.settings.sampling import EngineSettings, RolloutSettings
 from tests.support.fake_vllm import FakeServer
 
 SETTINGS = EngineSettings(engine="vllm_server", batch_tokens=1000)

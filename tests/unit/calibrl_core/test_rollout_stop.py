@@ -11,7 +11,7 @@ from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.rollout.stop_strings import StopStrings
 from calibrl_core.rollout.vllm import _Drawing
-from calibrl_core.sampling_settings import SamplingSettings
+from calibrl_core.settings.sampling import SamplingSettings
 
 WIDTH = 16
 

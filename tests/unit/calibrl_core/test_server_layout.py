@@ -18,7 +18,7 @@ from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.served import ServedEngine
 from calibrl_core.rollout.server_layout import ServerFolder
 from calibrl_core.rollout.vllm_server import ServerError, VLLMServer
-from calibrl_core.sampling_settings import EngineSettings
+from calibrl_core.settings.sampling import EngineSettings
 from tests.support.fake_vllm import FakeServer
 
 TWO = EngineSettings(engine="vllm_server", batch_tokens=1000, server_gpus=2)

@@ -16,9 +16,9 @@ from calibrl_core.models import tensor_files
 from calibrl_core.models.loading import load_model
 from calibrl_core.models.policy import load_policy
 from calibrl_core.models.tensor_files import TensorFiles, write_tensors
-from calibrl_core.optimizer_settings import OptimizerSettings
-from calibrl_core.record_settings import CheckpointSettings
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState, restore_optimizer
+from calibrl_core.settings.optimizer import OptimizerSettings
+from calibrl_core.settings.record import CheckpointSettings
 from calibrl_core.step.optimizer import make_optimizer
 
 NUMBERS = {"a": torch.arange(6.0).view(3, 2), "b": torch.ones(2), "c": torch.tensor(7.0), "d": torch.zeros(20)}

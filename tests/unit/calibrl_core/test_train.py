@@ -16,10 +16,10 @@ from calibrl_core.config import BuiltinModel, EvaluateConfig, TrainConfig
 from calibrl_core.data.schema import DataError
 from calibrl_core.evaluate import evaluate
 from calibrl_core.models.policy import load_policy
-from calibrl_core.record_settings import CheckpointSettings
 from calibrl_core.report import EventFile
 from calibrl_core.run.checkpoint import Checkpoints, QuotaError
 from calibrl_core.run.process import run_process
+from calibrl_core.settings.record import CheckpointSettings
 from calibrl_core.train import train
 from calibrl_core.verifiers.scorer import Score, Scorer
 from tests.support.training import DIGITS, config, events, of_type

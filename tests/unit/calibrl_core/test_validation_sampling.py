@@ -15,7 +15,7 @@ from calibrl_core.evaluation import expert_probe
 from calibrl_core.evaluation.expert_probe import ExpertProbe
 from calibrl_core.report import EventFile
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
-from calibrl_core.sampling_settings import RolloutSettings
+from calibrl_core.settings.sampling import RolloutSettings
 from calibrl_core.train import train
 from tests.support.training import DIGITS, config, of_type
 

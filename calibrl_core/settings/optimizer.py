@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from calibrl_core.settings_base import StrictSettings
+from calibrl_core.settings.base import StrictSettings
 
 
 class OptimizerSettings(StrictSettings):
