@@ -5,11 +5,12 @@ The answer becomes the letter of the right option, for the verifiers `choice` an
 
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from string import ascii_uppercase
 from typing import Any
 
 from calibrl_core.data.image_cells import parsed_text
-from calibrl_core.data.row import Cell, has_content
+from calibrl_core.data.row import Cell, Row, has_content
 from calibrl_core.data.row_checks import answer_text, plain_text
 from calibrl_core.data.schema import DataError
 from calibrl_core.data.truths import truth
@@ -18,6 +19,41 @@ OPTION_COLUMNS = ("options", "choices", "option")
 _MARK = re.compile(r"(?:^|(?<=[\s;,]))\(?([A-Z])\s*[.):．：、]\s*")  # A. (A) A) A:
 _LETTER = re.compile(r"\(?\s*([A-Z])\s*(?:[).:．：、](?:\s.*)?|\)?)", re.DOTALL)  # B   (B)   B.   B. 5 cm
 _LETTERS = re.compile(r"[A-Z](?:\s*(?:,|;|、|&|and)?\s*[A-Z])+")  # ABD   A, C   A and C
+_COLUMN = re.compile(r"([A-J])|(?:option|choice)_?([A-Ja-j])")  # with one option: A   option_a   choiceB
+_AFTER_LETTER = r"[\s.):．：、}~\\$]+"  # A. 3   (A) 3   \textbf{(A)}~3
+
+
+def with_row_options(row: Row, question: str, cell: Cell) -> tuple[str, str]:
+    """Return the question with the options of the row, and the letter of the right one. Without options: the question,
+    and the truth of the cell.
+
+    Raises:
+        DataError: the cell names no option, or is empty, or the columns hold something else than options.
+    """
+    options = row_options(row, cell.value)
+    if not options:
+        return question, truth(cell)
+    known = right_letter(cell, options)
+    return with_options(question, options, known), known
+
+
+def row_options(row: Row, answer: Any) -> list[str]:
+    """Return the options in one of OPTION_COLUMNS, or in a column each (`A`, `B` ... or `option_a` ...) if the answer
+    is letters of such columns. Empty: the row has none.
+
+    Raises:
+        DataError: a column holds something else than options.
+    """
+    if options := read_options(row.cell(*OPTION_COLUMNS)):
+        return options
+    named = ((_COLUMN.fullmatch(name), name) for name, value in row.values.items() if has_content(value))
+    columns = {(match[1] or match[2]).upper(): name for match, name in named if match}
+    letters = list(takewhile(columns.__contains__, ascii_uppercase))
+    known = set(_named_letters(", ".join(map(str, answer)) if isinstance(answer, list) else str(answer)))
+    if len(letters) < 2 or not known or not known <= set(letters):
+        return []
+    row.used.update(columns[letter] for letter in letters)
+    return [plain_text(row.values[columns[letter]]) for letter in letters]
 
 
 def read_options(cell: Cell) -> list[str]:
@@ -34,18 +70,30 @@ def read_options(cell: Cell) -> list[str]:
         value = _of_object(value)
     options = _split(value) if isinstance(value, str) else _of_list(value) if isinstance(value, list | tuple) else []
     if not 2 <= len(options) <= len(ascii_uppercase):
-        raise DataError(f"column {cell.column!r} must hold a list of at least two options, and at most 26 options")
+        raise DataError(
+            f"column {cell.column!r} must hold a list of at least two options, and at most 26 options; rename it if it "
+            "holds something else"
+        )
     return options
 
 
 def with_options(question: str, options: Sequence[str], answer: str = "") -> str:
-    """Return the question with its options, lettered from A, one per line, unless it lists them already."""
+    """Return the question with its options, as `list_options`, and the request for a letter, or for several ones."""
     several = "letters of all right choices" if len(answer.split(",")) > 1 else "letter of the right choice"
-    request = f"Answer with the {several}."
+    return f"{list_options(question, options)}\nAnswer with the {several}."
+
+
+def list_options(question: str, options: Sequence[str]) -> str:
+    """Return the question with its options, lettered from A, one per line, unless it lists them already."""
     pairs = list(zip(ascii_uppercase, options, strict=False))
-    if all(re.search(rf"\(?{letter}\s*[.):]\s*{re.escape(option.strip())}", question) for letter, option in pairs):
-        return f"{question}\n{request}"
-    return "\n".join([question, "Choices:", *(f"({letter}) {option}" for letter, option in pairs), request])
+    if all(_lists(question, letter, option) for letter, option in pairs):
+        return question
+    return "\n".join([question, "Choices:", *(f"({letter}) {option}" for letter, option in pairs)])
+
+
+def _lists(question: str, letter: str, option: str) -> bool:
+    words = r"\s+".join(map(re.escape, option.split()))
+    return re.search(f"(?<![A-Za-z]){letter}{_AFTER_LETTER}{words}", question) is not None
 
 
 def right_letter(cell: Cell, options: Sequence[str]) -> str:
@@ -66,7 +114,7 @@ def right_letter(cell: Cell, options: Sequence[str]) -> str:
         return found[1]
     if len(texts) == 1:
         return letters[texts[0]]
-    several = re.findall("[A-Z]", answer) if _LETTERS.fullmatch(answer) else []
+    several = _named_letters(answer)
     if several and set(several) <= set(letters) and len(set(several)) == len(several):
         return ", ".join(several)
     if answer.isdecimal() and int(answer) < len(options):
@@ -100,6 +148,14 @@ def letter_of_text(cell: Cell, options: Sequence[str]) -> str:
     if answer not in options:
         raise DataError(f"column {cell.column!r} ({answer!r}) must be one of the choices")
     return ascii_uppercase[options.index(answer)]
+
+
+def _named_letters(answer: str) -> list[str]:
+    """Return the letters that an answer consists of."""
+    text = answer.strip()
+    if one := _LETTER.fullmatch(text):
+        return [one[1]]
+    return re.findall("[A-Z]", text) if _LETTERS.fullmatch(text) else []
 
 
 def _by_number(column: str, number: int, options: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from enum import IntEnum
 from typing import Any
 
 from calibrl_core.data.conversations import Conversation
+from calibrl_core.data.options import list_options, right_letter, row_options, with_options
 from calibrl_core.data.row import Row
 from calibrl_core.data.row_checks import pass_ratio
 from calibrl_core.data.schema import ColumnRole, Columns, Example
@@ -81,7 +82,8 @@ def make_example(row: Row, **fields: Any) -> Example:
 
 def conversation_example(row: Row, found: Conversation) -> Example:
     """Return the example of a conversation. Its answer is in one of ANSWER_COLUMNS, or stated by the expert, or the
-    expert itself; empty without all of them.
+    expert itself; empty without all of them. Options of the row are added to the question, and only an answer in a
+    column becomes a letter: that of an expert stays as the expert writes it.
     """
     expert = found.expert
     cell = row.cell(*ANSWER_COLUMNS, role="answer")
@@ -89,9 +91,15 @@ def conversation_example(row: Row, found: Conversation) -> Example:
     if cell.column == "solution":
         given = stated_answer(given) or given
     stated = stated_answer(expert) if expert else None
+    asked, options = found.question, row_options(row, given or stated)
+    if options and given:
+        given = right_letter(cell._replace(value=given), options)
+        asked = with_options(asked, options, given)
+    elif options:
+        asked = list_options(asked, options)
     return make_example(
         row,
-        question=found.question,
+        question=asked,
         answer=given or stated or (expert or "").strip(),
         images=found.images,
         expert=expert,

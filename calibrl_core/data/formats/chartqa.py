@@ -1,6 +1,7 @@
 """ChartQA (arXiv 2203.10244): `query` and `label`, or `question` and `answer` with `type`."""
 
 from calibrl_core.data.formats.base import Need, Rank, RowFormat, answer, make_example, question
+from calibrl_core.data.options import with_row_options
 from calibrl_core.data.row import Row
 from calibrl_core.data.row_checks import question_text
 from calibrl_core.data.schema import Example
@@ -17,11 +18,13 @@ def read(row: Row) -> Example:
     """
     cell = row.cell("label", "answer", role="answer")
     labels = cell.value if isinstance(cell.value, list) and cell.value else [cell.value]
+    cell = cell._replace(value=", ".join(truth(cell._replace(value=label)) for label in labels))
+    asked, known = with_row_options(row, question_text(row.cell("query", "question", role="question")), cell)
     writer = row.text("type", "human_or_machine")
     return make_example(
         row,
-        question=question_text(row.cell("query", "question", role="question")),
-        answer=", ".join(truth(cell._replace(value=label)) for label in labels),
+        question=asked,
+        answer=known,
         images=row.images(),
         data_source=_WRITERS.get(writer, writer) or None,
     )

@@ -2,10 +2,10 @@
 
 from calibrl_core.data.conversations import expert_of
 from calibrl_core.data.formats.base import Rank, RowFormat, answer, make_example, question
+from calibrl_core.data.options import with_row_options
 from calibrl_core.data.row import Row
 from calibrl_core.data.row_checks import question_text
 from calibrl_core.data.schema import Example
-from calibrl_core.data.truths import truth
 
 
 def read(row: Row) -> Example:
@@ -14,10 +14,12 @@ def read(row: Row) -> Example:
     Raises:
         DataError: a cell is invalid.
     """
+    asked = question_text(row.cell("problem", role="question"))
+    asked, known = with_row_options(row, asked, row.cell("answer", role="answer"))
     return make_example(
         row,
-        question=question_text(row.cell("problem", role="question")),
-        answer=truth(row.cell("answer", role="answer")),
+        question=asked,
+        answer=known,
         images=row.images(),
         expert=expert_of(row, row.cell("expert", role="expert")),
     )

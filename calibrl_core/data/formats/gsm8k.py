@@ -5,10 +5,11 @@ from typing import Any
 
 from calibrl_core.data.formats import plain
 from calibrl_core.data.formats.base import Rank, RowFormat, make_example
+from calibrl_core.data.options import with_row_options
 from calibrl_core.data.row import Row
 from calibrl_core.data.row_checks import question_text
 from calibrl_core.data.schema import Example
-from calibrl_core.data.truths import composed_expert, steps_before_hashes, truth
+from calibrl_core.data.truths import composed_expert, steps_before_hashes
 
 
 def read(row: Row) -> Example:
@@ -18,10 +19,10 @@ def read(row: Row) -> Example:
         DataError: a cell is invalid.
     """
     cell = row.cell("answer", role="answer")
-    known = truth(cell)
+    asked, known = with_row_options(row, question_text(row.cell("question", role="question")), cell)
     return make_example(
         row,
-        question=question_text(row.cell("question", role="question")),
+        question=asked,
         answer=known,
         images=row.images(),
         expert=composed_expert(steps_before_hashes(str(cell.value)), known),

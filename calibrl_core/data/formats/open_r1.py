@@ -4,6 +4,7 @@ MATH and OpenR1-Math). CLEVR's and GeoQA's forms of R1-V have the truth alone in
 
 from calibrl_core.data.conversations import expert_of
 from calibrl_core.data.formats.base import Need, Rank, RowFormat, answer, make_example, question
+from calibrl_core.data.options import with_row_options
 from calibrl_core.data.row import Row
 from calibrl_core.data.row_checks import question_text
 from calibrl_core.data.schema import Example
@@ -19,14 +20,16 @@ def read(row: Row) -> Example:
     """
     given, solution = row.cell("answer", role="answer"), row.cell("solution")
     cell = solution if given.value is None else given
-    known = stated_answer(str(cell.value)) or truth(cell)
+    stated = stated_answer(str(cell.value)) or truth(cell)
+    asked = question_text(row.cell("problem", role="question"))
+    asked, known = with_row_options(row, asked, cell._replace(value=stated))
     expert = expert_of(row, row.cell("solution", role="expert"))
     return make_example(
         row,
-        question=question_text(row.cell("problem", role="question")),
+        question=asked,
         answer=known,
         images=row.images(),
-        expert=expert if expert and _says_more(expert, known) else None,
+        expert=expert if expert and _says_more(expert, stated) else None,
     )
 
 

@@ -2,11 +2,11 @@
 
 from calibrl_core.data.conversations import expert_text
 from calibrl_core.data.formats.base import Rank, RowFormat, answer, make_example, question
-from calibrl_core.data.options import OPTION_COLUMNS, read_options, right_letter, with_options
+from calibrl_core.data.options import with_row_options
 from calibrl_core.data.row import Row
 from calibrl_core.data.row_checks import question_text
 from calibrl_core.data.schema import DataError, Example
-from calibrl_core.data.truths import composed_expert, truth
+from calibrl_core.data.truths import composed_expert
 
 
 def read(row: Row) -> Example:
@@ -15,12 +15,11 @@ def read(row: Row) -> Example:
     Raises:
         DataError: a cell is invalid.
     """
-    text, right = question_text(row.cell("question", role="question")), row.cell("answer", role="answer")
-    options = read_options(row.cell(*OPTION_COLUMNS))
-    known = right_letter(right, options) if options else truth(right)
+    asked = question_text(row.cell("question", role="question"))
+    asked, known = with_row_options(row, asked, row.cell("answer", role="answer"))
     return make_example(
         row,
-        question=with_options(text, options, known) if options else text,
+        question=asked,
         answer=known,
         images=row.images(),
         expert=_expert(row, known),

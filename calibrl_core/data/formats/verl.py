@@ -9,10 +9,10 @@ from typing import Any
 from calibrl_core.data.conversations import VERL_ROLES, expert_of, read_conversation
 from calibrl_core.data.formats.base import Need, Rank, RowFormat, make_example, question
 from calibrl_core.data.image_cells import parsed_text
+from calibrl_core.data.options import with_row_options
 from calibrl_core.data.row import Cell, Row
 from calibrl_core.data.row_checks import pass_ratio
 from calibrl_core.data.schema import DataError, Example
-from calibrl_core.data.truths import truth
 
 
 def read(row: Row) -> Example:
@@ -25,12 +25,12 @@ def read(row: Row) -> Example:
         raise DataError("column 'videos' holds videos, which training does not support: remove these rows")
     found = read_conversation(row, row.cell("prompt", role="question"), VERL_ROLES, answered=False)
     expert = expert_of(row, row.cell("solution", "target", "expert", role="expert"))
-    known = truth(_ground_truth(row))
+    asked, known = with_row_options(row, found.question, _ground_truth(row))
     ratio = pass_ratio(row.cell("pass_ratio").value)
     return make_example(
         row,
         id=_id(row),
-        question=found.question,
+        question=asked,
         answer=known,
         images=found.images,
         expert=None if ratio is not None and ratio <= 0 else expert,
