@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.metric_names import registered_metrics
 from tests.support.tiny_model import engine, examples, policy, text_policy
 from tests.support.verifier_package import install
 
-__all__ = ["engine", "examples", "policy", "text_policy"]
+__all__ = ["engine", "examples", "policy", "registered_metrics", "text_policy"]
 
 
 @pytest.fixture

@@ -14,11 +14,12 @@ from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.step.advantages import group_advantages
 from calibrl_core.verifiers.scorer import Score, Scorer
 from tests.support import pictures
+from tests.support.metric_names import registered_metrics
 from tests.support.tiny_model import engine, examples, policy, text_policy
 from tests.support.training import score_by_hash
 from tests.support.updates import GROUP
 
-__all__ = ["engine", "examples", "policy", "text_policy"]
+__all__ = ["engine", "examples", "policy", "registered_metrics", "text_policy"]
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ from calibrl_core.data.schema import Example
 from calibrl_core.models.encoding import PromptEncoder
 from calibrl_core.models.image_tokens import CHECKED, ImageTokens
 from calibrl_core.models.policy import Policy
+from tests.support.image_processors import MARKS, TEMPLATE, QwenProcessor, picture
 from tests.support.pictures import png
-from tests.unit.calibrl_core.test_models_images import MARKS, TEMPLATE, QwenProcessor, picture
 
 SIZES = [(56, 56), (140, 56), (60, 200), (300, 90), (28, 120), (33, 71), (250, 250)]
 GEMMA_MARKS = {"boi_token": "<|vision_start|>", "eoi_token": "<|vision_end|>", "image_token": "<|image_pad|>"}

@@ -16,9 +16,11 @@ def lines(folder: Path) -> Any:
 
 
 def test_numbers_that_json_cannot_express(tmp_path: Path) -> None:
-    EventFile(tmp_path).emit("metrics", step=1, values={"a": math.nan, "b": -math.inf, "c": [math.inf, 1.5]})
+    EventFile(tmp_path).emit(
+        "metrics", step=1, values={"loss/total": math.nan, "reward/mean": -math.inf, "reward/std": [math.inf, 1.5]}
+    )
     event = json.loads(lines(tmp_path)[0])
-    assert event["values"] == {"a": "NaN", "b": "-Infinity", "c": ["Infinity", 1.5]}
+    assert event["values"] == {"loss/total": "NaN", "reward/mean": "-Infinity", "reward/std": ["Infinity", 1.5]}
     assert event["type"] == "metrics"
 
 
