@@ -13,7 +13,7 @@ from calibrl_core.data.truths import stated_answer, truth
 
 def read(row: Row) -> Example:
     """Return the row's example. The answer is in `answer`, or stated by `solution`, which is the expert if it says
-    more than the answer.
+    more than the answer, or if it is named as the column of experts.
 
     Raises:
         DataError: a cell is invalid.
@@ -24,12 +24,13 @@ def read(row: Row) -> Example:
     asked = question_text(row.cell("problem", role="question"))
     asked, known = with_row_options(row, asked, cell._replace(value=stated))
     expert = expert_of(row, row.cell("solution", role="expert"))
+    taught = row.columns.named("expert") is not None or (expert is not None and _says_more(expert, stated))
     return make_example(
         row,
         question=asked,
         answer=known,
         images=row.images(),
-        expert=expert if expert and _says_more(expert, stated) else None,
+        expert=expert if taught else None,
     )
 
 

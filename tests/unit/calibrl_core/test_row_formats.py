@@ -114,6 +114,12 @@ def test_a_named_column_replaces_its_own_only(tmp_path: Path) -> None:
     assert (example.question, example.answer, example.expert) == ("p", "3", "t")
 
 
+def test_a_solution_without_steps_is_an_expert_if_it_is_named(tmp_path: Path) -> None:
+    row = {"problem": "p", "answer": "3", "solution": "<answer>3</answer>"}
+    assert only(tmp_path, row).expert is None
+    assert only(tmp_path, row, columns=Columns(expert="solution")).expert == "<answer>3</answer>"
+
+
 @pytest.mark.parametrize(
     ("answer", "known"),
     [
