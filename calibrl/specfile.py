@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ def read_spec(path: Path, overrides: list[str]) -> dict[str, Any]:
     Raises:
         SpecError: the file or an override is invalid.
     """
-    spec = _load(path)
+    spec = load_file(path)
     if not isinstance(spec, dict):
         raise SpecError(f"{path}: the spec of a job is a mapping that begins with `kind: train` or `kind: evaluate`")
-    _make_paths_absolute(spec, path.resolve().parent)
+    make_paths_absolute(spec, path.resolve().parent)
     _override_all(spec, overrides)
-    _make_paths_absolute(spec, Path.cwd())
+    make_paths_absolute(spec, Path.cwd())
     return spec
 
 
@@ -39,7 +39,7 @@ def read_changes(overrides: list[str]) -> dict[str, Any]:
     """
     changes: dict[str, Any] = {}
     _override_all(changes, overrides)
-    _make_paths_absolute(changes, Path.cwd())
+    make_paths_absolute(changes, Path.cwd())
     return changes
 
 
@@ -108,7 +108,12 @@ def _json(text: str, path: Path) -> Any:
         raise SpecError(f"{path}: {error}") from error
 
 
-def _load(path: Path) -> Any:
+def load_file(path: Path) -> Any:
+    """Return the content of a YAML or JSON file.
+
+    Raises:
+        SpecError: the file cannot be read, or is invalid.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -133,22 +138,37 @@ OF_SOURCES = {
 }
 
 
+def set_fields(spec: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Set each field `a.b.0.c` of a spec, sources first: a new source removes fields of the old one. Missing mappings
+    are created.
+
+    Raises:
+        SpecError: a path leads nowhere; the message begins with the path.
+    """
+    for path in sorted(changes, key=lambda path: path.rpartition(".")[2] not in SOURCES):
+        _set_field(spec, path, changes[path])
+
+
 def _override_all(spec: dict[str, Any], overrides: list[str]) -> None:
-    """Apply all overrides, sources first: a new source removes fields of the old one."""
-    for override in sorted(overrides, key=lambda text: text.partition("=")[0].rpartition(".")[2] not in SOURCES):
-        _override(spec, override)
+    """Apply all overrides `a.b.0.c=value`, each value parsed as YAML. The last one of a path counts."""
+    changes: dict[str, Any] = {}
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not all(path.split(".")):
+            raise SpecError(f"--set {override!r}: write it as key=value, such as algorithm.negative_slope=0.3")
+        changes.pop(path, None)
+        changes[path] = _yaml(text, f"--set {path}")
+    try:
+        set_fields(spec, changes)
+    except SpecError as error:
+        raise SpecError(f"--set {error}") from None
 
 
-def _override(spec: dict[str, Any], override: str) -> None:
-    """Set `a.b.0.c=value`. The value is parsed as YAML; missing mappings are created."""
-    path, equals, text = override.partition("=")
+def _set_field(spec: dict[str, Any], path: str, value: Any) -> None:
     keys = path.split(".")
-    if not equals or not all(keys):
-        raise SpecError(f"--set {override!r}: write it as key=value, such as algorithm.negative_slope=0.3")
     place: Any = spec
     for key in keys[:-1]:
-        place = place.setdefault(key, {}) if isinstance(place, dict) else _item(place, key, override)
-    value = _yaml(text, f"--set {path}")
+        place = place.setdefault(key, {}) if isinstance(place, dict) else _item(place, key, path)
     if isinstance(place, dict):
         if keys[-1] in SOURCES:  # `model.path=...` replaces `{builtin: ...}` of the file
             others = [field for field, sources in OF_SOURCES.items() if keys[-1] not in sources]
@@ -156,15 +176,15 @@ def _override(spec: dict[str, Any], override: str) -> None:
                 place.pop(other, None)
         place[keys[-1]] = value
     else:
-        _item(place, keys[-1], override)
+        _item(place, keys[-1], path)
         place[int(keys[-1])] = value
 
 
-def _item(container: Any, key: str, override: str) -> Any:
+def _item(container: Any, key: str, path: str) -> Any:
     if not isinstance(container, list):
-        raise SpecError(f"--set {override!r}: the value before {key!r} in the spec is not a mapping or a list")
+        raise SpecError(f"{path!r}: the value before {key!r} in the spec is not a mapping or a list")
     if not key.isdecimal() or int(key) >= len(container):
-        raise SpecError(f"--set {override!r}: {key!r} is not an index of a list of {len(container)} items (from 0)")
+        raise SpecError(f"{path!r}: {key!r} is not an index of a list of {len(container)} items (from 0)")
     return container[int(key)]
 
 
@@ -176,7 +196,8 @@ def _sources(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
     return (source for source in named if isinstance(source, dict))
 
 
-def _make_paths_absolute(spec: dict[str, Any], folder: Path) -> None:
+def make_paths_absolute(spec: dict[str, Any], folder: Path) -> None:
+    """Make the paths of the models and datasets of a spec absolute: they are relative to `folder`."""
     for source in _sources(spec):
         if isinstance(source.get("path"), str) and source["path"]:
             source["path"] = str((folder / Path(source["path"]).expanduser()).resolve())

@@ -42,6 +42,7 @@ from calibrl.schemas.evaluations import PairedDifference as PairedDifference
 from calibrl.schemas.evaluations import Replay as Replay
 from calibrl.schemas.evaluations import ReplayRequest as ReplayRequest
 from calibrl.schemas.evaluations import Rescored as Rescored
+from calibrl.schemas.evaluations import SplitAccuracies as SplitAccuracies
 from calibrl.schemas.events import Event as Event
 from calibrl.schemas.health import Health as Health
 from calibrl.schemas.histograms import Histogram as Histogram
@@ -95,6 +96,7 @@ from calibrl.schemas.specs import find_algorithm as find_algorithm
 from calibrl.schemas.specs import job_spec_adapter as job_spec_adapter
 from calibrl.schemas.status import JobStatus as JobStatus
 from calibrl.schemas.status import Reason as Reason
+from calibrl.schemas.studies import StudySpec as StudySpec
 from calibrl.schemas.webhooks import CreatedWebhook as CreatedWebhook
 from calibrl.schemas.webhooks import Delivery as Delivery
 from calibrl.schemas.webhooks import DeliveryStatus as DeliveryStatus

@@ -104,6 +104,17 @@ class Comparison(Record):
     )
 
 
+class SplitAccuracies(Record):
+    """Accuracy per prompt of one model on one dataset: the share of its samples that passed."""
+
+    model_index: int = Field(description="Index of the model in `models` of the spec, from 0.")
+    split: str = Field(description="Name of the dataset.")
+    prompts: list[str] = Field(
+        description="Digest of each prompt, in the order of the data: what the model sees, and the right answer."
+    )
+    values: list[float] = Field(description="Accuracy of each prompt (0 to 1), in the same order.")
+
+
 class ReplayRequest(StrictSettings):
     """Completions to score again, and the verifiers to use."""
 

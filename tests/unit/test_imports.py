@@ -19,6 +19,8 @@ CONTRACT = tuple(
     for name in (
         "algorithms",
         "evaluation.bootstrap",
+        "evaluation.group_sequential",
+        "evaluation.study_statistics",
         "settings",
         "config",
         "host",
@@ -91,7 +93,7 @@ FOLDERS = {
     ),
     "api": ("routes",),
     "worker": (),
-    "calibrl": ("schemas", "presets", "processes", "client", "views", "stack", "commands"),
+    "calibrl": ("schemas", "presets", "processes", "client", "studies", "views", "stack", "commands"),
     "dashboard": ("charts", "reads", "forms", "views", "panels", "app_pages"),
 }
 BASE = {"filelock", "httpx", "pydantic", "pydantic_core", "pydantic_settings", "rich", "tenacity", "typer", "yaml"}

@@ -1,0 +1,189 @@
+"""Studies: the description of many runs that are compared, as users write it."""
+
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, JsonValue, field_validator, model_validator
+
+from calibrl.schemas.spec_paths import check_path
+from calibrl.schemas.specs import DataChoice, KnownData, Limits, Resources
+from calibrl_core.config import EvaluateSettings
+from calibrl_core.data.schema import check_weight, distinct_names
+from calibrl_core.settings.base import StrictSettings
+
+MAX_ARMS = 32  # of a study, after its axes are expanded
+MAX_SEEDS = 64
+MAX_STUDY_RUNS = 512  # arms x seeds
+MAX_ARM_NAME = 50  # characters
+# Fields that a study sets by itself, each with the field of the study that does.
+SET_BY_STUDY = {
+    "kind": "every run is a training",
+    "name": "name",
+    "labels": "base.labels",
+    "project": "base.project",
+    "priority": "base.priority",
+    "depends_on": "base.depends_on",
+    "seed": "seeds",
+}
+
+
+def _changeable(path: str) -> str:
+    check_path(path)
+    if (first := path.partition(".")[0]) in SET_BY_STUDY:
+        raise ValueError(f"{path!r} cannot differ between arms; see {SET_BY_STUDY[first]}")
+    return path
+
+
+FieldPath = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_changeable)]
+Changes = Annotated[dict[FieldPath, JsonValue], Field(max_length=64)]
+StudyName = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]*$")]
+ArmName = Annotated[str, Field(min_length=1, max_length=30, pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]*$")]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class WarmUp(StrictSettings):
+    """Warm-up: a training whose checkpoint is the model of the runs of all arms."""
+
+    changes: Changes = Field(
+        description="Changes of the base spec, by the path of the field. A mapping replaces the whole field."
+    )
+    checkpoint: Literal["best", "last"] = Field("best", description="Checkpoint of the warm-up from which runs start.")
+    each_seed: bool = Field(
+        False,
+        description="True: one warm-up per seed, with that seed, shared by all arms. False: one warm-up for all runs, "
+        "with the seed of the base spec.",
+    )
+
+
+class StudyEvaluation(EvaluateSettings):
+    """Evaluation of each run. All evaluations have the same prompts and the same seed of sampling."""
+
+    data: tuple[DataChoice, ...] = Field(
+        min_length=1, max_length=32, description="Datasets on which runs are compared."
+    )
+    checkpoint: Literal["best", "last"] = Field(
+        "best",
+        description="Checkpoint of each run that is evaluated. best: by checkpoints.keep_best, or the latest if none "
+        "is marked.",
+    )
+    resources: Resources = Field(default_factory=Resources)
+    limits: Limits = Field(default_factory=Limits)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        distinct_names([source for source in self.data if not isinstance(source, KnownData)])
+        for index, source in enumerate(self.data):
+            check_weight(f"data.{index}", source.weight)
+        return self
+
+
+class StopRule(StrictSettings):
+    """Early end of arms that are worse than the baseline, by group-sequential bounds (O'Brien and Fleming, spent as by
+    Lan and DeMets). The probability that an arm is stopped although it is not worse stays below (1 - confidence) / 2
+    over all looks and arms together."""
+
+    after_seeds: tuple[Annotated[int, Field(ge=2, lt=MAX_SEEDS)], ...] = Field(
+        min_length=1,
+        max_length=9,
+        description="Numbers of evaluated seeds after which the arms are compared, ascending. No run of the seed after "
+        "such a look is submitted before the look.",
+    )
+
+    @field_validator("after_seeds")
+    @classmethod
+    def _ascending(cls, looks: tuple[int, ...]) -> tuple[int, ...]:
+        if any(later <= earlier for earlier, later in pairwise(looks)):
+            raise ValueError("must ascend, such as [2, 3]")
+        return looks
+
+
+class StudySpec(StrictSettings):
+    """A study: a base spec, arms that change it, and seeds. Each arm runs once per seed, and each run is evaluated on
+    the same prompts."""
+
+    name: StudyName = Field(description="Name of the study, and the beginning of the names of its jobs.")
+    base: dict[str, JsonValue] = Field(
+        description="Training spec that all runs share, as in a job. Its name is unused."
+    )
+    arms: dict[ArmName, Changes] = Field(
+        default_factory=dict,
+        max_length=MAX_ARMS,
+        description="Arms by name, each with its changes of the base spec by the path of the field, such as "
+        "algorithm.guidance_coef. A mapping replaces the whole field. Empty: one arm, base.",
+    )
+    axes: dict[FieldPath, tuple[JsonValue, ...]] = Field(
+        default_factory=dict,
+        max_length=4,
+        description="Values of fields by path. Each arm is repeated for every combination of these values.",
+    )
+    seeds: tuple[Seed, ...] = Field(
+        min_length=1, max_length=MAX_SEEDS, description="Seeds of the data order and of sampling. Each arm has all."
+    )
+    warm_up: WarmUp | None = Field(None, description="Warm-up that the runs start from. None: the model of the spec.")
+    evaluation: StudyEvaluation
+    primary: str | None = Field(
+        None,
+        min_length=1,
+        max_length=500,
+        description="Name of the dataset whose accuracy is the primary measure, as in the results of an evaluation. "
+        "None: the first dataset of the evaluation.",
+    )
+    baseline: str | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_ARM_NAME,
+        description="Arm with which each other arm is compared. None: all pairs of arms are compared.",
+    )
+    confidence: float = Field(
+        0.95, ge=0.5, le=0.999, description="Confidence of intervals, and of all verdicts of a dataset together."
+    )
+    bootstrap_seed: Seed = Field(0, description="Seed of the bootstrap.")
+    budget_slot_hours: float | None = Field(
+        None,
+        gt=0,
+        le=1_000_000,
+        description="Maximum slot-hours of all jobs of the study. A seed whose runs would exceed it is not submitted. "
+        "None: no limit.",
+    )
+    retries: int = Field(
+        1, ge=0, le=10, description="Number of times that a job is retried after a crash, a full disk or a lost worker."
+    )
+    stop: StopRule | None = Field(None, description="Early end of arms that are worse than the baseline. None: none.")
+
+    @field_validator("axes")
+    @classmethod
+    def _axes_have_values(cls, axes: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+        for path, values in axes.items():
+            if not 1 <= len(values) <= MAX_ARMS:
+                raise ValueError(f"{path}: give 1 to {MAX_ARMS} values, not {len(values)}")
+        return axes
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed is given twice")
+        return seeds
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        names = [source.name for source in self.evaluation.data if not isinstance(source, KnownData)]
+        if self.primary is not None and self.primary not in names and len(names) == len(self.evaluation.data):
+            raise ValueError(f"primary: the evaluation has no dataset {self.primary!r}; datasets: {', '.join(names)}")
+        if self.stop is not None and self.baseline is None:
+            raise ValueError("stop: name the baseline, with which arms are compared")
+        if self.stop is not None and self.stop.after_seeds[-1] >= len(self.seeds):
+            raise ValueError(f"stop.after_seeds: the study has {len(self.seeds)} seeds; the last look must come before")
+        if self.warm_up is not None:
+            paths = {"axes": [*self.axes], **{f"arms.{name}": [*changes] for name, changes in self.arms.items()}}
+            for place, changed in paths.items():
+                if source := next((path for path in changed if _chooses_model(path)), None):
+                    raise ValueError(
+                        f"{place}: {source}: the checkpoint of the warm-up is the model; remove one of both"
+                    )
+        return self
+
+
+def _chooses_model(path: str) -> bool:
+    """Return if a change replaces the model, not only one of its options."""
+    return path == "model" or path in {f"model.{field}" for field in ("builtin", "path", "hub", "from_job", "seed")}

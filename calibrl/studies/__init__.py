@@ -1,0 +1,1 @@
+"""Studies: expansion into jobs, the runner, and the report. Nothing here prints."""

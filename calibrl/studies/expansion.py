@@ -1,0 +1,239 @@
+"""Expansion of a study into its jobs: a pure function with deterministic names, labels and digests."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from itertools import product
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from calibrl.schemas.jobs import MAX_LABELS
+from calibrl.schemas.specs import EvaluateSpec, TrainSpec
+from calibrl.schemas.studies import MAX_ARM_NAME, MAX_ARMS, MAX_STUDY_RUNS, StudySpec, WarmUp
+from calibrl.specfile import SpecError, set_fields
+
+Part = Literal["warm-up", "training", "evaluation"]
+NO_JOB = UUID(int=0)  # placeholder of a job that is not submitted yet
+STUDY, ARM, SEED, PART, DIGEST, RETRIES = (
+    "study",
+    "study-arm",
+    "study-seed",
+    "study-part",
+    "study-digest",
+    "study-retries",
+)  # keys of labels
+OUTSIDE_DIGEST = frozenset({"name", "project", "priority", "labels", "resources", "limits", "depends_on"})
+MODEL_SOURCE = frozenset({"builtin", "seed", "path", "hub", "revision", "from_job", "checkpoint"})
+MAX_SHOWN_VALUE = 12  # characters of a value in the name of an arm
+MAX_FAULTS = 3  # in a message
+
+
+@dataclass(frozen=True)
+class NamedArm:
+    """An arm with its changes of the base spec by path."""
+
+    name: str
+    changes: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StudyJob:
+    """A job of a study. `digest` identifies its settings, with those of the job that it starts from: `needs` is the
+    digest of that one.
+    """
+
+    part: Part
+    arm: str | None
+    seed: int | None
+    digest: str
+    needs: str | None
+    spec: dict[str, Any]
+
+    def spec_from(self, job_id: UUID | None) -> dict[str, Any]:
+        """Return the spec with the id of the job that it starts from."""
+        spec = deepcopy(self.spec)
+        for model in (*spec.get("models", ()), *([spec["model"]] if "model" in spec else ())):
+            if model.get("from_job") == str(NO_JOB):
+                model["from_job"] = str(job_id)
+        return spec
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """All jobs of a study: warm-ups, then per seed the training and the evaluation of each arm, in the order of the
+    file.
+    """
+
+    arms: tuple[NamedArm, ...]
+    jobs: tuple[StudyJob, ...]
+
+    @cached_property
+    def by_digest(self) -> dict[str, StudyJob]:
+        """Return the jobs by digest."""
+        return {job.digest: job for job in self.jobs}
+
+    def of(self, part: Part, *, arm: str | None = None, seed: int | None = None) -> Iterator[StudyJob]:
+        """Yield the jobs of a part, of an arm and a seed if these are given."""
+        for job in self.jobs:
+            if job.part == part and arm in (None, job.arm) and seed in (None, job.seed):
+                yield job
+
+
+def expand(study: StudySpec) -> Expansion:
+    """Return all jobs of a study.
+
+    Raises:
+        SpecError: the spec of a job is invalid, there are too many jobs, or the baseline is no arm.
+    """
+    found = arms(study)
+    if len(found) * len(study.seeds) > MAX_STUDY_RUNS:
+        raise SpecError(
+            f"the study has {len(found)} arms x {len(study.seeds)} seeds, {len(found) * len(study.seeds)} runs; "
+            f"at most {MAX_STUDY_RUNS} are allowed: remove arms, values of axes, or seeds"
+        )
+    if study.baseline is not None and study.baseline not in (arm.name for arm in found):
+        raise SpecError(f"baseline: there is no arm {study.baseline!r}; arms: {', '.join(arm.name for arm in found)}")
+    warm_ups = _warm_ups(study, study.warm_up) if study.warm_up else {}
+    jobs = list({one.digest: one for one in warm_ups.values()}.values())
+    for seed in study.seeds:
+        for arm in found:
+            training = _training(study, arm, seed, warm_ups.get(seed))
+            jobs += [training, _evaluation(study, training)]
+    _distinct_runs(jobs)
+    return Expansion(tuple(found), tuple(jobs))
+
+
+def arms(study: StudySpec) -> list[NamedArm]:
+    """Return the arms of a study: each named arm with every combination of the values of the axes.
+
+    Raises:
+        SpecError: the names of two arms are equal, a name is too long, or there are too many arms.
+    """
+    named = dict(study.arms) or {"base": {}}
+    found: list[NamedArm] = []
+    for name, changes in named.items():
+        for values in product(*(enumerate(values) for values in study.axes.values())):
+            parts = [_shown(path, *value) for path, value in zip(study.axes, values, strict=True)]
+            own = dict(zip(study.axes, (value for _, value in values), strict=True))
+            found.append(NamedArm("-".join([name, *parts]), changes | own))
+    names = [arm.name for arm in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise SpecError(f"arms: two arms have the name {twice!r}; name arms in place of axes")
+    if long := next((name for name in names if len(name) > MAX_ARM_NAME), None):
+        raise SpecError(f"arms: {long!r} has more than {MAX_ARM_NAME} characters; name arms in place of axes")
+    if len(found) > MAX_ARMS:
+        raise SpecError(f"the study has {len(found)} arms; at most {MAX_ARMS} are allowed: remove values of axes")
+    return found
+
+
+def _shown(path: str, place: int, value: Any) -> str:
+    """Return a value of an axis for the name of an arm; a long one, a list or a mapping by its number."""
+    text = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{value:g}" if isinstance(value, float) else str(value))
+    if isinstance(value, dict | list) or len(text) > MAX_SHOWN_VALUE:
+        text = f"{place + 1}"
+    return f"{path.rpartition('.')[2]}-{text}"
+
+
+def _warm_ups(study: StudySpec, warm_up: WarmUp) -> dict[int, StudyJob]:
+    """Return the warm-up of each seed."""
+    spec: dict[str, Any] = deepcopy(study.base)
+    _change(spec, warm_up.changes, "warm_up.changes")
+    if not warm_up.each_seed:
+        return dict.fromkeys(study.seeds, _job(study, "warm-up", spec, where="warm_up"))
+    return {seed: _job(study, "warm-up", spec | {"seed": seed}, seed=seed, where="warm_up") for seed in study.seeds}
+
+
+def _training(study: StudySpec, arm: NamedArm, seed: int, warm_up: StudyJob | None) -> StudyJob:
+    spec: dict[str, Any] = deepcopy(study.base)
+    where = f"arm {arm.name}"
+    _change(spec, arm.changes, where)
+    spec["seed"] = seed
+    if warm_up is not None and study.warm_up is not None:
+        options = {name: value for name, value in _model(spec).items() if name not in MODEL_SOURCE}
+        spec["model"] = {"from_job": str(NO_JOB), "checkpoint": study.warm_up.checkpoint, **options}
+    return _job(study, "training", spec, arm=arm.name, seed=seed, needs=warm_up, where=where)
+
+
+def _evaluation(study: StudySpec, training: StudyJob) -> StudyJob:
+    settings = study.evaluation.model_dump(mode="json", exclude_unset=True)
+    model = {"from_job": str(NO_JOB), "checkpoint": settings.pop("checkpoint", "best")}
+    shared: dict[str, Any] = {
+        name: study.base[name] for name in ("project", "priority", "labels") if name in study.base
+    }
+    spec: dict[str, Any] = {**shared, **settings, "kind": "evaluate", "models": [model]}
+    return _job(study, "evaluation", spec, arm=training.arm, seed=training.seed, needs=training, where="evaluation")
+
+
+def _model(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    model = spec.get("model")
+    return model if isinstance(model, dict) else {}
+
+
+def _change(spec: dict[str, Any], changes: Mapping[str, Any], where: str) -> None:
+    try:
+        set_fields(spec, deepcopy(dict(changes)))
+    except SpecError as error:
+        raise SpecError(f"{where}: {error}") from None
+
+
+def _job(
+    study: StudySpec,
+    part: Part,
+    spec: Mapping[str, Any],
+    *,
+    where: str,
+    arm: str | None = None,
+    seed: int | None = None,
+    needs: StudyJob | None = None,
+) -> StudyJob:
+    """Return a job with its name, labels and digest.
+
+    Raises:
+        SpecError: the spec is invalid; the message begins with `where`.
+    """
+    name = " ".join(filter(None, (study.name, arm, None if seed is None else f"seed {seed}", part)))
+    spec = {"kind": "train", **spec, "name": name}
+    labels = spec.get("labels")
+    checked = _checked({**spec, "labels": labels if isinstance(labels, dict) else {}}, where)
+    settings = checked.model_dump(mode="json", exclude_unset=True, exclude=set(OUTSIDE_DIGEST))
+    text = json.dumps([settings, needs and needs.digest], sort_keys=True)
+    digest = sha256(text.encode()).hexdigest()[:16]
+    values = {STUDY: study.name, PART: part, ARM: arm, SEED: seed, DIGEST: digest}
+    own = {key: str(value) for key, value in values.items() if value is not None}
+    if len(all_labels := checked.labels | own) > MAX_LABELS:
+        raise SpecError(f"base: labels: at most {MAX_LABELS - len(own)}, because the study adds {len(own)}")
+    whole = checked.model_dump(mode="json", exclude_unset=True) | {"labels": all_labels}
+    return StudyJob(part, arm, seed, digest, needs.digest if needs else None, whole)
+
+
+def _checked(spec: Mapping[str, Any], where: str) -> TrainSpec | EvaluateSpec:
+    kind = EvaluateSpec if spec["kind"] == "evaluate" else TrainSpec
+    try:
+        return kind.model_validate(spec)
+    except ValidationError as error:
+        raise SpecError(f"{where}: {faults(error)}") from None
+
+
+def faults(error: ValidationError) -> str:
+    """Return the first faults of a validation in one line, each with its field."""
+    found = error.errors()
+    lines = []
+    for one in found[:MAX_FAULTS]:
+        place = ".".join(str(key) for key in one["loc"] if key != "[key]")
+        message = one["msg"].removeprefix("Value error, ")
+        lines.append(f"{place}: {message}" if place else message)
+    return "; ".join([*lines, *([f"and {len(found) - MAX_FAULTS} more"] if len(found) > MAX_FAULTS else [])])
+
+
+def _distinct_runs(jobs: list[StudyJob]) -> None:
+    known: dict[str, StudyJob] = {}
+    for job in jobs:
+        if job.digest in known:
+            raise SpecError(f"arms {known[job.digest].arm!r} and {job.arm!r} have the same settings; remove one")
+        known[job.digest] = job
