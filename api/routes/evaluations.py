@@ -7,11 +7,11 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Body, Query, Request
 from sqlalchemy.orm import Session
 
-from api.deps import CurrentCaller, ExistingJob, existing_job, read
+from api.deps import CurrentCaller, Db, ExistingJob, existing_job, read
 from api.examples import REPLAYS
 from api.idempotency import IdempotentRoute
 from api.limits import ConcurrencyLimit
-from calibrl.schemas import MAX_STEP, Comparison, Evaluation, Page, Replay, ReplayRequest
+from calibrl.schemas import MAX_STEP, Comparison, Evaluation, Page, Replay, ReplayRequest, SplitAccuracies
 from jobs.errors import FieldError, Invalid
 from jobs.evaluations import compare, replay
 from jobs.evaluations.compare import Selection
@@ -26,6 +26,20 @@ _ENTRY = r"[0-9a-fA-F\-]{32,36}(:[0-9]{1,4})?"
 def read_evaluation(job: ExistingJob) -> Evaluation:
     """Return the results of an evaluation: every model on every dataset with intervals, and paired comparisons."""
     return compare.evaluation(job)
+
+
+@router.get("/jobs/{job_id}/accuracies")
+def list_accuracies(
+    session: Db,
+    job: ExistingJob,
+    split: Annotated[
+        str | None, Query(max_length=500, description="Name of the dataset. None: all datasets of the evaluation.")
+    ] = None,
+) -> Page[SplitAccuracies]:
+    """List the accuracy of each prompt, per model and dataset of an evaluation. Two evaluations of the same prompts can
+    be compared prompt by prompt.
+    """
+    return Page(data=compare.split_accuracies(session, job, split), has_more=False)
 
 
 @router.get("/evaluations/compare")

@@ -7,7 +7,7 @@ from uuid import UUID
 import httpx
 
 from calibrl.client.connection import Connection, JobId, checked, job_path
-from calibrl.schemas import Comparison, Evaluation, Page, Replay
+from calibrl.schemas import Comparison, Evaluation, Page, Replay, SplitAccuracies
 
 TIMEOUT = httpx.Timeout(150.0, connect=3.0)  # longer than the service takes at most
 Compared = JobId | tuple[JobId, int]  # an evaluation, or one of its models by its place in the spec
@@ -19,6 +19,10 @@ class EvaluationRequests(Connection):
     def evaluation(self, id: JobId) -> Evaluation:
         """Return the results of an evaluation. Refused (409) until it has ended."""
         return self._get(Evaluation, job_path(id, "evaluation"))
+
+    def accuracies(self, id: JobId, *, split: str | None = None) -> list[SplitAccuracies]:
+        """Return the accuracy of each prompt, per model and dataset of an evaluation; `split`: of this dataset only."""
+        return self._get(Page[SplitAccuracies], job_path(id, "accuracies"), split=split).data
 
     def compare_evaluations(self, *models: Compared, split: str | None = None, seed: int = 0) -> list[Comparison]:
         """Compare models over the same prompts, on one dataset or on all that they share; `seed` is the bootstrap's.

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from calibrl.schemas import ComparedModel, Comparison, Evaluation, EvaluationResult, JobStatus, PairedDifference
+from calibrl.schemas import (
+    ComparedModel,
+    Comparison,
+    Evaluation,
+    EvaluationResult,
+    JobStatus,
+    PairedDifference,
+    SplitAccuracies,
+)
 from calibrl_core.config import EvaluateSettings
 from calibrl_core.evaluation.bootstrap import paired_differences
 from jobs import models
@@ -84,6 +92,34 @@ def evaluation(job: models.Job) -> Evaluation:
         return Evaluation.model_validate({"job_id": job.id, **shown})
     except (LookupError, TypeError, AttributeError, ValidationError) as error:
         raise Conflict(f"Job {job.id} has results in a format that this version does not know.") from error
+
+
+def split_accuracies(session: Session, job: models.Job, split: str | None) -> list[SplitAccuracies]:
+    """Return the accuracy of each prompt, per model and dataset of a succeeded evaluation.
+
+    Raises:
+        Conflict: the job is not a succeeded evaluation, or its accuracies per prompt are not stored.
+        Invalid: there is no such dataset, or there are too many prompts.
+    """
+    evaluation(job)
+    sizes = accuracies.sizes(session, [job.id])
+    if not sizes:
+        raise _nothing_kept(job.id)
+    keys = [key for key in sorted(sizes) if split in (None, key[2])]
+    if not keys:
+        raise _refused("split", f"the evaluation has no dataset {split!r}, only {_names(sizes)}")
+    if (prompts := sum(sizes[key] for key in keys)) > MAX_PROMPTS:
+        raise _refused("split", f"{prompts} prompts; at most {MAX_PROMPTS} are returned: ask for one dataset at a time")
+    rows = accuracies.load(session, keys)
+    return [
+        SplitAccuracies(model_index=key[1], split=key[2], prompts=row.prompts, values=row.values)
+        for key in keys
+        if (row := rows.get(key)) is not None
+    ]
+
+
+def _names(sizes: Mapping[tuple[UUID, int, str], int]) -> str:
+    return ", ".join(dict.fromkeys(split for _, _, split in sizes))
 
 
 @dataclass(frozen=True)

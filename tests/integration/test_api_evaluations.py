@@ -117,6 +117,24 @@ def test_two_evaluations_are_compared_prompt_by_prompt(client: Client) -> None:
     assert (other.pairs[0].difference, other.seed) == (gained.difference, 7)
 
 
+def test_accuracies_are_listed_prompt_by_prompt(http: httpx.Client, client: Client) -> None:
+    job_id = evaluation({"test": right(20), "test-noise": right(49)}, {"test": right(60), "test-noise": right(30)})
+    found = client.accuracies(job_id)
+    assert [(one.model_index, one.split, sum(one.values)) for one in found] == [
+        (0, "test", 20),
+        (0, "test-noise", 49),
+        (1, "test", 60),
+        (1, "test-noise", 30),
+    ]
+    assert found[0].prompts == PROMPTS
+    assert client.accuracies(job_id, split="test") == [found[0], found[2]]
+    path = f"/v1/jobs/{job_id}/accuracies"
+    assert "has no dataset 'tset', only test, test-noise" in str(refused(http.get(path, params={"split": "tset"}), 422))
+    old = evaluation({"test": right(40)}, kept=False)
+    assert str(old) in refused(http.get(f"/v1/jobs/{old}/accuracies"), 409)["detail"]
+    refused(http.get(f"/v1/jobs/{job_steps.submit()}/accuracies"), 409)
+
+
 def test_prompts_pair_by_content_not_by_order(client: Client) -> None:
     first, second = evaluation({"test": right(20)}), evaluation({"test": right(60)})
     (found,) = client.compare_evaluations(first, second)
