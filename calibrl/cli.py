@@ -29,6 +29,7 @@ from calibrl.commands import (
     profiles,
     projects,
     queue,
+    studies,
     workers,
 )
 from calibrl.commands.arguments import (
@@ -256,6 +257,7 @@ app.add_typer(workers.app)
 app.add_typer(projects.app)
 app.add_typer(export.app)
 app.add_typer(metrics.app)
+app.add_typer(studies.app, name="study", rich_help_panel=JOBS)
 access.install(app)
 profiles.install(app)
 

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 MODULES = {
     "local": ("alembic", "celery", "fastapi", "plotly", "psycopg", "redis", "sqlalchemy", "streamlit", "torch"),
     "mlflow": ("mlflow",),
+    "studies": ("numpy",),
     "trainer": ("math_verify",),
 }
 

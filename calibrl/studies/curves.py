@@ -1,0 +1,59 @@
+"""Validation curves of runs over rollouts and over time, and their values at equal budgets."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+from uuid import UUID
+
+from calibrl.client import Client
+from calibrl.schemas.specs import find_algorithm
+from calibrl.schemas.study_reports import Budget, StudyPoint
+
+ACCURACY, STEP_SECONDS, SAMPLED_PROMPTS = "validation/accuracy", "perf/step_seconds", "exploration/sampled_prompts"
+
+
+def read_curve(client: Client, training: UUID) -> list[StudyPoint]:
+    """Return the validations of a training job.
+
+    Raises:
+        CalibrlError: a request failed.
+    """
+    spec = client.job(training).spec
+    rows = client.all_metrics(training, [ACCURACY, STEP_SECONDS, SAMPLED_PROMPTS])
+    return curve(((row.step, row.values) for row in rows), spec)
+
+
+def curve(rows: Iterable[tuple[int, Mapping[str, float | str]]], spec: Mapping[str, Any]) -> list[StudyPoint]:
+    """Return the validations in metrics by ascending step. A step samples `prompts_per_step` groups, or as many as it
+    reports.
+    """
+    algorithm = find_algorithm(str(spec.get("algorithm", {}).get("type")))
+    samples = algorithm is None or algorithm.samples
+    prompts = float(spec["prompts_per_step"]) if samples else 0.0
+    group_size = float(spec.get("rollout", {}).get("group_size", 0))
+    rollouts = seconds = 0.0
+    points = []
+    for step, values in rows:
+        if step > 0:
+            rollouts += float(values.get(SAMPLED_PROMPTS, prompts)) * group_size
+            seconds += float(values.get(STEP_SECONDS, 0.0))
+        if math.isfinite(accuracy := float(values.get(ACCURACY, math.nan))):
+            points.append(StudyPoint(step=step, rollouts=rollouts, seconds=seconds, accuracy=accuracy))
+    return points
+
+
+def amount(point: StudyPoint, budget: Budget) -> float:
+    """Return what a run had used of a budget."""
+    return point.rollouts if budget == "rollouts" else point.seconds
+
+
+def common_budget(curves: Iterable[list[StudyPoint]], budget: Budget) -> float | None:
+    """Return the largest amount that all curves reach; None if a curve is empty, or no run used anything."""
+    ends = [max((amount(point, budget) for point in points), default=0.0) for points in curves]
+    return min(ends) if ends and min(ends) > 0 else None
+
+
+def accuracy_at(points: list[StudyPoint], budget: Budget, limit: float) -> float | None:
+    """Return the accuracy of the last validation within a budget; None if there was none."""
+    within = [point.accuracy for point in points if amount(point, budget) <= limit]
+    return within[-1] if within else None

@@ -1,0 +1,183 @@
+"""Builds the report of a study from its jobs."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from calibrl.schemas.status import JobStatus
+from calibrl.schemas.studies import StudySpec
+from calibrl.schemas.study_reports import (
+    Budget,
+    BudgetComparison,
+    StudyArm,
+    StudyComparison,
+    StudyReport,
+    StudyRun,
+)
+from calibrl.studies.curves import accuracy_at, common_budget, read_curve
+from calibrl.studies.expansion import Expansion, StudyJob
+from calibrl.studies.looks import final_level
+from calibrl.studies.measurements import Evaluated, Measurements, evaluated, pairs
+from calibrl.studies.runner import StudyRunner
+from calibrl.studies.state import slot_hours
+from calibrl_core.evaluation.study_statistics import arm_difference, holm, holm_adjusted, needed, seed_difference
+
+BUDGETS: tuple[Budget, ...] = ("rollouts", "seconds")
+
+
+def build_report(runner: StudyRunner, measurements: Measurements) -> StudyReport:
+    """Return the report of the jobs that exist now. Nothing is submitted.
+
+    Raises:
+        CalibrlError: a request failed, or evaluations had different prompts.
+    """
+    notes = [*runner.read().notes]
+    study, expansion = runner.study, runner.expansion
+    evaluations = evaluated(expansion, runner.known)
+    primary = measurements.primary(study, evaluations)
+    splits = _splits(measurements, evaluations, primary)
+    runs = [_run(runner, measurements, job) for job in expansion.of("training")]
+    by_arm = {arm.name: [run for run in runs if run.arm == arm.name] for arm in expansion.arms}
+    return StudyReport(
+        name=study.name,
+        primary=primary,
+        baseline=study.baseline,
+        confidence=study.confidence,
+        bootstrap_seed=study.bootstrap_seed,
+        splits=splits,
+        arms=[
+            StudyArm(
+                name=arm.name,
+                changes=arm.changes,
+                seeds=[run.seed for run in by_arm[arm.name] if run.accuracies],
+                accuracies={split: mean for split in splits if (mean := _mean(by_arm[arm.name], split)) is not None},
+                slot_hours=sum(run.slot_hours for run in by_arm[arm.name]),
+                stopped_after=runner.stopped.get(arm.name),
+            )
+            for arm in expansion.arms
+        ],
+        runs=runs,
+        comparisons=[
+            comparison
+            for split in splits
+            for comparison in compare_arms(study, expansion, evaluations, measurements, split)
+        ],
+        budgets=compare_budgets(study, expansion, by_arm),
+        notes=notes,
+    )
+
+
+def _splits(measurements: Measurements, evaluations: Evaluated, primary: str | None) -> list[str]:
+    found = [measurements.splits(job.id) for seeds in evaluations.jobs.values() for job in seeds.values()]
+    names = list(dict.fromkeys(split for one in found for split in one))
+    return sorted(names, key=lambda name: name != primary)
+
+
+def _run(runner: StudyRunner, measurements: Measurements, training: StudyJob) -> StudyRun:
+    known = runner.known
+    (evaluation,) = runner.expansion.of("evaluation", arm=training.arm, seed=training.seed)
+    trained, measured = known.get(training.digest), known.get(evaluation.digest)
+    warm_up = known.get(training.needs) if training.needs else None
+    found = measurements.splits(measured.id) if measured and measured.status is JobStatus.SUCCEEDED else {}
+    assert training.arm is not None and training.seed is not None
+    return StudyRun(
+        arm=training.arm,
+        seed=training.seed,
+        warm_up=warm_up and warm_up.id,
+        training=trained and trained.id,
+        training_status=trained and trained.status,
+        evaluation=measured and measured.id,
+        evaluation_status=measured and measured.status,
+        accuracies={split: sum(one.values) / len(one.values) for split, one in found.items()},
+        slot_hours=slot_hours([job for job in (trained, measured) if job is not None], datetime.now(UTC)),
+        curve=read_curve(runner.client, trained.id) if trained is not None and trained.step > 0 else [],
+    )
+
+
+def _mean(runs: Sequence[StudyRun], split: str) -> float | None:
+    found = [run.accuracies[split] for run in runs if split in run.accuracies]
+    return sum(found) / len(found) if found else None
+
+
+def compare_arms(
+    study: StudySpec, expansion: Expansion, evaluations: Evaluated, measurements: Measurements, split: str
+) -> list[StudyComparison]:
+    """Compare the pairs of arms of a study on a dataset, with Holm's correction over the pairs.
+
+    Raises:
+        CalibrlError: evaluations had different prompts, or a request failed.
+    """
+    rows: list[StudyComparison] = []
+    for first, second in pairs(study, expansion):
+        seeds = evaluations.common_seeds(first, second, study.seeds)
+        row = StudyComparison(first=first, second=second, seeds=seeds, split=split, prompts=0, difference=None)
+        if len(seeds) >= 2:
+            before, after = measurements.paired(evaluations, first, second, seeds, split)
+            found = arm_difference(before, after, confidence=study.confidence, seed=study.bootstrap_seed)
+            more = needed(found, confidence=study.confidence)
+            row = row.model_copy(
+                update={
+                    "prompts": found.prompts,
+                    "difference": found.difference,
+                    "low": found.low,
+                    "high": found.high,
+                    "p_value": found.p_value,
+                    "needed_seeds": more.seeds,
+                    "needed_prompts": more.prompts,
+                }
+            )
+        rows.append(row)
+    return _corrected(study, rows)
+
+
+def _corrected(study: StudySpec, rows: Sequence[StudyComparison]) -> list[StudyComparison]:
+    """Return comparisons with adjusted p-values and verdicts. Pairs without enough seeds take no part."""
+    measured = [(place, row.p_value) for place, row in enumerate(rows) if row.p_value is not None]
+    p_values = [p_value for _, p_value in measured]
+    error = 1 - study.confidence
+    rejected = holm(p_values, error, lambda error: final_level(study, error))
+    changed = list(rows)
+    for (place, _), adjusted, differs in zip(measured, holm_adjusted(p_values), rejected, strict=True):
+        update = {"adjusted_p_value": adjusted, "distinguishable": differs}
+        changed[place] = rows[place].model_copy(update=update)
+    return changed
+
+
+def compare_budgets(
+    study: StudySpec, expansion: Expansion, runs: Mapping[str, Sequence[StudyRun]]
+) -> list[BudgetComparison]:
+    """Compare the pairs of arms at equal rollouts and at equal time, by the validations during training."""
+    rows = []
+    for budget in BUDGETS:
+        for first, second in pairs(study, expansion):
+            row = _at_equal_budget(study, budget, first, second, runs)
+            rows += [row] if row is not None else []
+    return rows
+
+
+def _at_equal_budget(
+    study: StudySpec, budget: Budget, first: str, second: str, runs: Mapping[str, Sequence[StudyRun]]
+) -> BudgetComparison | None:
+    """Return the comparison of two arms; None if their runs validated nothing within a common budget."""
+    curves = {
+        arm: {run.seed: run.curve for run in runs[arm] if run.accuracies and run.curve} for arm in (first, second)
+    }
+    seeds = [seed for seed in study.seeds if seed in curves[first] and seed in curves[second]]
+    limit = common_budget((curves[arm][seed] for arm in (first, second) for seed in seeds), budget)
+    if limit is None or len(seeds) < 2:
+        return None
+    values = [[accuracy_at(curves[arm][seed], budget, limit) for seed in seeds] for arm in (first, second)]
+    before, after = ([value for value in row if value is not None] for row in values)
+    if len(before) < len(seeds) or len(after) < len(seeds):
+        return None
+    found = seed_difference(before, after, confidence=study.confidence)
+    return BudgetComparison(
+        first=first,
+        second=second,
+        seeds=seeds,
+        budget=budget,
+        amount=limit,
+        difference=found.difference,
+        low=found.low,
+        high=found.high,
+        p_value=found.p_value,
+    )

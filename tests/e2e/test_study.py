@@ -1,0 +1,93 @@
+"""A miniature study on the whole stack with the real trainer: warm-up, two arms, two seeds, and its report."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from calibrl import cli
+from calibrl.client import Client
+from calibrl.commands import studies
+from calibrl.stack.local import LocalStack
+from jobs.settings import get_settings
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+STUDY = {
+    "name": "mini",
+    "base": {
+        "model": {"builtin": "tiny-vlm"},
+        "data": {"builtin": "digits"},
+        "validation": {"data": {"builtin": "digits", "split": "validation", "rows": 4}, "every_steps": 1, "samples": 2},
+        "algorithm": {"type": "grpo", "mini_batches": 1},
+        "rollout": {"group_size": 2, "max_completion_tokens": 16},
+        "prompts_per_step": 2,
+        "steps": 3,
+    },
+    "warm_up": {
+        "changes": {"algorithm": {"type": "sft"}, "data": {"builtin": "digits", "experts": "terse"}, "steps": 2}
+    },
+    "arms": {"grpo": {}, "calibrl": {"algorithm": {"type": "calibrl", "mini_batches": 1}}},
+    "seeds": [0, 1],
+    "evaluation": {
+        "data": [{"builtin": "digits", "split": "test", "rows": 4}],
+        "rollout": {"samples": 2, "max_completion_tokens": 16},
+    },
+    "baseline": "grpo",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The data folder of a running stack."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("DATABASE_URL", "REDIS_URL", "CALIBRL_API_KEY", "CALIBRL_API_URL", "CALIBRL_TRAINER"):
+            patch.delenv(name, raising=False)
+        get_settings.cache_clear()
+        data = tmp_path_factory.mktemp("a stack")
+        with LocalStack(data, dashboard=False):
+            yield data
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(studies, "POLL_SECONDS", 0.5)
+    path = tmp_path / "mini.yaml"
+    path.write_text(yaml.safe_dump(STUDY, sort_keys=False))
+    return path
+
+
+def calibrl(folder: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(cli.app, [*arguments, "--data", str(folder)])
+
+
+def test_a_study_runs_continues_and_reports(folder: Path, file: Path, tmp_path: Path) -> None:
+    before = json.loads(calibrl(folder, "study", "status", str(file), "--json").stdout)
+    assert (before["planned"], before["waiting"]) == (9, 9)
+
+    ran = calibrl(folder, "study", "run", str(file))
+    assert (ran.exit_code, ran.stderr) == (0, "")
+    assert ran.stdout.splitlines()[-1].startswith("mini: 9/9 jobs ended, 0 running, 0 waiting, 0 failed")
+    again = calibrl(folder, "study", "run", str(file))
+    assert again.exit_code == 0
+    with Client(data_dir=folder) as client:
+        jobs = client.jobs(labels={"study": "mini"}).data
+    assert len(jobs) == 9
+
+    found = json.loads(calibrl(folder, "study", "report", str(file), "--json").stdout)
+    assert [(arm["name"], arm["seeds"]) for arm in found["arms"]] == [("grpo", [0, 1]), ("calibrl", [0, 1])]
+    (row,) = found["comparisons"]
+    assert (row["split"], row["prompts"], row["seeds"]) == ("test", 4, [0, 1])
+    assert row["low"] <= row["difference"] <= row["high"]
+    assert [budget["amount"] for budget in found["budgets"] if budget["budget"] == "rollouts"] == [12.0]
+    assert {len(run["curve"]) for run in found["runs"]} == {3}
+
+    written = calibrl(folder, "study", "report", str(file), "--out", str(tmp_path / "report"))
+    assert (written.exit_code, written.stderr) == (0, "")
+    page = (tmp_path / "report" / "mini.html").read_text()
+    assert all(str(job.id) in page for job in jobs)
+    assert (tmp_path / "report" / "mini-curves-seconds.svg").exists()
