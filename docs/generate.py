@@ -5,6 +5,7 @@ mkdocs runs this file as a hook. `pages()` returns the same pages without mkdocs
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # mkdocs loads this file alo
 from api.main import app as api_app
 from calibrl import presets
 from calibrl.cli import app as cli_app
-from calibrl.schemas import job_spec_adapter
+from calibrl.schemas import StudySpec, job_spec_adapter
 from calibrl_core.metrics import FAMILIES, HISTOGRAMS, Metric
 from jobs.settings import Settings
 
@@ -122,6 +123,20 @@ def spec() -> str:
         "required. [Presets](presets.md) are complete specs."
     )
     return _page("Spec", intro, *(_definition(name, definitions[name]) for name in order))
+
+
+def study() -> str:
+    """Return the page of every field of a study."""
+    schema = StudySpec.model_json_schema()
+    elsewhere = {"JsonValue", *job_spec_adapter.json_schema()["$defs"]}
+    own = {"StudySpec": schema} | {name: found for name, found in schema["$defs"].items() if name not in elsewhere}
+    intro = (
+        "A study is a mapping in YAML or JSON, a [StudySpec](#studyspec). [Run a study](../how-to/run-a-study.md)\n"
+        "explains it. An unknown field is an error. A field without a default is required."
+    )
+    text = _page("Study", intro, *(_definition(name, found) for name, found in own.items()))
+    here = {name.lower() for name in own}
+    return re.sub(r"\]\(#(\w+)\)", lambda found: found[0] if found[1] in here else f"](spec.md#{found[1]})", text)
 
 
 # ---- Settings
@@ -309,6 +324,7 @@ def preset_page() -> str:
 
 PAGES: dict[str, Callable[[], str]] = {
     "reference/spec.md": spec,
+    "reference/study.md": study,
     "reference/settings.md": settings,
     "reference/cli.md": cli,
     "reference/rest.md": rest,

@@ -19,6 +19,7 @@ from tests.support.waiting import LIMIT_SECONDS
 BIN = Path(sys.prefix, "bin")
 # Commands by their first words, and the reason why no test runs them.
 NOT_RUN = {
+    "calibrl study": "takes minutes: tests/e2e/test_study.py runs a study with few steps",
     "calibrl up": "runs until Ctrl-C: the stack of the test was started by it",
     "calibrl demo": "takes minutes: tests/e2e/test_demo.py runs it with few steps",
     "calibrl export mlflow": "needs the extra `mlflow`: tests/integration/test_exports.py runs it with MLflow",

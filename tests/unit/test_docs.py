@@ -14,7 +14,8 @@ import typer
 import yaml
 
 from calibrl.cli import app as cli_app
-from calibrl.schemas import job_spec_adapter
+from calibrl.schemas import StudySpec, job_spec_adapter
+from calibrl.studies.expansion import expand
 from calibrl_core.health import RULES
 from calibrl_core.metrics import FAMILIES, HISTOGRAMS
 from jobs.settings import Settings
@@ -23,6 +24,7 @@ from tests.support.documents import Block
 
 SOME_ID = "00000000-0000-0000-0000-000000000001"
 LONGEST_LINE = 100
+STUDY = yaml.safe_load((documents.DOCS / "examples" / "study.yaml").read_text())
 
 
 def place(block: Block) -> str:
@@ -119,6 +121,15 @@ def test_spec_page_has_every_field() -> None:
         assert [field for field in definition.get("properties", ()) if f"| `{field}` |" not in page] == []
 
 
+def test_study_page_has_every_field() -> None:
+    page = documents.pages()["docs/reference/study.md"]
+    definitions = StudySpec.model_json_schema()["$defs"]
+    for name in ("WarmUp", "StudyEvaluation", "StopRule"):
+        assert f"\n## {name}\n" in page
+        assert [field for field in definitions[name]["properties"] if f"| `{field}` |" not in page] == []
+    assert [field for field in StudySpec.model_fields if f"| `{field}` |" not in page] == []
+
+
 def test_metrics_page_has_every_metric_and_histogram() -> None:
     page = documents.pages()["docs/reference/metrics.md"]
     metrics = [metric for family in FAMILIES for metric in family.metrics]
@@ -183,14 +194,21 @@ def completed(part: dict[str, Any]) -> dict[str, Any]:
 
 
 @per_block("yaml")
-def test_yaml_examples_are_parts_of_a_spec(block: Block) -> None:
+def test_yaml_examples_are_parts_of_a_spec_or_a_study(block: Block) -> None:
     part = yaml.safe_load(re.sub(r"\bID\b", SOME_ID, block.text))
-    job_spec_adapter.validate_python(completed(part))
+    if part.keys() <= StudySpec.model_fields.keys():
+        expand(StudySpec.model_validate(STUDY | part))
+    else:
+        job_spec_adapter.validate_python(completed(part))
 
 
 @pytest.mark.parametrize("path", sorted((documents.DOCS / "examples").glob("*.yaml")), ids=lambda path: path.name)
-def test_example_files_are_specs(path: Path) -> None:
-    job_spec_adapter.validate_python(yaml.safe_load(path.read_text()))
+def test_example_files_are_specs_or_studies(path: Path) -> None:
+    content = yaml.safe_load(path.read_text())
+    if "seeds" in content:
+        expand(StudySpec.model_validate(content))
+    else:
+        job_spec_adapter.validate_python(content)
 
 
 # ---- Commands
