@@ -39,9 +39,9 @@ demo: $(INSTALLED)  ## train a tiny vision-language model with CalibRL from star
 test: $(INSTALLED)  ## the tests that every change must pass: 10 minutes on two quiet cores
 	@$(RUN) -m pytest -n $(TESTERS) --dist worksteal
 
-test-all: $(INSTALLED)  ## what `make test` leaves out: several processes, browser pages, chaos, fuzz; up to an hour more
-	@$(RUN) -m pytest -m slow -n 2 --dist worksteal
-	@$(RUN) -m tests.fuzz --examples 10
+test-all: $(INSTALLED)  ## what `make test` leaves out: several processes, browser pages, chaos, fuzz; half an hour more
+	@$(RUN) -m pytest -m slow -n $(TESTERS) --dist worksteal
+	@$(RUN) -m tests.fuzz --examples 5
 
 unit: $(INSTALLED)  ## the tests that need no services
 	@$(RUN) -m pytest -n $(TESTERS) --dist worksteal tests/unit

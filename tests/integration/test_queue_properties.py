@@ -48,7 +48,7 @@ def test_the_queue_keeps_its_invariants_in_random_runs(connection: psycopg.Conne
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_queue_keeps_its_promises_in_many_runs(connection: psycopg.Connection[Any]) -> None:
-    explore(connection, max_examples=60, stateful_step_count=60, derandomize=True, database=None)
+    explore(connection, max_examples=30, stateful_step_count=60, derandomize=True, database=None)
 
 
 @pytest.mark.fuzz
