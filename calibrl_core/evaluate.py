@@ -45,7 +45,7 @@ from calibrl_core.run.identity import model_digest
 from calibrl_core.run.model_check import checked
 from calibrl_core.run.process import run_process
 from calibrl_core.run.row_check import check_rows
-from calibrl_core.verifiers.base import answer_form
+from calibrl_core.verifiers.base import answer_form, read_truth
 from calibrl_core.verifiers.scorer import NO_SERVICES, Scorer, check_needed, check_verdicts
 from calibrl_core.verifiers.services import Services
 
@@ -99,7 +99,7 @@ class _Evaluation:
     ) -> None:
         self.config, self.report, self.scorer, self.should_stop = config, report, scorer, should_stop
         self.ranks = ranks
-        self.sets = [(source.name, data.load(source, cache=row_cache(report))) for source in config.data]
+        self.sets = self._load_sets()
         self.per_prompt: dict[str, list[NDArray[np.float64]]] = {name: [] for name, _ in self.sets}  # per model [N]
         self.parts = self._expected_parts()
         # The first process rewrites the file; the others read the same one.
@@ -110,6 +110,11 @@ class _Evaluation:
         self.total = sum(-(-len(part.prompts) // part.batch) for part in self.parts.values())
         report.emit("start", step=self.done, steps_total=self.total, versions=scorer.versions)
         self._warn_of_answers()
+
+    def _load_sets(self) -> list[tuple[str, Sequence[Example]]]:
+        """Return the name and the examples of each dataset."""
+        cache, answers = row_cache(self.report), read_truth(self.config.rewards)
+        return [(source.name, data.load(source, cache=cache, answers=answers)) for source in self.config.data]
 
     def _warn_of_answers(self) -> None:
         """Report rows whose answer no completion can earn."""

@@ -54,6 +54,7 @@ from calibrl_core.step.learners import Learner, ReinforcementLearner, RolloutPar
 from calibrl_core.step.optimizer import GradientStep, learning_rate, make_optimizer, set_learning_rate
 from calibrl_core.step.prompt_source import PromptSource
 from calibrl_core.step.update import Updater
+from calibrl_core.verifiers.base import read_truth
 from calibrl_core.verifiers.scorer import NO_SERVICES, NoVerdictError, Score, Scorer
 from calibrl_core.verifiers.services import Services
 
@@ -196,7 +197,8 @@ class _Run:
 
         config, prompts = self.config, self.config.prompts
         cache, asks = row_cache(self.report), config.algorithm.samples
-        rows = read_sources(field, sources, config.seed, cache, self._log, check, asks=asks)
+        answers = read_truth(config.rewards) and (asks or field != "data")  # without samples no reward is asked
+        rows = read_sources(field, sources, config.seed, cache, self._log, check, asks=asks, answers=answers)
         examples, counts = fit_prompts(rows, prompts, length)
         for count, what in (
             (counts.dropped_for_images, f"{prompts.max_images} images were dropped"),

@@ -12,12 +12,15 @@ if TYPE_CHECKING:
     from calibrl_core.data.source_facts import SourceFacts
 
 
-def load(source: DataSource, facts: SourceFacts | None = None, cache: RowCache | None = None) -> Sequence[Example]:
+def load(
+    source: DataSource, facts: SourceFacts | None = None, cache: RowCache | None = None, *, answers: bool = True
+) -> Sequence[Example]:
     """Return all examples of a source, in its order.
 
     Args:
         facts: receives the format and the columns of a file or a dataset of the hub.
         cache: where the rows are kept, and read from when they are used. None: all rows are in memory.
+        answers: rows need an answer.
 
     Raises:
         DataError: rows are invalid; the message names each of them.
@@ -27,5 +30,6 @@ def load(source: DataSource, facts: SourceFacts | None = None, cache: RowCache |
     from calibrl_core.data.builtin import digits, geometry
 
     if not isinstance(source, BuiltinData):
-        return files.load(source, facts) if cache is None else cache.load(source, facts)
+        load_rows = files.load if cache is None else cache.load
+        return load_rows(source, facts, answers=answers)
     return digits.load(source) if source.builtin == "digits" else geometry.load(source)

@@ -43,23 +43,26 @@ class RowProblem:
         return text if self.row is None else f"{self.source}, row {self.row}: {text}"
 
 
-def load(source: FileData | HubData, facts: SourceFacts | None = None) -> list[Example]:
+def load(source: FileData | HubData, facts: SourceFacts | None = None, *, answers: bool = True) -> list[Example]:
     """Return all examples of a source, in memory. Arguments and errors: as of `valid_examples`."""
-    return [example for example in valid_examples(source, facts) if example is not None]
+    return [example for example in valid_examples(source, facts, answers=answers) if example is not None]
 
 
-def valid_examples(source: FileData | HubData, facts: SourceFacts | None = None) -> Iterator[Example | None]:
+def valid_examples(
+    source: FileData | HubData, facts: SourceFacts | None = None, *, answers: bool = True
+) -> Iterator[Example | None]:
     """Yield the example of each row; None for each row from the first invalid one on, and then raise.
 
     Args:
         facts: receives the format and the columns.
+        answers: rows need an answer.
 
     Raises:
         DataError: rows are invalid; the message names the first of them and counts the others. Or there is no row.
     """
     problems: list[str] = []
     count = rows = 0
-    for item in read_examples(source, facts):
+    for item in read_examples(source, facts, answers=answers):
         rows += 1
         if isinstance(item, RowProblem):
             count += 1
@@ -93,9 +96,11 @@ def check_source(source: FileData, *, needs_experts: bool) -> list[str]:
     return survey_problems(source, survey(source), needs_experts=needs_experts)
 
 
-def survey(source: FileData, watch: Callable[[Example | RowProblem], None] | None = None) -> Survey:
+def survey(
+    source: FileData, watch: Callable[[Example | RowProblem], None] | None = None, *, answers: bool = True
+) -> Survey:
     """Read up to CHECKED_ROWS rows, CHECKED_IMAGE_BYTES of images or CHECKED_SECONDS, with at most one batch of rows in
-    memory. `watch`: receives each of these rows; its time counts too.
+    memory. `watch`: receives each of these rows; its time counts too. `answers`: rows need an answer.
     """
     path = Path(source.path)
     is_folder = os.path.isdir(path)  # noqa: PTH112 - as below
@@ -109,9 +114,9 @@ def survey(source: FileData, watch: Callable[[Example | RowProblem], None] | Non
     problems: list[str] = []
     facts = SourceFacts()
     rows = image_bytes = experts = with_images = without_ratio = 0
-    answers = dict[str, int]()
+    first_rows = dict[str, int]()  # by answer
     complete, started = True, time.thread_time()
-    for item in read_examples(source, facts):
+    for item in read_examples(source, facts, answers=answers):
         used = time.thread_time() - started
         if rows >= CHECKED_ROWS or image_bytes >= CHECKED_IMAGE_BYTES or (rows and used > CHECKED_SECONDS):
             complete = False
@@ -125,7 +130,7 @@ def survey(source: FileData, watch: Callable[[Example | RowProblem], None] | Non
             with_images += bool(item.images)
             without_ratio += item.pass_ratio is None
             if len(item.answer) <= LONGEST_ANSWER:
-                answers.setdefault(item.answer, rows)
+                first_rows.setdefault(item.answer, rows)
         else:
             problems.append(str(item))
     title = facts.form.title if facts.form else None
@@ -138,7 +143,7 @@ def survey(source: FileData, watch: Callable[[Example | RowProblem], None] | Non
         tuple(problems),
         title,
         facts.unused,
-        tuple(answers.items()),
+        tuple(first_rows.items()),
     )
 
 
@@ -194,25 +199,25 @@ def join_problems(problems: Sequence[str], count: int | None = None) -> str:
 
 
 def read_examples(
-    source: FileData | HubData, facts: SourceFacts | None = None, *, answers_later: bool = False
+    source: FileData | HubData, facts: SourceFacts | None = None, *, answers: bool = True
 ) -> Iterator[Example | RowProblem]:
     """Yield each row's example or its problem, and problems of the whole source.
 
     Args:
         facts: receives the format and the columns.
-        answers_later: a chat may lack its answer, because the user of the dataset will name the column.
+        answers: rows need an answer. False: no reward reads it, or the user of the dataset will name its column.
     """
     rows, facts = read_rows(source), facts or SourceFacts()
     try:
         head = list(islice(rows, BATCH))
-        form = facts.form = _format(source, head)
+        form = facts.form = _format(source, head, answers)
         folder = image_folder(source)
         for number, raw in enumerate(islice(chain(head, rows), source.rows), start=1):
             try:
                 row = Row(f"{source.name}/{number}", parse_row(raw), source.columns, folder, facts.used)
                 facts.columns.update(row.values)
                 facts.filled.update(name for name, value in row.values.items() if has_content(value))
-                yield _example(form, row, answers_later)
+                yield _example(form, row, answers)
             except DataError as problem:
                 yield RowProblem(source.label, number, str(problem))
         if facts.columns:
@@ -221,7 +226,7 @@ def read_examples(
         yield RowProblem(source.label, None, str(problem))
 
 
-def _format(source: FileData | HubData, head: list[RawRow]) -> RowFormat:
+def _format(source: FileData | HubData, head: list[RawRow], answers: bool) -> RowFormat:
     """Return the format of the first rows; a wrong column name is reported once, not once per row.
 
     Raises:
@@ -234,7 +239,7 @@ def _format(source: FileData | HubData, head: list[RawRow]) -> RowFormat:
     if not columns:
         return FORMATS[-1]  # no rows, or empty ones; each is reported
     try:
-        return detect_format(columns, source.columns, source.format, rows)
+        return detect_format(columns, source.columns, source.format, rows, answers=answers)
     except DataError as problem:
         raise DataError(f"{source.label} {problem}") from problem
 
@@ -263,14 +268,11 @@ def _unseen(source: FileData | HubData, column_names: set[str]) -> Iterator[str]
             yield f"{source.label} has no column {name!r}, which columns.{role} names; it has {has}"
 
 
-def _example(form: RowFormat, row: Row, answers_later: bool) -> Example:
-    check_format(form, row.values, row.columns)
+def _example(form: RowFormat, row: Row, answers: bool) -> Example:
+    check_format(form, row.values, row.columns, answers=answers)
     example = form.read(row)
-    if not example.answer and not answers_later:
-        raise DataError(
-            "has no answer: end 'messages' with the assistant's answer, or name the column that holds it: "
-            "columns: {answer: ...}"
-        )
+    if answers and not example.answer:
+        raise DataError(form.without_answer(row))
     texts, images = place_images([*(turn.text for turn in example.earlier), example.question], example.images)
     earlier = tuple(replace(turn, text=text) for turn, text in zip(example.earlier, texts, strict=False))
     example = replace(example, earlier=earlier, question=texts[-1], images=images, item=row_item(row.values))

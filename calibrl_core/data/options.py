@@ -28,7 +28,7 @@ def with_row_options(row: Row, question: str, cell: Cell) -> tuple[str, str]:
     and the truth of the cell.
 
     Raises:
-        DataError: the cell names no option, or is empty, or the columns hold something else than options.
+        DataError: the cell names no option, or the columns hold something else than options.
     """
     options = row_options(row, cell.value)
     if not options:
@@ -98,7 +98,7 @@ def _lists(question: str, letter: str, option: str) -> bool:
 
 def right_letter(cell: Cell, options: Sequence[str]) -> str:
     """Return the letter of the right option, or letters joined by commas. The cell holds letters, an index from 0, or
-    the text of an option; a letter is preferred to a text, and a text to an index.
+    the text of an option; a letter is preferred to a text, and a text to an index. Empty, if the cell is.
 
     Raises:
         DataError: the cell names no option, or an index and another option's text alike.
@@ -108,6 +108,8 @@ def right_letter(cell: Cell, options: Sequence[str]) -> str:
     if isinstance(cell.value, int) and not isinstance(cell.value, bool):
         return _by_number(cell.column, cell.value, options)
     answer = truth(cell).strip()
+    if not answer:
+        return ""
     letters = ascii_uppercase[: len(options)]
     texts = [index for index, option in enumerate(options) if _folded(option) == _folded(answer)]
     if (found := _LETTER.fullmatch(answer)) and found[1] in letters and (len(answer) == 1 or len(texts) != 1):
@@ -123,12 +125,14 @@ def right_letter(cell: Cell, options: Sequence[str]) -> str:
 
 
 def letter_at(cell: Cell, options: Sequence[str]) -> str:
-    """Return the letter of the option at an index from 0.
+    """Return the letter of the option at an index from 0. Empty, if the cell is.
 
     Raises:
         DataError: the cell is no index of an option.
     """
     index = cell.value
+    if index is None:
+        return ""
     if isinstance(index, float) and index.is_integer():
         index = int(index)
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(options):
@@ -139,12 +143,14 @@ def letter_at(cell: Cell, options: Sequence[str]) -> str:
 
 
 def letter_of_text(cell: Cell, options: Sequence[str]) -> str:
-    """Return the letter of the option with this text.
+    """Return the letter of the option with this text. Empty, if the cell is.
 
     Raises:
         DataError: no option has it.
     """
     answer = answer_text(cell)
+    if not answer:
+        return ""
     if answer not in options:
         raise DataError(f"column {cell.column!r} ({answer!r}) must be one of the choices")
     return ascii_uppercase[options.index(answer)]

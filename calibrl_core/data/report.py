@@ -19,7 +19,7 @@ from calibrl_core.data.report_facts import DataReport, ImageReport, ReportWarnin
 from calibrl_core.data.report_warnings import FoundRows
 from calibrl_core.data.schema import DataError, Example, FileData
 from calibrl_core.data.source_facts import SourceFacts
-from calibrl_core.verifiers.base import answer_form
+from calibrl_core.verifiers.base import answer_form, read_truth
 from calibrl_core.verifiers.explain import truth_kind
 from calibrl_core.verifiers.refusals import judging_rewards, refusals, truth_as_completion
 from calibrl_core.verifiers.registry import Reward
@@ -94,7 +94,7 @@ def check_data(source: FileData, settings: ReportSettings) -> CheckedData:
         reader = ReportReader(settings, held_out, _judge_of(judging, scorer) if judging else None)
         facts, limit = SourceFacts(), _Limit(settings.limits)
         complete = True
-        for item in read_examples(source, facts):
+        for item in read_examples(source, facts, answers=read_truth(settings.rewards)):
             if limit.reached(item):
                 complete = False
                 break
@@ -121,7 +121,7 @@ class _Limit:
 
 def _held_out(source: FileData, limits: ReportLimits) -> _HeldOut:
     found, limit = _HeldOut(), _Limit(limits)
-    for item in read_examples(source):
+    for item in read_examples(source, answers=False):
         if isinstance(item, RowProblem) and item.row is None:
             raise DataError(str(item))
         if limit.reached(item):
@@ -223,7 +223,7 @@ class ReportReader:
             self._shares[place] += 1
         kind = truth_kind(example.answer)
         self._truths[kind] += 1
-        if kind in NOT_READ:
+        if kind in NOT_READ and example.answer:
             self._found.add("read_as_text", row)
 
     def _look_at_images(self, example: Example) -> None:

@@ -43,9 +43,11 @@ class RowCache:
     folder: Path
     limit: int
 
-    def load(self, source: FileData | HubData, facts: SourceFacts | None = None) -> StoredExamples:
+    def load(
+        self, source: FileData | HubData, facts: SourceFacts | None = None, *, answers: bool = True
+    ) -> StoredExamples:
         """Return the examples of a source, converted by this process or another one, now or earlier. `facts` receives
-        its format and columns.
+        its format and columns. `answers`: rows need an answer.
 
         Raises:
             DataError: rows are invalid; the message names them. Or the disk has no space for the converted data, or the
@@ -53,7 +55,7 @@ class RowCache:
             OSError: files.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        path, converted = self.folder / f"{_key(source)}.arrow", False
+        path, converted = self.folder / f"{_key(source, answers=answers)}.arrow", False
         waiting = _Waiting(path)
         while (use := _used(path, check_files=not converted)) is None:
             with _written(path) as file:
@@ -61,7 +63,7 @@ class RowCache:
                     waiting.pause()
                 else:
                     self._make_room(source)
-                    _convert(source, file, path)
+                    _convert(source, file, path, answers=answers)
                     converted = True
         os.utime(path)
         examples = StoredExamples(path, use)
@@ -130,14 +132,14 @@ class _Waiting:
             )
 
 
-def _convert(source: FileData | HubData, file: BinaryIO, path: Path) -> None:
+def _convert(source: FileData | HubData, file: BinaryIO, path: Path, *, answers: bool) -> None:
     """Write the rows of a source to `file` and rename it to `path`; leave nothing of it after an error."""
     failure = path.with_suffix(".failure")
     failure.unlink(missing_ok=True)
     facts = SourceFacts()
     try:
         writer = RowWriter(file)
-        for number, example in enumerate(valid_examples(source, facts)):
+        for number, example in enumerate(valid_examples(source, facts, answers=answers)):
             if number % _BEAT_ROWS == 0:
                 os.utime(file.fileno())
             if example is not None:
@@ -249,10 +251,10 @@ def _gigabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB"
 
 
-def _key(source: FileData | HubData) -> str:
-    """Return the digest of a source, and of the code that reads it."""
+def _key(source: FileData | HubData, *, answers: bool) -> str:
+    """Return the digest of a source, of what its rows need, and of the code that reads it."""
     content: Any = hub_dataset(source)._fingerprint if isinstance(source, HubData) else _files(source)
-    parts = [code_digest("data"), source.model_dump(mode="json", exclude={"weight"}), content]
+    parts = [code_digest("data"), source.model_dump(mode="json", exclude={"weight"}), answers, content]
     return sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

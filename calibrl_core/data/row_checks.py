@@ -4,7 +4,7 @@ import math
 from decimal import Decimal
 from typing import Any
 
-from calibrl_core.data.row import Cell
+from calibrl_core.data.row import Cell, has_content
 from calibrl_core.data.schema import DataError
 
 
@@ -20,13 +20,16 @@ def question_text(cell: Cell) -> str:
 
 
 def answer_text(cell: Cell) -> str:
-    """Return a verifiable answer as text. A decimal number loses its trailing zeros: 18.00 is 18.
+    """Return a verifiable answer as text; empty, if the cell is. A decimal number loses its trailing zeros: 18.00 is
+    18.
 
     Raises:
-        DataError: the value is empty, not finite, or neither text nor a number.
+        DataError: the value is not finite, or neither text nor a number.
     """
     column, value = cell
-    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal) or value == "":
+    if not has_content(value):
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         raise DataError(f"column {column!r} must hold the answer, as text or a number")
     if isinstance(value, float | Decimal) and not math.isfinite(value):
         raise DataError(f"column {column!r} holds {value}, which equals no answer; use a finite number")

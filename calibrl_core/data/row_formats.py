@@ -15,7 +15,12 @@ _ROLES: tuple[ColumnRole, ...] = (
 
 
 def detect_format(
-    names: Collection[str], columns: Columns, chosen: str = AUTO, rows: Sequence[Mapping[str, Any]] = ()
+    names: Collection[str],
+    columns: Columns,
+    chosen: str = AUTO,
+    rows: Sequence[Mapping[str, Any]] = (),
+    *,
+    answers: bool = True,
 ) -> RowFormat:
     """Return the format of rows with these columns.
 
@@ -23,6 +28,7 @@ def detect_format(
         columns: names that replace those of the format.
         chosen: name of the format; AUTO: any.
         rows: first rows, for formats that are recognised by their content.
+        answers: rows need an answer. Otherwise the column of a format may be missing.
 
     Raises:
         DataError: the columns fit no format; the message names them.
@@ -31,10 +37,11 @@ def detect_format(
     if absent:
         raise DataError(f"has no column {' and '.join(absent)}, which `columns` names; it has {_listed(names)}")
     if chosen != AUTO:
-        return _chosen(names, columns, chosen)
-    for form in FORMATS:
-        if form.detected(names, columns, rows):
-            return form
+        return _chosen(names, columns, chosen, answers)
+    for needed in (True,) if answers else (True, False):
+        for form in FORMATS:
+            if form.detected(names, columns, rows, answers=needed):
+                return form
     nearest = sorted(FORMATS, key=lambda form: (len(form.missing(names, columns)), len(form.marks)))[:MOST_NAMED]
     known = "; ".join(dict.fromkeys(f"{form.title} ({_needed(form)})" for form in nearest))
     raise DataError(
@@ -43,13 +50,13 @@ def detect_format(
     )
 
 
-def check_format(form: RowFormat, names: Collection[str], columns: Columns) -> None:
-    """Check that a row has the columns of the format.
+def check_format(form: RowFormat, names: Collection[str], columns: Columns, *, answers: bool) -> None:
+    """Check that a row has the columns of the format. `answers`: as of `detect_format`.
 
     Raises:
         DataError: a column is missing.
     """
-    missing = form.missing(names, columns)
+    missing = form.missing(names, columns, answers=answers)
     if not missing:
         return
     other = next((other for other in FORMATS if other.detected(names, columns)), None)
@@ -57,10 +64,10 @@ def check_format(form: RowFormat, names: Collection[str], columns: Columns) -> N
     raise DataError(f"column {missing[0]!r} is missing{hint}")
 
 
-def _chosen(names: Collection[str], columns: Columns, chosen: str) -> RowFormat:
+def _chosen(names: Collection[str], columns: Columns, chosen: str, answers: bool) -> RowFormat:
     variants = [form for form in FORMATS if form.name == chosen]
     form = min(variants, key=lambda form: (len(form.missing(names, columns)), not form.detected(names, columns)))
-    if missing := form.missing(names, columns):
+    if missing := form.missing(names, columns, answers=answers):
         raise DataError(
             f"has no column {' and '.join(map(repr, missing))}, which format: {chosen} needs; it has {_listed(names)}"
         )

@@ -13,10 +13,10 @@ _ONE_BOX = re.compile(r"\$?\s*\\(?:boxed|fbox)\s*\{.*\}\s*\.?\s*\$?", re.DOTALL)
 
 def truth(cell: Cell) -> str:
     """Return the truth of a cell without its wrapper: the text of `<answer>`, of the line `#### ...` at the end, or of
-    the one box that is the whole text.
+    the one box that is the whole text. Empty, if the cell is.
 
     Raises:
-        DataError: the cell is empty, not finite, or neither text nor a number.
+        DataError: the cell is not finite, or neither text nor a number.
     """
     text = answer_text(cell)
     inner = extract_answer(text) or _after_hashes(text)
@@ -37,9 +37,9 @@ def steps_before_hashes(solution: str) -> str:
 
 
 def composed_expert(thought: str, answer: str) -> str | None:
-    """Return an expert from an explanation and the truth, in the form that the default rewards expect; None without an
-    explanation."""
-    return f"<think>{thought.strip()}</think>\n<answer>{answer}</answer>" if thought.strip() else None
+    """Return an expert from an explanation and the truth, in the form that the default rewards expect; None without
+    one of them."""
+    return f"<think>{thought.strip()}</think>\n<answer>{answer}</answer>" if thought.strip() and answer else None
 
 
 def _after_hashes(text: str) -> str | None:

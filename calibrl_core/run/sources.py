@@ -18,6 +18,7 @@ def read_sources(
     check: Callable[[DataSource, Sequence[Example]], None],
     *,
     asks: bool,
+    answers: bool,
 ) -> Sequence[Example]:
     """Return the examples of all sources, with their occurrences per epoch.
 
@@ -29,6 +30,7 @@ def read_sources(
         check: raises DataError if the rows of a source cannot be used.
         asks: every prompt requests an answer, also that of a chat whose expert states none: without an answer, a
             completion has no reward.
+        answers: rows need an answer.
 
     Raises:
         DataError: rows are invalid; the message names each of them.
@@ -37,7 +39,7 @@ def read_sources(
     parts: list[Sequence[Example]] = []
     for source in sources:
         facts = SourceFacts()
-        rows = data.load(source, facts, cache)
+        rows = data.load(source, facts, cache, answers=answers)
         if facts.form is not None:
             log("info", f"{field}: {source.name}: {facts.summary(rows)}")
         check(source, rows)

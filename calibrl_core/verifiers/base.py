@@ -65,6 +65,11 @@ class Verifier(StrictSettings):
         return self.type
 
     @property
+    def reads_truth(self) -> bool:
+        """Return if its scores need the truth of the row."""
+        return False
+
+    @property
     def parts(self) -> Mapping[str, "Verifier"]:
         """Return the verifiers whose scores `combine` needs, by name. Empty: it judges by itself."""
         return {}
@@ -137,6 +142,10 @@ class AnswerVerifier(Verifier):
         "number of the completion. The same for all verifiers of a job.",
     )
 
+    @property
+    def reads_truth(self) -> bool:
+        return self.judges_answer
+
     def settle(self, seen: RewardInput) -> float | Deferred:
         return self.score(seen.completion, seen.truth)
 
@@ -152,6 +161,11 @@ def judges_of(rewards: Iterable[Verifier]) -> Iterator[Verifier]:
             yield from judges_of(reward.parts.values())
         else:
             yield reward
+
+
+def read_truth(rewards: Iterable[Verifier]) -> bool:
+    """Return if a reward, or a part of one, reads the truth: then each row must have an answer."""
+    return any(judge.reads_truth for judge in judges_of(rewards))
 
 
 def answer_form(rewards: Iterable[Verifier]) -> AnswerForm:

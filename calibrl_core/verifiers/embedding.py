@@ -13,7 +13,7 @@ from calibrl_core.verifiers.remote import AnswerError, RemoteVerifier, ask_each,
 from calibrl_core.verifiers.reward_input import RewardInput
 from calibrl_core.verifiers.services import RewardServiceError, Services
 from calibrl_core.verifiers.string_check import Template
-from calibrl_core.verifiers.templates import fill
+from calibrl_core.verifiers.templates import fill, names_truth
 
 PAIRS = 32  # pairs of texts per request
 
@@ -37,6 +37,10 @@ class EmbeddingReward(RemoteVerifier):
     @property
     def label(self) -> str:
         return self.name
+
+    @property
+    def reads_truth(self) -> bool:
+        return names_truth(self.input, self.reference)
 
     def settle(self, seen: RewardInput) -> float | Deferred:
         text, reference = fill(self.input, seen).strip(), fill(self.reference, seen).strip()

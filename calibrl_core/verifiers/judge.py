@@ -22,7 +22,7 @@ from calibrl_core.verifiers.remote import (
 from calibrl_core.verifiers.reward_input import RewardInput, image_name
 from calibrl_core.verifiers.services import Endpoint, Services
 from calibrl_core.verifiers.string_check import Template
-from calibrl_core.verifiers.templates import fill
+from calibrl_core.verifiers.templates import fill, names_truth
 
 TYPES = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "webp", b"GIF8": "gif"}
 _OBJECT = re.compile(r"\{[^{}]*\}")
@@ -87,6 +87,10 @@ class JudgeReward(RemoteVerifier):
     @property
     def label(self) -> str:
         return self.name
+
+    @property
+    def reads_truth(self) -> bool:
+        return any(names_truth(text) for message in self.messages for text in _templates(message.content))
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -191,6 +195,10 @@ class JudgeReward(RemoteVerifier):
         if choice.get("finish_reason") == "length":
             raise AnswerError("the judge's answer was cut: raise max_completion_tokens", of_service=False)
         raise AnswerError(f"the judge gave no {'label' if self.labels else 'score'}: {text[-200:]!r}", of_service=False)
+
+
+def _templates(content: str | tuple[MessagePart, ...]) -> list[str]:
+    return [content] if isinstance(content, str) else [part.content for part in content]
 
 
 def _filled(content: str | tuple[MessagePart, ...], seen: RewardInput) -> Any:

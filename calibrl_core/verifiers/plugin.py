@@ -39,6 +39,10 @@ class PluginReward(InputVerifier):
     def label(self) -> str:
         return f"plugin-{self.name}"
 
+    @property
+    def reads_truth(self) -> bool:
+        return True  # it can: its code is not known here
+
     def judge_input(self, seen: RewardInput) -> float:
         return _load(self.name, self.version)(seen)
 

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 
 from calibrl_core.verifiers.base import Verifier
 from calibrl_core.verifiers.reward_input import RewardInput
-from calibrl_core.verifiers.templates import LONGEST, check_template, fill
+from calibrl_core.verifiers.templates import LONGEST, check_template, fill, names_truth
 
 Template = Annotated[str, Field(max_length=LONGEST), AfterValidator(check_template)]
 OPERATIONS: dict[str, Callable[[str, str], bool]] = {
@@ -37,6 +37,10 @@ class StringCheckReward(Verifier):
     @property
     def label(self) -> str:
         return self.name
+
+    @property
+    def reads_truth(self) -> bool:
+        return names_truth(self.input, self.reference)
 
     def settle(self, seen: RewardInput) -> float:
         text, reference = fill(self.input, seen).strip(), fill(self.reference, seen).strip()

@@ -41,6 +41,11 @@ def paths(text: str) -> list[list[str]]:
     return [match[1].split(".") for match in PLACEHOLDER.finditer(text)]
 
 
+def names_truth(*texts: str) -> bool:
+    """Return if one of these templates has the placeholder `truth`."""
+    return any(path == ["truth"] for text in texts for path in paths(text))
+
+
 def fill(text: str, seen: RewardInput) -> str:
     """Return a checked template with the values of an input.
 

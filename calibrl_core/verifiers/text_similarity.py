@@ -10,7 +10,7 @@ from pydantic import Field
 from calibrl_core.verifiers.base import Deferred, Verifier
 from calibrl_core.verifiers.reward_input import RewardInput
 from calibrl_core.verifiers.string_check import Template
-from calibrl_core.verifiers.templates import fill
+from calibrl_core.verifiers.templates import fill, names_truth
 
 LONGEST = 20_000  # characters of each text; METEOR and the longest common part take time quadratic in the words
 _WORD = re.compile(r"\w+")
@@ -50,6 +50,10 @@ class TextSimilarityReward(Verifier):
     @property
     def label(self) -> str:
         return self.name
+
+    @property
+    def reads_truth(self) -> bool:
+        return names_truth(self.input, self.reference)
 
     def settle(self, seen: RewardInput) -> float | Deferred:
         text, reference = fill(self.input, seen).strip(), fill(self.reference, seen).strip()

@@ -84,7 +84,7 @@ def look_into(source: FileData) -> Inspection:
         inspection.blame("file", text)
     if inspection.faults:
         return inspection
-    for each in read_examples(source, facts, answers_later=True):
+    for each in read_examples(source, facts, answers=False):
         if isinstance(each, RowProblem) and each.row is None:
             inspection.blame("file", each.text)
             continue

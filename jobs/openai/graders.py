@@ -80,10 +80,15 @@ def is_exact(grader: Grader) -> bool:
 
 def item_paths(grader: Grader) -> list[str]:
     """Return the columns that a grader reads, references first, parts of them behind dots."""
-    found = [path for text in _texts(grader) for path in PLACEHOLDER.findall(text) if path.startswith("item.")]
+    found = [path for path in placeholders(grader) if path.startswith("item.")]
     sources = [part.source for part in _singles(grader) if isinstance(part, PythonGrader)]
     names = [name for source in sources for name in OF_SOURCE.findall(source)]
     return list(dict.fromkeys([*(path.removeprefix("item.") for path in found), *names]))
+
+
+def placeholders(grader: Grader) -> list[str]:
+    """Return the paths of all placeholders of a grader, references first."""
+    return [path for text in _texts(grader) for path in PLACEHOLDER.findall(text)]
 
 
 def grader_of(reward: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from calibrl_core.settings.optimizer import OptimizerSettings
 from calibrl_core.settings.sampling import RolloutSettings
 from calibrl_core.verifiers.services import RewardServiceError
 from jobs.errors import FieldError, Invalid
-from jobs.openai.graders import is_exact, item_paths, reward_of
+from jobs.openai.graders import is_exact, item_paths, placeholders, reward_of
 from jobs.openai.names import origin
 from jobs.specs.reward_services import services_of
 
@@ -221,6 +221,8 @@ def _answer(dataset: Dataset, grader: Grader, field: str) -> str | None:
             raise _refused(field, f"no row has a column {path!r}; available are {has}")
     answers = [path for path in paths if "." not in path]
     if dataset.columns.answer in [*answers, *(() if answers else columns)] or (not answers and dataset.has_experts):
+        return None
+    if not answers and "truth" not in placeholders(grader):
         return None
     if not answers:
         text = "the rows have no answer: name the column that holds it in the grader, as {{ item.reference_answer }}"

@@ -32,7 +32,10 @@ def local_files(references: References, known: Mapping[UUID, models.Dataset]) ->
 
 def data_warnings(spec: TrainSpec, known: Mapping[UUID, models.Dataset]) -> Iterator[Notice]:
     """Yield the warnings of the training data, and of its overlap with the validation data."""
-    read = [(named, file_surveys.first_rows(source)) for named, source in local_files(References.of(spec), known)]
+    read = [
+        (named, file_surveys.first_rows(source, answers=named.needs_answers))
+        for named, source in local_files(References.of(spec), known)
+    ]
     held_out = [rows.prompts for named, rows in read if named.field == "validation.data"]
     for named, rows in read:
         if named.field == "validation.data":

@@ -9,7 +9,6 @@ from sqlalchemy.orm import Session
 
 from calibrl.schemas import (
     GIB,
-    DataChoice,
     DataFacts,
     EvaluateSpec,
     HubModel,
@@ -35,7 +34,7 @@ from jobs.planning.model_shapes import ModelShape, UnknownShape
 from jobs.planning.remedies import remedies
 from jobs.repository import checkpoints, events, jobs, workers
 from jobs.specs import file_surveys
-from jobs.specs.references import References
+from jobs.specs.references import NamedData, References
 
 MAX_ORIGINS = 32  # maximum jobs through which the origin of a model is followed
 
@@ -53,7 +52,7 @@ def dry_run(
     job = lifecycle.new_job(checked, actor=actor)
     waits = checked.open_dependencies > 0
     job.status = JobStatus.WAITING if waits else JobStatus.QUEUED
-    data = [_facts(one.field, one.source, checked.datasets) for one in checked.references.data]
+    data = [_facts(one, checked.datasets) for one in checked.references.data]
     memory, unknown = _memory(session, checked)
     of_data = data_warnings(spec, checked.datasets) if isinstance(spec, TrainSpec) else ()
     return JobPlan(
@@ -75,8 +74,8 @@ def read_files(spec: TrainSpec | EvaluateSpec, known: Mapping[UUID, models.Datas
         with suppress(DataError):  # `dry_run` reports it
             file_surveys.count_rows(source)
     if isinstance(spec, TrainSpec):
-        for _, source in local_files(references, known):
-            file_surveys.first_rows(source)
+        for named, source in local_files(references, known):
+            file_surveys.first_rows(source, answers=named.needs_answers)
 
 
 def _model_facts(session: Session, project: str, field: str, model: ModelChoice) -> ModelFacts:
@@ -92,7 +91,8 @@ def _model_facts(session: Session, project: str, field: str, model: ModelChoice)
     return ModelFacts(field=field, name=name, commit=None, download_bytes=None, check=check)
 
 
-def _facts(field: str, source: DataChoice, datasets: Mapping[UUID, models.Dataset]) -> DataFacts:
+def _facts(named: NamedData, datasets: Mapping[UUID, models.Dataset]) -> DataFacts:
+    field, source = named.field, named.source
     if isinstance(source, KnownData):
         known = datasets[source.dataset]
         rows = known.rows if known.rows is None or source.rows is None else min(known.rows, source.rows)
@@ -102,7 +102,7 @@ def _facts(field: str, source: DataChoice, datasets: Mapping[UUID, models.Datase
         return DataFacts(field=field, name=source.name, rows=rows, checked=rows, with_expert=rows, with_images=rows)
     if not isinstance(source, FileData):
         return DataFacts(field=field, name=source.name, rows=None, checked=0, with_expert=None, with_images=None)
-    survey = file_surveys.survey(source)
+    survey = file_surveys.survey(source, answers=named.needs_answers)
     try:
         rows = file_surveys.count_rows(source)
     except DataError as error:  # it was readable a moment ago

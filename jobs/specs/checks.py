@@ -155,17 +155,18 @@ def _dataset_problems(named: NamedData, choice: KnownData, dataset: Dataset) -> 
     if named.needs_pass_ratios and dataset.has_columns is not None and "pass_ratio" not in dataset.has_columns:
         text = "the dataset has no column 'pass_ratio': add it, or use curriculum: measured"
         yield FieldError(f"{named.field}.dataset", text)
-    if choice.answer is not None and (problem := _answer_problem(dataset, choice)):
+    if (choice.answer is not None or named.needs_answers) and (problem := _answer_problem(dataset, choice)):
         yield FieldError(f"{named.field}.answer", problem)
 
 
 def _answer_problem(dataset: Dataset, choice: KnownData) -> str | None:
-    """Return why a choice cannot take answers from the column that it names, or None. Needs the columns of the
-    dataset."""
+    """Return why a choice cannot take answers from the column that it names, or from that of the format, or None.
+    Needs the columns of the dataset.
+    """
     known = dataset.has_columns
     if known is None:
         return None
-    if choice.answer not in known:
+    if choice.answer is not None and choice.answer not in known:
         return f"the dataset has no column {choice.answer!r}; its columns are {', '.join(map(repr, known))}"
     return format_problem(known, datasets.columns_of(dataset, choice), choice.format)
 
@@ -218,7 +219,7 @@ def _file_problems(source: FileData, named: NamedData) -> list[str]:
         return [refused]
     if not (_is_file(path) or os.path.isdir(path)):  # noqa: PTH112 - also False for a name that is too long
         return [f"there is no file {path} on the server"]
-    survey = file_surveys.survey(source)
+    survey = file_surveys.survey(source, answers=named.needs_answers)
     problems = survey_problems(
         source, survey, needs_experts=named.needs_experts, needs_pass_ratios=named.needs_pass_ratios
     )

@@ -31,14 +31,16 @@ class FirstRows:
     prompts: frozenset[bytes]
 
 
-def survey(source: FileData) -> Survey:
-    """Return the survey of the first rows of a file."""
-    return first_rows(source).survey
+def survey(source: FileData, *, answers: bool) -> Survey:
+    """Return the survey of the first rows of a file. `answers`: rows need an answer."""
+    return first_rows(source, answers=answers).survey
 
 
-def first_rows(source: FileData) -> FirstRows:
-    """Return facts about the first rows of a file. A file is read once while it does not change."""
-    return _first_rows(source, *_fingerprint(source))
+def first_rows(source: FileData, *, answers: bool) -> FirstRows:
+    """Return facts about the first rows of a file. A file is read once while it does not change. `answers`: rows need
+    an answer.
+    """
+    return _first_rows(source, answers, *_fingerprint(source))
 
 
 def count_rows(source: FileData) -> int | None:
@@ -60,7 +62,7 @@ def _fingerprint(source: FileData) -> tuple[int, int]:
 
 
 @lru_cache(CACHED_FILES)
-def _first_rows(source: FileData, size: int, changed: int) -> FirstRows:
+def _first_rows(source: FileData, answers: bool, size: int, changed: int) -> FirstRows:
     reader, experts = ReportReader(ReportSettings(())), list[tuple[int, str, str]]()
     left = MOST_CHARACTERS
 
@@ -71,7 +73,7 @@ def _first_rows(source: FileData, size: int, changed: int) -> FirstRows:
             left -= len(item.expert)
             experts.append((reader.rows, item.expert, item.answer))
 
-    found = files.survey(source, watch)
+    found = files.survey(source, watch, answers=answers)
     return FirstRows(found, tuple(reader.warnings()), tuple(experts), reader.prompts)
 
 

@@ -9,19 +9,21 @@ from uuid import UUID
 from calibrl.schemas import DataChoice, EvaluateSpec, HubModel, JobModel, KnownData, ModelChoice, TrainSpec
 from calibrl_core.config import PathModel
 from calibrl_core.data.schema import FileData
+from calibrl_core.verifiers.base import read_truth
 from calibrl_core.verifiers.registry import Reward
 
 
 @dataclass(frozen=True)
 class NamedData:
     """A dataset of a spec. `needs_experts`: the algorithm needs experts in its rows. `needs_pass_ratios`: each row
-    needs one. `rewards`: must accept its answers."""
+    needs one. `rewards`: must accept its answers. `needs_answers`: a reward compares with them."""
 
     field: str
     source: DataChoice
     needs_experts: bool = False
     needs_pass_ratios: bool = False
     rewards: tuple[Reward, ...] = ()
+    needs_answers: bool = True
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,10 @@ class References:
         if isinstance(spec, TrainSpec):
             return cls(spec.depends_on, (("model", spec.model),), tuple(_training_data(spec)))
         models = tuple((f"models.{index}", model) for index, model in enumerate(spec.models))
-        data = tuple(NamedData(f"data.{index}", source) for index, source in enumerate(spec.data))
+        answers = read_truth(spec.rewards)
+        data = tuple(
+            NamedData(f"data.{index}", source, needs_answers=answers) for index, source in enumerate(spec.data)
+        )
         return cls(spec.depends_on, models, data)
 
     @cached_property
@@ -86,6 +91,6 @@ def _training_data(spec: TrainSpec) -> Iterator[NamedData]:
     rewards = tuple(spec.rewards) if spec.algorithm.samples else ()
     for index, source in enumerate(spec.sources):
         field = f"data.{index}" if isinstance(spec.data, tuple) else "data"
-        yield NamedData(field, source, needs_experts, by_ratio, rewards)
+        yield NamedData(field, source, needs_experts, by_ratio, rewards, needs_answers=read_truth(rewards))
     if spec.validation is not None:
-        yield NamedData("validation.data", spec.validation.data)
+        yield NamedData("validation.data", spec.validation.data, needs_answers=read_truth(spec.rewards))

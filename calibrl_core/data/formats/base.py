@@ -12,6 +12,10 @@ from calibrl_core.data.row_checks import pass_ratio
 from calibrl_core.data.schema import ColumnRole, Columns, Example
 from calibrl_core.data.truths import stated_answer, truth
 
+NO_ANSWER = (  # of a chat
+    "has no answer: end 'messages' with the assistant's answer, or name the column that holds it: "
+    "columns: {answer: ...}"
+)
 ANSWER_COLUMNS = ("answer", "reference_answer", "ground_truth", "solution")  # of formats with conversations
 
 
@@ -51,16 +55,37 @@ class RowFormat:
     rank: Rank
     marks: tuple[tuple[str, ...], ...] = ()  # one column of each identifies the format too; later rows can lack it
     fits: Callable[[Sequence[Mapping[str, Any]]], bool] | None = None  # what its first rows must hold
+    no_answer: str | None = None  # message for a row without an answer, if no column of `needs` has it
 
-    def detected(self, names: Collection[str], columns: Columns, rows: Sequence[Mapping[str, Any]] = ()) -> bool:
-        """Return if the columns of the first rows, and what they hold, identify the format."""
+    def detected(
+        self,
+        names: Collection[str],
+        columns: Columns,
+        rows: Sequence[Mapping[str, Any]] = (),
+        *,
+        answers: bool = True,
+    ) -> bool:
+        """Return if the columns of the first rows, and what they hold, identify the format. `answers`: as of
+        `missing`.
+        """
         asked = (need.names for need in self.needs if need.role == "question" and self.rank != Rank.GENERAL)
         marked = all(any(name in names for name in mark) for mark in (*asked, *self.marks))
-        return marked and not self.missing(names, columns) and (self.fits is None or self.fits(rows))
+        missing = self.missing(names, columns, answers=answers)
+        return marked and not missing and (self.fits is None or self.fits(rows))
 
-    def missing(self, names: Collection[str], columns: Columns) -> list[str]:
-        """Return the needed columns that are not among `names`."""
-        return [need.named(columns)[0] for need in self.needs if not need.met(names, columns)]
+    def missing(self, names: Collection[str], columns: Columns, *, answers: bool = True) -> list[str]:
+        """Return the needed columns that are not among `names`. `answers`: the column of the answer is needed."""
+        needs = (need for need in self.needs if answers or need.role != "answer")
+        return [need.named(columns)[0] for need in needs if not need.met(names, columns)]
+
+    def without_answer(self, row: Row) -> str:
+        """Return why a row without an answer is refused."""
+        named = row.columns.named("answer")
+        if named is None and self.no_answer:
+            return self.no_answer
+        known = (named,) if named else next((need.names for need in self.needs if need.role == "answer"), ("answer",))
+        column = next((name for name in known if name in row.values), known[0])
+        return f"column {column!r} must hold the answer, as text or a number: a reward compares with it"
 
 
 def question(*names: str) -> Need:
@@ -87,7 +112,7 @@ def conversation_example(row: Row, found: Conversation) -> Example:
     """
     expert = found.expert
     cell = row.cell(*ANSWER_COLUMNS, role="answer")
-    given = truth(cell) if cell.value is not None or row.columns.named("answer") else ""
+    given = truth(cell)
     if cell.column == "solution":
         given = stated_answer(given) or given
     stated = stated_answer(expert) if expert else None
@@ -100,7 +125,7 @@ def conversation_example(row: Row, found: Conversation) -> Example:
     return make_example(
         row,
         question=asked,
-        answer=given or stated or (expert or "").strip(),
+        answer=given or ("" if row.columns.named("answer") else stated or (expert or "").strip()),
         images=found.images,
         expert=expert,
         earlier=found.earlier,

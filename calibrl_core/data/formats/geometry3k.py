@@ -19,7 +19,7 @@ def read(row: Row) -> Example:
     options = read_options(row.cell("choices"))
     cell = row.cell("answer", role="answer")
     known = answer_text(cell).strip().strip("()").upper()
-    if known not in tuple(ascii_uppercase[: len(options)]):
+    if known and known not in tuple(ascii_uppercase[: len(options)]):
         raise DataError(f"column {cell.column!r} ({known!r}) must be the letter of one of the {len(options)} choices")
     goals = row.cell("problem_type_goal").value
     return make_example(

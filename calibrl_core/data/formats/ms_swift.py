@@ -4,7 +4,7 @@
 
 from calibrl_core.data.conversations import Conversation, expert_of
 from calibrl_core.data.formats import openai
-from calibrl_core.data.formats.base import Need, Rank, RowFormat, conversation_example, question
+from calibrl_core.data.formats.base import NO_ANSWER, Need, Rank, RowFormat, conversation_example, question
 from calibrl_core.data.row import IMAGE_COLUMNS, Row
 from calibrl_core.data.row_checks import question_text
 from calibrl_core.data.schema import DataError, Example, Turn
@@ -39,6 +39,16 @@ def earlier_turns(row: Row) -> tuple[Turn, ...]:
 
 TITLE = "ms-swift's format"
 FORMATS = (
-    RowFormat("ms-swift", TITLE, openai.read, (question("messages"),), Rank.TRAINER, marks=(IMAGE_COLUMNS,)),
-    RowFormat("ms-swift", TITLE, read, (question("query"), Need(("response",), "expert")), Rank.TRAINER),
+    RowFormat(
+        "ms-swift",
+        TITLE,
+        openai.read,
+        (question("messages"),),
+        Rank.TRAINER,
+        marks=(IMAGE_COLUMNS,),
+        no_answer=NO_ANSWER,
+    ),
+    RowFormat(
+        "ms-swift", TITLE, read, (question("query"), Need(("response",), "expert")), Rank.TRAINER, no_answer=NO_ANSWER
+    ),
 )

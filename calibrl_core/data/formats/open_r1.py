@@ -42,9 +42,18 @@ def _says_more(solution: str, known: str) -> bool:
     return bool(rest.strip())
 
 
+NO_ANSWER = "column 'solution' must hold the answer, as text or a number: a reward compares with it"
 PROBLEM, SOLUTION = question("problem"), Need(("solution",))
 FORMATS = (
-    RowFormat("open-r1", "Open-R1's format", read, (PROBLEM, SOLUTION), Rank.BENCHMARK, (("original_question",),)),
+    RowFormat(
+        "open-r1",
+        "Open-R1's format",
+        read,
+        (PROBLEM, SOLUTION),
+        Rank.BENCHMARK,
+        (("original_question",),),
+        no_answer=NO_ANSWER,
+    ),
     RowFormat("open-r1", "Open-R1's format", read, (PROBLEM, SOLUTION, answer("answer")), Rank.BENCHMARK),
-    RowFormat("clevr", "CLEVR's format of R1-V", read, (PROBLEM, SOLUTION), Rank.BENCHMARK),
+    RowFormat("clevr", "CLEVR's format of R1-V", read, (PROBLEM, SOLUTION), Rank.BENCHMARK, no_answer=NO_ANSWER),
 )

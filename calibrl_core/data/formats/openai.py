@@ -5,7 +5,7 @@ If the last message is the assistant's, it is the expert, with `reasoning_conten
 """
 
 from calibrl_core.data.conversations import CHAT_ROLES, read_conversation
-from calibrl_core.data.formats.base import Rank, RowFormat, conversation_example, question
+from calibrl_core.data.formats.base import NO_ANSWER, Rank, RowFormat, conversation_example, question
 from calibrl_core.data.row import Row
 from calibrl_core.data.schema import DataError, Example
 
@@ -22,4 +22,6 @@ def read(row: Row) -> Example:
     return conversation_example(row, read_conversation(row, cell, CHAT_ROLES, answered=True))
 
 
-FORMATS = (RowFormat("openai", "OpenAI's chat format", read, (question("messages"),), Rank.TRAINER),)
+FORMATS = (
+    RowFormat("openai", "OpenAI's chat format", read, (question("messages"),), Rank.TRAINER, no_answer=NO_ANSWER),
+)

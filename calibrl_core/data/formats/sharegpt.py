@@ -5,7 +5,7 @@
 from dataclasses import replace
 
 from calibrl_core.data.conversations import CHAT_ROLES, Conversation, expert_of, read_conversation
-from calibrl_core.data.formats.base import Need, Rank, RowFormat, conversation_example, question
+from calibrl_core.data.formats.base import NO_ANSWER, Need, Rank, RowFormat, conversation_example, question
 from calibrl_core.data.formats.ms_swift import earlier_turns
 from calibrl_core.data.row import Row
 from calibrl_core.data.row_checks import question_text
@@ -45,6 +45,13 @@ def _refuse_tools(row: Row) -> None:
 
 TITLE = "LLaMA-Factory's format"
 FORMATS = (
-    RowFormat("sharegpt", TITLE, read, (question("conversations"),), Rank.TRAINER),
-    RowFormat("sharegpt", TITLE, alpaca, (question("instruction"), Need(("output",), "expert")), Rank.TRAINER),
+    RowFormat("sharegpt", TITLE, read, (question("conversations"),), Rank.TRAINER, no_answer=NO_ANSWER),
+    RowFormat(
+        "sharegpt",
+        TITLE,
+        alpaca,
+        (question("instruction"), Need(("output",), "expert")),
+        Rank.TRAINER,
+        no_answer=NO_ANSWER,
+    ),
 )

@@ -57,7 +57,8 @@ def _id(row: Row) -> str:
 
 
 NEEDS = (question("prompt"), Need(("reward_model",)))
+NO_ANSWER = "column 'reward_model.ground_truth' must hold the answer, as text or a number: a reward compares with it"
 FORMATS = (
-    RowFormat("verl", "verl's format", read, NEEDS, Rank.TRAINER),
-    RowFormat("luffy", "LUFFY's format", read, NEEDS, Rank.TRAINER, marks=(("target",),)),
+    RowFormat("verl", "verl's format", read, NEEDS, Rank.TRAINER, no_answer=NO_ANSWER),
+    RowFormat("luffy", "LUFFY's format", read, NEEDS, Rank.TRAINER, marks=(("target",),), no_answer=NO_ANSWER),
 )

@@ -77,7 +77,7 @@ def test_the_answers_column_may_be_named(tmp_path: Path) -> None:
 
 def test_a_row_without_an_answer_waits_for_one_at_upload_only(tmp_path: Path) -> None:
     made = source(tmp_path, {"messages": [ASK], "hex": "0x3"})
-    (example,) = read_examples(made, answers_later=True)
+    (example,) = read_examples(made, answers=False)
     assert isinstance(example, Example) and example.answer == ""
     with pytest.raises(DataError, match=r"row 1: has no answer: end 'messages' with the assistant's"):
         data.load(made)

@@ -69,6 +69,8 @@ def test_other_values_are_no_options(value: Any) -> None:
         ("A and C", THREE, "A, C"),
         (["A", "C"], THREE, "A, C"),
         ([0, 2], THREE, "A, C"),
+        (None, THREE, ""),
+        ("", THREE, ""),
     ],
 )
 def test_the_letter_of_each_kind_of_answer(answer: Any, options: list[str], letter: str) -> None:
@@ -83,7 +85,7 @@ def test_the_letter_of_each_kind_of_answer(answer: Any, options: list[str], lett
         (3.5, THREE, "must be the letter, the text or the index"),
         (-1, THREE, "must be the letter, the text or the index"),
         (2, ["2", "3", "4"], "is the index of one option and the text of another: write the letter"),
-        (None, THREE, "must hold the answer"),
+        (True, THREE, "must hold the answer"),
     ],
 )
 def test_an_answer_that_is_no_option_is_refused(answer: Any, options: list[str], problem: str) -> None:
@@ -91,7 +93,7 @@ def test_an_answer_that_is_no_option_is_refused(answer: Any, options: list[str],
         right_letter(Cell("answer", answer), options)
 
 
-@pytest.mark.parametrize("index", [3, -1, "B", True, 0.5, None])
+@pytest.mark.parametrize("index", [3, -1, "B", True, 0.5])
 def test_an_index_must_be_that_of_a_choice(index: Any) -> None:
     with pytest.raises(DataError, match="must be the index of a choice, from 0 to 2"):
         letter_at(Cell("answer", index), THREE)

@@ -155,13 +155,15 @@ def test_an_interrupted_conversion_leaves_nothing_half(source: FileData, cache: 
         patch.setattr(RowWriter, "close", lambda self, notes: (_ for _ in ()).throw(KeyboardInterrupt))
         cache.load(source)
     assert not list(cache.folder.iterdir())
-    (cache.folder / f"{row_cache._key(source)}.partial").write_bytes(b"half")  # as a killed process leaves it
+    (cache.folder / f"{row_cache._key(source, answers=True)}.partial").write_bytes(
+        b"half"
+    )  # as a killed process leaves it
     assert len(cache.load(source)) == 5 and [file.suffix for file in cache.folder.iterdir()] == [".arrow"]
 
 
 def test_processes_wait_for_the_one_that_converts(source: FileData, cache: RowCache, monkeypatch: Any) -> None:
     with other_process(source, cache) as (file, path):
-        monkeypatch.setattr("time.sleep", lambda seconds: row_cache._convert(source, file, path))
+        monkeypatch.setattr("time.sleep", lambda seconds: row_cache._convert(source, file, path, answers=True))
         with monkeypatch.context() as patch:
             patch.setattr(row_cache.RowCache, "_make_room", None)  # only a conversion calls it
             assert len(cache.load(source)) == 5
@@ -173,7 +175,7 @@ def test_a_failed_conversion_fails_all_that_wait(source: FileData, cache: RowCac
 
         def fail(seconds: float) -> None:
             with pytest.raises(DataError):
-                row_cache._convert(source, file, path)
+                row_cache._convert(source, file, path, answers=True)
 
         monkeypatch.setattr("time.sleep", fail)
         with pytest.raises(DataError, match=r"own\.jsonl, row 1: ") as caught:
@@ -191,7 +193,7 @@ def test_the_wait_for_another_process_ends(source: FileData, cache: RowCache, mo
 @contextmanager
 def other_process(source: FileData, cache: RowCache) -> Iterator[tuple[BinaryIO, Path]]:
     """Hold the lock as a process that converts the source."""
-    path = cache.folder / f"{row_cache._key(source)}.arrow"
+    path = cache.folder / f"{row_cache._key(source, answers=True)}.arrow"
     path.parent.mkdir()
     with row_cache._written(path) as file:
         assert file is not None
@@ -206,7 +208,7 @@ def test_a_file_system_without_locks_is_written_by_one_process(
 
     monkeypatch.setattr("fcntl.flock", unsupported)
     with other_process(source, cache) as (file, path):
-        monkeypatch.setattr("time.sleep", lambda seconds: row_cache._convert(source, file, path))
+        monkeypatch.setattr("time.sleep", lambda seconds: row_cache._convert(source, file, path, answers=True))
         with monkeypatch.context() as patch:
             patch.setattr(row_cache.RowCache, "_make_room", None)
             assert len(cache.load(source)) == 5
@@ -216,7 +218,7 @@ def test_a_file_system_without_locks_is_written_by_one_process(
 
 def test_unused_files_are_removed_by_last_use(tmp_path: Path, cache: RowCache) -> None:
     sources = [write(tmp_path / f"{name}.jsonl", [{"question": name, "answer": "1"}]) for name in "abcd"]
-    paths = [cache.folder / f"{row_cache._key(source)}.arrow" for source in sources]
+    paths = [cache.folder / f"{row_cache._key(source, answers=True)}.arrow" for source in sources]
     used = cache.load(sources[0])
     for source in sources[1:3]:
         cache.load(source)

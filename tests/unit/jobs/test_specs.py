@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from calibrl.schemas import EvaluateSpec, HubModel, JobModel, JobStatus, KnownData, Reason, TrainSpec, job_spec_adapter
 from calibrl_core.config import EvaluateConfig, PathModel, TrainConfig
-from calibrl_core.data.schema import FileData
+from calibrl_core.data.schema import Columns, FileData
 from jobs.errors import FieldError
-from jobs.models import Job
+from jobs.models import Dataset, Job
 from jobs.settings import get_settings
 from jobs.specs import checks
 from jobs.specs.references import References
@@ -281,3 +281,32 @@ def test_an_answer_that_no_completion_can_earn_is_named_with_its_row(tmp_path: P
     assert file_problems(spec(data=data, algorithm={"type": "grpo"})) == []
     assert file_problems(spec(data=data, rewards=numeric, algorithm={"type": "sft"})) == []
     assert file_problems(spec(validation={"data": data}, rewards=numeric, algorithm={"type": "grpo"})) == []
+
+
+def test_a_file_needs_answers_only_if_a_reward_reads_them(tmp_path: Path) -> None:
+    data = {"path": str(tmp_path / "a.jsonl")}
+    (tmp_path / "a.jsonl").write_text(json.dumps({"question": "q"}) + "\n")
+    polite = [{"type": "string_check", "reference": "{{ item.word }}"}]
+    grpo = {"algorithm": {"type": "grpo"}}
+    (problem,) = file_problems(spec(data=data, **grpo))
+    assert problem.field == "data.path" and "has the columns 'question', which fit no known format" in problem.message
+    assert file_problems(spec(data=data, rewards=polite, **grpo)) == []
+    assert file_problems(spec(EVALUATE, data=[data], rewards=polite)) == []
+    assert len(file_problems(spec(EVALUATE, data=[data]))) == 1
+    assert len(file_problems(spec(validation={"data": data}, **grpo))) == 1
+
+
+def test_an_uploaded_dataset_needs_answers_only_if_a_reward_reads_them() -> None:
+    columns = Columns().model_dump()
+    dataset = Dataset(
+        id=uuid4(), project="default", name="d", format="jsonl", columns=columns, has_columns=["question"]
+    )
+    changes = {"data": {"dataset": str(dataset.id)}, "algorithm": {"type": "grpo"}}
+
+    def found(given: TrainSpec) -> list[FieldError]:
+        return checks.data_problems(given, References.of(given), {dataset.id: dataset})
+
+    (problem,) = found(spec(**changes))
+    assert problem.field == "data.answer" and "fit no known format" in problem.message
+    polite = [{"type": "string_check", "reference": "{{ item.word }}"}]
+    assert found(spec(**changes, rewards=polite)) == []
