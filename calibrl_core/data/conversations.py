@@ -1,5 +1,6 @@
 """Conversations in cells: messages with a role and content, as text or in parts, with their images and the expert."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from calibrl_core.data.schema import DataError, Role, Turn
 VERL_ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 CHAT_ROLES: Mapping[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _REASONING = ("reasoning_content", "reasoning", "thinking")  # keys of a message with the thoughts of the assistant
+_OTHERS, _OTHER_KINDS = re.compile("video|audio"), {"video": "videos", "audio": "sounds"}  # types of refused parts
 _TEXTS, _IMAGES = ("text", "input_text", "output_text"), ("image", "image_url", "input_image")  # types of parts
 
 
@@ -123,6 +125,10 @@ def _part(row: Row, column: str, part: Any, role: Role, images: list[bytes]) -> 
     kind = part.get("type") if isinstance(part, dict) else None
     if isinstance(part, dict) and isinstance(part.get("text"), str) and kind in (None, *_TEXTS):
         return str(part["text"])
+    if isinstance(kind, str) and (found := _OTHERS.search(kind)):
+        raise DataError(
+            f"column {column!r} holds {_OTHER_KINDS[found[0]]}, which training does not support: remove these rows"
+        )
     if kind not in _IMAGES or role == "assistant":
         raise DataError(
             f"column {column!r}: a part of a message must be text, with `text`, or (not in the assistant's messages) "

@@ -12,6 +12,7 @@ from typing import Any
 from calibrl_core.data.formats import FORMATS
 from calibrl_core.data.formats.base import RowFormat
 from calibrl_core.data.image_tags import place_images
+from calibrl_core.data.other_media import refuse_media_columns, refuse_media_tags
 from calibrl_core.data.readers import BATCH, RawRow, image_folder, parse_row, read_count, read_rows
 from calibrl_core.data.row import Row, has_content
 from calibrl_core.data.row_formats import check_format, detect_format
@@ -270,11 +271,13 @@ def _unseen(source: FileData | HubData, column_names: set[str]) -> Iterator[str]
 
 def _example(form: RowFormat, row: Row, answers: bool) -> Example:
     check_format(form, row.values, row.columns, answers=answers)
+    refuse_media_columns(row.values)
     example = form.read(row)
     if answers and not example.answer:
         raise DataError(form.without_answer(row))
     texts, images = place_images([*(turn.text for turn in example.earlier), example.question], example.images)
     earlier = tuple(replace(turn, text=text) for turn, text in zip(example.earlier, texts, strict=False))
+    refuse_media_tags(texts)
     example = replace(example, earlier=earlier, question=texts[-1], images=images, item=row_item(row.values))
     check_texts(example)
     return example

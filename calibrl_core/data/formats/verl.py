@@ -21,8 +21,6 @@ def read(row: Row) -> Example:
     Raises:
         DataError: a cell is invalid.
     """
-    if row.cell("videos").value:
-        raise DataError("column 'videos' holds videos, which training does not support: remove these rows")
     found = read_conversation(row, row.cell("prompt", role="question"), VERL_ROLES, answered=False)
     expert = expert_of(row, row.cell("solution", "target", "expert", role="expert"))
     asked, known = with_row_options(row, found.question, _ground_truth(row))

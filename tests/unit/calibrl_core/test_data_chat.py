@@ -100,7 +100,10 @@ def test_messages_with_weight_0_are_not_trained_on(tmp_path: Path) -> None:
         ({"messages": [ASK, {"role": "assistant", "content": None}]}, "content must be text or a list of parts"),
         ({"messages": [ASK, {"role": "assistant", "tool_calls": [{}], "content": None}]}, "tool call"),
         ({"messages": [ASK, {"role": "assistant", "content": [picture(b"")]}]}, "not in the assistant's"),
-        ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "a part of a message must be text"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]},
+            "'messages' holds sounds, which training",
+        ),
         ({"messages": [{"role": "user", "content": [picture(b"x")]}]}, "image begins with b.x."),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "https://a.org/a.png"}]}]},

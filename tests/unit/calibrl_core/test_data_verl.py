@@ -131,7 +131,7 @@ def test_optional_columns_can_be_absent(tmp_path: Path) -> None:
         ({"prompt": []}, "column 'prompt' must hold a list of messages"),
         ({"prompt": [{"role": "tool", "content": "x"}]}, "role must be one of system, user, assistant"),
         ({"prompt": [{"role": "user", "content": 3}]}, "content must be text or a list of parts"),
-        ({"prompt": [{"role": "user", "content": [{"type": "video"}]}]}, "a part of a message must be text"),
+        ({"prompt": [{"role": "user", "content": [{"type": "video"}]}]}, "column 'prompt' holds videos"),
         ({"prompt": [{"role": "system", "content": "x"}]}, "must end with a message of the user"),
         ({"prompt": [{"role": "user", "content": "<image><image>"}]}, "has 2 <image> tags, but the row has 1 images"),
         ({"reward_model": "3"}, "column 'reward_model' must hold an object"),
@@ -143,7 +143,7 @@ def test_optional_columns_can_be_absent(tmp_path: Path) -> None:
         ({"pass_ratio": float("nan")}, "column 'pass_ratio' must be empty or a number"),
         ({"pass_ratio": 50}, "column 'pass_ratio' must be empty or a number"),
         ({"images": ["b.png"]}, "image 'b.png' is neither a readable file"),
-        ({"videos": ["b.mp4"]}, "column 'videos'"),
+        ({"videos": ["b.mp4"]}, "column 'videos' holds videos, which training does not support"),
     ],
 )
 def test_bad_rows_are_named(tmp_path: Path, png: bytes, changes: dict[str, Any], problem: str) -> None:
