@@ -9,6 +9,7 @@ from calibrl_core.data.image_cells import parsed_text
 from calibrl_core.data.images import read_images
 from calibrl_core.data.row import Cell, Row, has_content
 from calibrl_core.data.schema import DataError, Role, Turn
+from calibrl_core.data.truths import composed_expert
 
 VERL_ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 CHAT_ROLES: Mapping[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
@@ -69,6 +70,14 @@ def expert_of(row: Row, cell: Cell) -> str | None:
         raise DataError(f"column {cell.column!r} must hold the expert: text, a message, or a list of them")
     content = value.get("content", value.get("value"))
     return None if content is None else expert_text(value, _text(row, cell.column, content, "assistant", [])) or None
+
+
+def with_reasoning(row: Row, expert: str | None, answer: str) -> str | None:
+    """Return the expert of a row with the reasoning of its column `reasoning_content`; without an expert, the reasoning
+    with the answer.
+    """
+    reasoning = row.text(_REASONING[0])
+    return expert_text({_REASONING[0]: reasoning}, expert) if expert else composed_expert(reasoning, answer)
 
 
 def expert_text(message: Mapping[str, Any], content: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from calibrl_core.data.conversations import Conversation
+from calibrl_core.data.conversations import Conversation, with_reasoning
 from calibrl_core.data.options import list_options, right_letter, row_options, with_options
 from calibrl_core.data.row import Row
 from calibrl_core.data.row_checks import pass_ratio
@@ -127,7 +127,7 @@ def conversation_example(row: Row, found: Conversation) -> Example:
         question=asked,
         answer=given or ("" if row.columns.named("answer") else stated or (expert or "").strip()),
         images=found.images,
-        expert=expert,
+        expert=with_reasoning(row, expert, given),
         earlier=found.earlier,
         asks_for_answer=bool(given) or not expert or stated is not None,
     )

@@ -1,6 +1,6 @@
 """EasyR1's format (https://github.com/hiyouga/EasyR1): `problem`, `answer` and `images`."""
 
-from calibrl_core.data.conversations import expert_of
+from calibrl_core.data.conversations import expert_of, with_reasoning
 from calibrl_core.data.formats.base import Rank, RowFormat, answer, make_example, question
 from calibrl_core.data.options import with_row_options
 from calibrl_core.data.row import Row
@@ -21,7 +21,7 @@ def read(row: Row) -> Example:
         question=asked,
         answer=known,
         images=row.images(),
-        expert=expert_of(row, row.cell("expert", role="expert")),
+        expert=with_reasoning(row, expert_of(row, row.cell("expert", role="expert")), known),
     )
 
 

@@ -2,7 +2,7 @@
 MATH and OpenR1-Math). CLEVR's and GeoQA's forms of R1-V have the truth alone in it: `<answer> 3 </answer>`.
 """
 
-from calibrl_core.data.conversations import expert_of
+from calibrl_core.data.conversations import expert_of, with_reasoning
 from calibrl_core.data.formats.base import Need, Rank, RowFormat, answer, make_example, question
 from calibrl_core.data.options import with_row_options
 from calibrl_core.data.row import Row
@@ -30,7 +30,7 @@ def read(row: Row) -> Example:
         question=asked,
         answer=known,
         images=row.images(),
-        expert=expert if taught else None,
+        expert=with_reasoning(row, expert if taught else None, known),
     )
 
 

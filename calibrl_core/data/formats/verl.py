@@ -6,7 +6,7 @@ and `pass_ratio` of CalibRL's published loader, or `target` of LUFFY (arXiv 2504
 
 from typing import Any
 
-from calibrl_core.data.conversations import VERL_ROLES, expert_of, read_conversation
+from calibrl_core.data.conversations import VERL_ROLES, expert_of, read_conversation, with_reasoning
 from calibrl_core.data.formats.base import Need, Rank, RowFormat, make_example, question
 from calibrl_core.data.image_cells import parsed_text
 from calibrl_core.data.options import with_row_options
@@ -31,7 +31,7 @@ def read(row: Row) -> Example:
         question=asked,
         answer=known,
         images=found.images,
-        expert=None if ratio is not None and ratio <= 0 else expert,
+        expert=None if ratio is not None and ratio <= 0 else with_reasoning(row, expert, known),
         earlier=found.earlier,
     )
 

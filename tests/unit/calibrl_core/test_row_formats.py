@@ -162,3 +162,42 @@ def test_images_of_two_columns_are_not_mixed(tmp_path: Path) -> None:
     row = {"question": "q", "answer": "1", "image": base64.b64encode(IMAGE).decode(), "image_path": "a.png"}
     found = files.survey(write(tmp_path / "a.jsonl", row))
     assert (found.unused_columns, found.with_images) == (("image_path",), 1)
+
+
+@pytest.mark.parametrize(
+    ("row", "expert"),
+    [
+        ({"question": "q", "answer": "3", "expert": "e"}, "e"),
+        ({"problem": "q", "answer": "3", "expert": "e"}, "e"),
+        ({"problem": "q", "answer": "3", "solution": "So it is 3, e."}, "So it is 3, e."),
+        (VERL | {"solution": "e"}, "e"),
+        ({"prompt": "q", "completion": "e", "answer": "3"}, "e"),
+        ({"query": "q", "response": "e"}, "e"),
+        ({"instruction": "q", "output": "e"}, "e"),
+        ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "e"}]}, "e"),
+    ],
+)
+def test_reasoning_in_a_column_is_thought_by_the_expert(tmp_path: Path, row: dict[str, Any], expert: str) -> None:
+    assert only(tmp_path, row).expert == expert
+    example = only(tmp_path, row | {"reasoning_content": "1+2=3."})
+    assert example.expert == f"<think>1+2=3.</think>\n{expert}"
+    assert files.survey(FileData(path=str(tmp_path / "rows.jsonl"))).unused_columns == ()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"problem": "q", "answer": "65"},
+        {"problem": "q", "solution": "<answer>65</answer>"},
+        VERL,
+        {"prompt": "q", "answer": "65"},
+        {"messages": [{"role": "user", "content": "q"}], "answer": "65"},
+    ],
+)
+def test_reasoning_without_an_expert_ends_with_the_answer(tmp_path: Path, row: dict[str, Any]) -> None:
+    example = only(tmp_path, row | {"reasoning_content": "180-115=65."})
+    assert (example.answer, example.expert) == ("65", "<think>180-115=65.</think>\n<answer>65</answer>")
+
+
+def test_a_pass_ratio_of_zero_drops_the_reasoning_too(tmp_path: Path) -> None:
+    assert only(tmp_path, VERL | {"reasoning_content": "180-115=65.", "pass_ratio": 0.0}).expert is None
