@@ -11,7 +11,7 @@ from typing import Any
 
 from calibrl_core.data.image_cells import parsed_text
 from calibrl_core.data.row import Cell, Row, has_content
-from calibrl_core.data.row_checks import answer_text, plain_text
+from calibrl_core.data.row_checks import answer_text, only_entry, plain_text, whole_number
 from calibrl_core.data.schema import DataError
 from calibrl_core.data.truths import truth
 
@@ -103,10 +103,14 @@ def right_letter(cell: Cell, options: Sequence[str]) -> str:
     Raises:
         DataError: the cell names no option, or an index and another option's text alike.
     """
-    if isinstance(cell.value, list | tuple) and cell.value:
-        return ", ".join(right_letter(Cell(cell.column, value), options) for value in cell.value)
-    if isinstance(cell.value, int) and not isinstance(cell.value, bool):
-        return _by_number(cell.column, cell.value, options)
+    value = only_entry(cell.value)
+    values = value if isinstance(value, list | tuple) else [value]
+    return ", ".join(_right_letter(cell._replace(value=one), options) for one in values)
+
+
+def _right_letter(cell: Cell, options: Sequence[str]) -> str:
+    if (number := whole_number(cell.value)) is not None:
+        return _by_number(cell, number, options)
     answer = truth(cell).strip()
     if not answer:
         return ""
@@ -130,14 +134,12 @@ def letter_at(cell: Cell, options: Sequence[str]) -> str:
     Raises:
         DataError: the cell is no index of an option.
     """
-    index = cell.value
-    if index is None:
+    index = whole_number(cell.value)
+    if cell.value is None:
         return ""
-    if isinstance(index, float) and index.is_integer():
-        index = int(index)
-    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(options):
+    if index is None or not 0 <= index < len(options):
         raise DataError(
-            f"column {cell.column!r} ({index!r}) must be the index of a choice, from 0 to {len(options) - 1}"
+            f"column {cell.column!r} ({cell.value!r}) must be the index of a choice, from 0 to {len(options) - 1}"
         )
     return ascii_uppercase[index]
 
@@ -164,8 +166,9 @@ def _named_letters(answer: str) -> list[str]:
     return re.findall("[A-Z]", text) if _LETTERS.fullmatch(text) else []
 
 
-def _by_number(column: str, number: int, options: Sequence[str]) -> str:
-    same = [index for index, option in enumerate(options) if _folded(option) == str(number)]
+def _by_number(cell: Cell, number: int, options: Sequence[str]) -> str:
+    column, texts = cell.column, {str(number), plain_text(cell.value)}
+    same = [index for index, option in enumerate(options) if _folded(option) in texts]
     at = [number] if 0 <= number < len(options) else []
     if len(set(same + at)) > 1:
         raise DataError(

@@ -7,6 +7,8 @@ from typing import Any
 from calibrl_core.data.row import Cell, has_content
 from calibrl_core.data.schema import DataError
 
+_RATIO = "column 'pass_ratio' must be empty or a number up to 1; in verl's form 0 drops the expert"
+
 
 def question_text(cell: Cell) -> str:
     """Return the text of a cell that must not be empty.
@@ -20,20 +22,37 @@ def question_text(cell: Cell) -> str:
 
 
 def answer_text(cell: Cell) -> str:
-    """Return a verifiable answer as text; empty, if the cell is. A decimal number loses its trailing zeros: 18.00 is
-    18.
+    """Return a verifiable answer as text; empty, if the cell is. A list of one entry is this entry. A decimal number
+    loses its trailing zeros: 18.00 is 18.
 
     Raises:
         DataError: the value is not finite, or neither text nor a number.
     """
-    column, value = cell
+    column, value = cell.column, only_entry(cell.value)
     if not has_content(value):
         return ""
-    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
-        raise DataError(f"column {column!r} must hold the answer, as text or a number")
+    if isinstance(value, bool):
+        raise DataError(f"column {column!r} holds true or false: write the answer as text, such as yes or no")
+    if not isinstance(value, str | int | float | Decimal):
+        listed = f"; it has a list of {len(value)}: join them by commas" if isinstance(value, list | tuple) else ""
+        raise DataError(f"column {column!r} must hold the answer, as text or a number{listed}")
     if isinstance(value, float | Decimal) and not math.isfinite(value):
         raise DataError(f"column {column!r} holds {value}, which equals no answer; use a finite number")
     return plain_text(value)
+
+
+def only_entry(value: Any) -> Any:
+    """Return the entry of a list that has one, or any other value."""
+    while isinstance(value, list | tuple) and len(value) == 1:
+        (value,) = value
+    return value
+
+
+def whole_number(value: Any) -> int | None:
+    """Return a whole number of any type, such as 2.0 of a column with empty cells; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not math.isfinite(value):
+        return None
+    return int(value) if value == int(value) else None
 
 
 def plain_text(value: Any) -> str:
@@ -52,6 +71,8 @@ def pass_ratio(value: Any) -> float | None:
     """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value > 1:
-        raise DataError("column 'pass_ratio' must be empty or a number up to 1; in verl's form 0 drops the expert")
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise DataError(_RATIO)
+    if not math.isfinite(value) or value > 1:
+        raise DataError(_RATIO)
     return float(value)

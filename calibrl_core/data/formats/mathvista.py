@@ -1,5 +1,6 @@
 """MathVista (arXiv 2310.02255), without experts."""
 
+from decimal import Decimal
 from typing import Any
 
 from calibrl_core.data.formats.base import Need, Rank, RowFormat, answer, make_example, question
@@ -52,7 +53,7 @@ def _form_of_answer(kind: Any, precision: Any) -> str:
     """
     if kind == "integer":
         return "Answer with a whole number."
-    if kind == "float" and isinstance(precision, int | float):
+    if kind == "float" and isinstance(precision, int | float | Decimal):
         return f"Round the answer to {precision:.0f} decimal place{'' if precision == 1 else 's'}."
     if kind == "list":
         return "Answer with a list, such as [1, 2, 3]."

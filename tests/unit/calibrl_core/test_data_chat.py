@@ -116,7 +116,7 @@ def test_messages_with_weight_0_are_not_trained_on(tmp_path: Path) -> None:
             {"messages": [{"role": "user", "content": [picture(PNG)]}], "images": [base64.b64encode(PNG).decode()]},
             "both hold images",
         ),
-        ({"messages": [ASK], "answer": ["a"]}, "column 'answer' must hold the answer"),
+        ({"messages": [ASK], "answer": ["a", "b"]}, "column 'answer' must hold the answer"),
     ],
 )
 def test_refused_rows_are_named(tmp_path: Path, row: dict[str, Any], text: str) -> None:

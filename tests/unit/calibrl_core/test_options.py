@@ -1,5 +1,6 @@
 """Options of multiple-choice questions: every published form, and the letter of the right one."""
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -69,6 +70,13 @@ def test_other_values_are_no_options(value: Any) -> None:
         ("A and C", THREE, "A, C"),
         (["A", "C"], THREE, "A, C"),
         ([0, 2], THREE, "A, C"),
+        (1.0, THREE, "B"),
+        (5.0, THREE, "B"),
+        (Decimal(1), THREE, "B"),
+        (Decimal("5.00"), THREE, "B"),
+        (5.0, ["3.0", "5.0"], "B"),
+        ([[["B"]]], THREE, "B"),
+        ([1.0, 2.0], THREE, "B, C"),
         (None, THREE, ""),
         ("", THREE, ""),
     ],
@@ -85,7 +93,9 @@ def test_the_letter_of_each_kind_of_answer(answer: Any, options: list[str], lett
         (3.5, THREE, "must be the letter, the text or the index"),
         (-1, THREE, "must be the letter, the text or the index"),
         (2, ["2", "3", "4"], "is the index of one option and the text of another: write the letter"),
-        (True, THREE, "must hold the answer"),
+        (True, THREE, "holds true or false: write the answer as text, such as yes or no"),
+        (2.0, ["2.0", "3.0", "4.0"], "is the index of one option and the text of another: write the letter"),
+        ([["A", "B"], "C"], THREE, "must hold the answer, as text or a number; it has a list of 2"),
     ],
 )
 def test_an_answer_that_is_no_option_is_refused(answer: Any, options: list[str], problem: str) -> None:
@@ -97,6 +107,11 @@ def test_an_answer_that_is_no_option_is_refused(answer: Any, options: list[str],
 def test_an_index_must_be_that_of_a_choice(index: Any) -> None:
     with pytest.raises(DataError, match="must be the index of a choice, from 0 to 2"):
         letter_at(Cell("answer", index), THREE)
+
+
+@pytest.mark.parametrize("index", [1, 1.0, Decimal("1.0")])
+def test_an_index_can_be_any_type_of_number(index: Any) -> None:
+    assert letter_at(Cell("answer", index), THREE) == "B"
 
 
 def test_options_are_added_unless_the_question_lists_them() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,8 @@ def test_a_solution_without_steps_is_an_expert_if_it_is_named(tmp_path: Path) ->
         ("\\boxed{1}, \\boxed{2}", "\\boxed{1}, \\boxed{2}"),
         ("9 (apples)", "9 (apples)"),
         ("issue ####", "issue ####"),
+        (["\\boxed{3}"], "3"),
+        ([3], "3"),
     ],
 )
 def test_a_truth_loses_its_wrapper(tmp_path: Path, answer: str, known: str) -> None:
@@ -201,3 +204,21 @@ def test_reasoning_without_an_expert_ends_with_the_answer(tmp_path: Path, row: d
 
 def test_a_pass_ratio_of_zero_drops_the_reasoning_too(tmp_path: Path) -> None:
     assert only(tmp_path, VERL | {"reasoning_content": "180-115=65.", "pass_ratio": 0.0}).expert is None
+
+
+@pytest.mark.parametrize(("ratio", "read"), [(Decimal("0.5"), 0.5), (Decimal(1), 1.0)])
+def test_a_decimal_pass_ratio_is_a_number(tmp_path: Path, ratio: Decimal, read: float) -> None:
+    (example,) = data.load(write(tmp_path / "a.parquet", {"question": "q", "answer": "1", "pass_ratio": ratio}))
+    assert example.pass_ratio == read
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (True, "column 'answer' holds true or false: write the answer as text, such as yes or no"),
+        (["3", "4"], "column 'answer' must hold the answer, as text or a number; it has a list of 2: join them by"),
+    ],
+)
+def test_other_answers_are_refused_with_the_remedy(tmp_path: Path, answer: Any, problem: str) -> None:
+    with pytest.raises(DataError, match=problem):
+        only(tmp_path, {"question": "q", "answer": answer})
