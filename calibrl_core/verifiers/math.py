@@ -64,6 +64,8 @@ def _compared(written: str, answer: str, truth: str) -> float | Deferred:
     quantity, expected = read_quantity(answer), read_quantity(truth)
     if quantity and expected:
         return float(quantities_agree(quantity, expected, _near))
+    if (quantity or expected) and _with_symbol(answer, truth):
+        return 1.0
     if (verdict := same_kind(answer, truth)) is not None:
         return float(verdict)
     if only_words(answer) or only_words(truth):
@@ -72,6 +74,16 @@ def _compared(written: str, answer: str, truth: str) -> float | Deferred:
         return float(code_key(answer) == code_key(truth))
     contradicts = len({*_BASE.findall(answer), *_BASE.findall(truth)}) > 1
     return 0.0 if not answer or contradicts or _APART.search(answer) else Deferred(answer, truth)
+
+
+def _with_symbol(answer: str, truth: str) -> bool:
+    """Return if one text is a number, and the other the same number with a symbol that can be a unit: 5 and 5 S. The
+    number 3 alone is not 3 t, as t is a variable more often than tonnes.
+    """
+    quantity, expected = read_quantity(answer, doubtful=True), read_quantity(truth, doubtful=True)
+    if quantity is None or expected is None or {quantity.unit, expected.unit} == {"", "t"}:
+        return False
+    return quantities_agree(quantity, expected, _near)
 
 
 def _signs(text: str) -> str:

@@ -39,7 +39,7 @@ _LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋", "0123456789+-")
 _WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _STYLED = re.compile("[\U0001d400-\U0001d7ff]")  # letters of mathematics in italics, bold ...
 _FUNCTIONS = "sqrt|pi|sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|infty|theta|alpha|beta"
-_TEXT_COMMANDS = "text(?:rm|bf|it|sf|tt|up|normal)?|math(?:rm|bf|it|sf|tt|bb|cal)|boldsymbol|mbox|operatorname"
+_TEXT_COMMANDS = "rm|text(?:rm|bf|it|sf|tt|up|normal)?|math(?:rm|bf|it|sf|tt|bb|cal)|boldsymbol|mbox|operatorname"
 
 
 _BEYOND_ASCII = r"[^\x00-\x7f]"
@@ -193,6 +193,7 @@ STEPS = (
         _rewriting(
             (r"\\(?:left|right|displaystyle|[bB]igg?[lrm]?)(?![A-Za-z])", ""),
             (r"\\(?:vec|hat|overrightarrow) ?\{ ?\\?([A-Za-z]{1,3}) ?\}", r"\1"),
+            (r"\{ ?\\(?:rm|bf|it)(?![A-Za-z]) ?([^{}]*)\}", r" \1 "),
             (r"\\underline ?\{([^{}]*)\}", r"\1"),
             (r"\\(?:[lL]arge|LARGE|[hH]uge|small|normalsize)(?![A-Za-z])|\\\Z", ""),
             (r"\\([lr])brace(?![A-Za-z])", lambda found: r"\{" if found[1] == "l" else r"\}"),

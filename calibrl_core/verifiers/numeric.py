@@ -58,10 +58,10 @@ class NumericReward(AnswerVerifier):
         if answer is None or max(len(answer), len(truth)) > LONGEST:
             return 0.0
         given, right = (_NAMED.sub("", strip_decoration(text)) for text in (answer, truth))
-        quantity, expected = read_quantity(given), read_quantity(right)
+        quantity, expected = read_quantity(given, doubtful=True), read_quantity(right, doubtful=True)
         if quantity is not None and expected is not None:
             return float(quantities_agree(quantity, expected, self._near))
-        readable = all(_EXPRESSION.fullmatch(split_unit(text)[0]) for text in (given, right))
+        readable = all(_EXPRESSION.fullmatch(split_unit(text, doubtful=True)[0]) for text in (given, right))
         return Deferred(given, right) if readable else 0.0
 
     def judge(self, text: str, truth: str) -> float:
@@ -86,6 +86,6 @@ def _rounded(number: Fraction, decimals: int) -> int:
 
 def _value(text: str) -> Quantity | None:
     """Return the value of an expression with a unit, or None if it is not one finite number."""
-    number, unit = split_unit(text)
+    number, unit = split_unit(text, doubtful=True)
     value = value_of(number)
     return None if value is None or not isfinite(value) else Quantity(Fraction(value), unit)

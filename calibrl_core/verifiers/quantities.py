@@ -11,7 +11,8 @@ from calibrl_core.verifiers.units import CONFUSABLE, canonical_unit
 
 _WITH_UNIT = re.compile(
     r"(?P<value>.*?(?:[\d.)}\]!]|\\pi))(?P<gap> ?)"
-    r"(?P<unit>[%'\"]|[^\W\d_](?:[^\W\d_ ]|[ ./·*()€£¥₹¢-]|\\cdot ?|\\times ?|\^ ?\{?-?\d\}?)*"
+    r"(?P<unit>[%'\"]|\\frac ?\{ ?(?:1|[^\W\d_][^{}]*(?:\{-?\d\})?) ?\} ?\{ ?[^\W\d_][^{}]*(?:\{-?\d\}[^{}]*)*\}"
+    r"|(?:(?<= )1 ?/ ?)?[^\W\d_](?:/ ?100 |[^\W\d_ ]|[ ./·*()€£¥₹¢-]|\\cdot ?|\\times ?|\^ ?\{?-?\d\}?)*"
     r"|[€£¥₹¢]|\\(?:pounds|euro)|degree(?: [CF])?)"
 )
 _INTEGER = r"\d{1,3}(?:[, ]\d{3})+(?!\d)|\d+"
@@ -31,23 +32,24 @@ class Quantity(NamedTuple):
     unit: str
 
 
-def split_unit(text: str) -> tuple[str, str]:
+def split_unit(text: str, *, doubtful: bool = False) -> tuple[str, str]:
     """Return an undecorated text's value and the canonical name of its unit; without a unit, the text and an empty
-    name.
+    name. `doubtful` as of `canonical_unit`.
     """
     match = _WITH_UNIT.fullmatch(text)
     if match is None:
         return text, ""
-    unit = canonical_unit(match["unit"].strip(), attached=not match["gap"])
+    attached = not match["gap"] and "{ " not in match["unit"]  # a space in a fraction is that of \\text{}
+    unit = canonical_unit(match["unit"].strip(), attached=attached, doubtful=doubtful)
     return (text, "") if unit is None else (match["value"].strip(), unit)
 
 
 @lru_cache(maxsize=4096)
-def read_quantity(text: str) -> Quantity | None:
+def read_quantity(text: str, *, doubtful: bool = False) -> Quantity | None:
     """Return the plain number of an undecorated text, or None (1,234.5; -3/4; 1 1/2; 1.6 \\times 10^{-19}; 10^{3};
-    \\frac{1}{2}; with any unit).
+    \\frac{1}{2}; with any unit). `doubtful` as of `canonical_unit`.
     """
-    text, unit = split_unit(text)
+    text, unit = split_unit(text, doubtful=doubtful)
     if match := _FRACTION.fullmatch(text):
         over = int(match["over"]) + int(match["whole"] or 0) * int(match["under"])
         return _quantity(match["sign"], Fraction(over), match["under"], unit)
