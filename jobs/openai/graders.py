@@ -36,10 +36,7 @@ def reward_of(grader: Grader, services: Services) -> dict[str, Any]:
     if not isinstance(grader, MultiGrader):
         return _single(grader, services)
     parts = {name: _single(part, services) for name, part in grader.graders.items()}
-    settings = {"type": "multi", "name": _slug(grader.name), "formula": grader.calculate_output, "rewards": parts}
-    if any(part["type"] in OF_MODELS for part in parts.values()):
-        settings["on_failure"] = "drop_group"  # without an answer of the model nothing is known of the completion
-    return settings
+    return {"type": "multi", "name": _slug(grader.name), "formula": grader.calculate_output, "rewards": parts}
 
 
 def _single(grader: SingleGrader, services: Services) -> dict[str, Any]:

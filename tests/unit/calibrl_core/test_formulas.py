@@ -113,6 +113,19 @@ def test_settings_of_multi_without_effect_are_refused(settings: Any, why: str) -
         reward(**{"type": "multi", "rewards": {"a": {"type": "exact"}}} | settings)
 
 
+@pytest.mark.parametrize(
+    ("part", "own", "policy"),
+    [
+        ({"type": "exact"}, {}, "zero"),
+        ({"type": "http", "url": "https://rewards.example"}, {}, "drop_group"),
+        ({"type": "http", "url": "https://rewards.example"}, {"on_failure": "zero"}, "zero"),
+    ],
+)
+def test_a_silent_service_drops_the_group_of_a_formula(part: Any, own: Any, policy: str) -> None:
+    assert reward(type="multi", formula="a", rewards={"a": part}, **own).on_failure == policy
+    assert reward(type="multi", formula="a", rewards={"a": reward(**part)}, **own).on_failure == policy
+
+
 def test_a_stored_multi_can_be_read_again() -> None:
     parts = {"a": {"type": "format"}, "b": {"type": "math"}}
     one = reward(type="multi", formula="a * b", rewards=parts)
