@@ -9,7 +9,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from calibrl_core.data.files import RowProblem, read_examples
@@ -17,20 +17,28 @@ from calibrl_core.data.image_decoding import image_kind
 from calibrl_core.data.repeats import Repeats, image_keys, prompt_key
 from calibrl_core.data.report_facts import DataReport, ImageReport, ReportWarning, Spread
 from calibrl_core.data.report_warnings import FoundRows
-from calibrl_core.data.schema import DataError, Example, FileData
+from calibrl_core.data.schema import DataError, Example, FileData, completed
 from calibrl_core.data.source_facts import SourceFacts
 from calibrl_core.verifiers.base import answer_form, read_truth
 from calibrl_core.verifiers.explain import truth_kind
-from calibrl_core.verifiers.refusals import judging_rewards, refusals, truth_as_completion
+from calibrl_core.verifiers.refusals import (
+    expert_judges,
+    judging_rewards,
+    refusals,
+    refusing_labels,
+    sees_images,
+    truth_as_completion,
+)
 from calibrl_core.verifiers.registry import Reward
+from calibrl_core.verifiers.reward_input import RewardInput
 from calibrl_core.verifiers.scorer import Scorer
 
 MOST_ROWS = 1_000_000  # of a report; each needs about 300 bytes of memory
-TOGETHER, LONGEST_TOGETHER = 256, 2_000_000  # rows and characters that are judged together
+TOGETHER, LARGEST_TOGETHER = 256, 2_000_000  # rows that are judged together; their characters and bytes of images
 LONGEST_SHOWN = 60  # characters of an answer in a message
 SHARES = 10  # intervals of pass ratios
 NOT_READ = ("long text", "nothing")  # kinds of truths
-Judge = Callable[[Sequence[tuple[str, str]]], Sequence[tuple[str, ...]]]
+Judge = Callable[[Sequence[RewardInput]], Sequence[tuple[str, ...]]]
 
 
 class TokenCounter(Protocol):
@@ -89,9 +97,7 @@ def check_data(source: FileData, settings: ReportSettings) -> CheckedData:
     """
     held_out = _held_out(settings.against, settings.limits) if settings.against else None
     with ExitStack() as stack:
-        judging = judging_rewards(settings.rewards)
-        scorer = stack.enter_context(Scorer(judging)) if settings.with_workers and judging else None
-        reader = ReportReader(settings, held_out, _judge_of(judging, scorer) if judging else None)
+        reader = ReportReader(settings, held_out, _judges(settings, stack))
         facts, limit = SourceFacts(), _Limit(settings.limits)
         complete = True
         for item in read_examples(source, facts, answers=read_truth(settings.rewards)):
@@ -133,29 +139,51 @@ def _held_out(source: FileData, limits: ReportLimits) -> _HeldOut:
     return found
 
 
-def _judge_of(rewards: Sequence[Reward], scorer: Scorer | None) -> Judge:
-    """Return a function that finds, for completions and their truths, the labels of the rewards that refuse them."""
+@dataclass(frozen=True)
+class _Judges:
+    """Functions that find the labels of the rewards that refuse completions: truths as their own answers, and experts.
+    `not_asked`: a warning that names the rewards that judge no expert.
+    """
 
-    def settled(pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, ...]]:
-        labels = refusals(rewards, pairs, seconds=float("inf"), with_workers=False).labels
-        return [labels.get(index, ()) for index in range(len(pairs))]
+    of_truths: Judge
+    of_experts: Judge
+    asks_experts: bool
+    not_asked: str | None
+    see_images: bool
 
-    def scored(pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, ...]]:
+
+def _judges(settings: ReportSettings, stack: ExitStack) -> _Judges | None:
+    """Return the judges of a report, or None without rewards. `stack` ends their processes."""
+    asked, not_asked = expert_judges(settings.rewards, with_workers=settings.with_workers)
+    if not (asked or not_asked):
+        return None
+    comparing = judging_rewards(settings.rewards)
+    of_experts = _judge_of(asked, stack, with_workers=settings.with_workers)
+    of_truths = of_experts if comparing == asked else _judge_of(comparing, stack, with_workers=settings.with_workers)
+    return _Judges(of_truths, of_experts, bool(asked), not_asked, sees_images(asked))
+
+
+def _judge_of(rewards: Sequence[Reward], stack: ExitStack, *, with_workers: bool) -> Judge:
+    scorer = stack.enter_context(Scorer(rewards)) if with_workers and rewards else None
+
+    def settled(seen: Sequence[RewardInput]) -> Sequence[tuple[str, ...]]:
+        labels = refusals(rewards, seen, seconds=float("inf"), with_workers=False).labels
+        return [labels.get(index, ()) for index in range(len(seen))]
+
+    def scored(seen: Sequence[RewardInput]) -> Sequence[tuple[str, ...]]:
         assert scorer is not None
-        scores = scorer.score_all([one for one, _ in pairs], [truth for _, truth in pairs])
-        return [
-            tuple(name for name, value in score.by_verifier.items() if value < 0.5 and name not in score.failed)
-            for score in scores
-        ]
+        return [refusing_labels(score) for score in scorer.grade(seen)]
 
     return scored if scorer else settled
 
 
 class ReportReader:
-    """Collects the facts of rows. Without a judge, neither answers nor experts are judged."""
+    """Collects the facts of rows. Without judges, neither answers nor experts are judged."""
 
-    def __init__(self, settings: ReportSettings, held_out: _HeldOut | None = None, judge: Judge | None = None) -> None:
-        self._settings, self._held_out, self._judge = settings, held_out, judge
+    def __init__(
+        self, settings: ReportSettings, held_out: _HeldOut | None = None, judges: _Judges | None = None
+    ) -> None:
+        self._settings, self._held_out, self._judges = settings, held_out, judges
         self._form = answer_form(settings.rewards)
         self._found, self._repeats = FoundRows(), Repeats()
         self._counts: Counter[str] = Counter()
@@ -164,8 +192,8 @@ class ReportReader:
         self._converted: Counter[str] = Counter()
         self._sizes = {name: array("Q") for name in _SIZES}
         self._shares = [0] * SHARES
-        self._pending: list[tuple[int, str, str | None]] = []  # row, truth and expert
-        self._pending_characters = 0
+        self._pending: list[tuple[int, Example]] = []  # rows to judge, without images that no reward sees
+        self._pending_size = 0  # characters and bytes of images
 
     def add(self, item: Example | RowProblem) -> None:
         """Take the next row."""
@@ -184,10 +212,8 @@ class ReportReader:
         self._look_at_repeats(row, item, images)
         if self._settings.tokens:
             self._count_tokens(row, item, self._settings.tokens)
-        self._pending.append((row, item.answer, item.expert))
-        self._pending_characters += len(item.answer) + len(item.expert or "")
-        if len(self._pending) >= TOGETHER or self._pending_characters >= LONGEST_TOGETHER:
-            self._judge_pending()
+        if self._judges:
+            self._keep(row, item, self._judges)
 
     @property
     def rows(self) -> int:
@@ -263,23 +289,38 @@ class ReportReader:
             if settings.max_completion_tokens and expert > settings.max_completion_tokens:
                 self._found.add("long_experts", row)
 
+    def _keep(self, row: int, example: Example, judges: _Judges) -> None:
+        """Keep a row until it is judged, with others."""
+        images = example.images if judges.see_images and example.expert else ()
+        self._pending.append((row, replace(example, images=images)))
+        self._pending_size += len(example.answer) + len(example.expert or "") + sum(map(len, images))
+        if len(self._pending) >= TOGETHER or self._pending_size >= LARGEST_TOGETHER:
+            self._judge_pending()
+
     def _judge_pending(self) -> None:
-        pending, self._pending, self._pending_characters = self._pending, [], 0
-        if self._judge is None:
+        pending, self._pending, self._pending_size = self._pending, [], 0
+        if self._judges is None:
             return
-        truths = list(dict.fromkeys(truth for _, truth, _ in pending))
-        refused = self._judge([(truth_as_completion(truth, self._form), truth) for truth in truths])
+        truths = list(dict.fromkeys(one.answer for _, one in pending))
+        as_answers = [RewardInput(truth_as_completion(truth, self._form), truth) for truth in truths]
+        refused = self._judges.of_truths(as_answers)
         hopeless = {truth: labels for truth, labels in zip(truths, refused, strict=True) if labels}
-        experts = [(row, expert, truth) for row, truth, expert in pending if expert and truth not in hopeless]
-        for row, truth, _ in pending:
-            if labels := hopeless.get(truth):
-                self._found.add(
-                    "unearnable", row, f"the reward {', '.join(labels)} refuses even '{_shown(truth)}' itself"
-                )
-        for (row, _, truth), labels in zip(experts, self._judge([pair[1:] for pair in experts]), strict=True):
+        for row, one in pending:
+            if labels := hopeless.get(one.answer):
+                reason = f"the reward {', '.join(labels)} refuses even '{_shown(one.answer)}' itself"
+                self._found.add("unearnable", row, reason)
+        experts = [(row, one) for row, one in pending if one.expert and one.answer not in hopeless]
+        if self._judges.not_asked and experts and not self._found.count("not_asked"):
+            self._found.add("not_asked", 0, self._judges.not_asked)
+        if experts and self._judges.asks_experts:
+            self._judge_experts(experts, self._judges.of_experts)
+
+    def _judge_experts(self, experts: Sequence[tuple[int, Example]], judge: Judge) -> None:
+        seen = [one for _, example in experts for one in completed([example], [example.expert or ""])]
+        for (row, one), labels in zip(experts, judge(seen), strict=True):
             self._counts["judged"] += 1
             if labels:
-                self._found.add("wrong_experts", row, f"{', '.join(labels)} with the answer '{_shown(truth)}'")
+                self._found.add("wrong_experts", row, f"{', '.join(labels)} with the answer '{_shown(one.answer)}'")
 
     def finish(self, source: FileData, facts: SourceFacts, *, complete: bool) -> CheckedData:
         """Return the report."""

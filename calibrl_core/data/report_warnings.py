@@ -32,6 +32,7 @@ KINDS = {
         "remove them",
         dropped=True,
     ),
+    "not_asked": _WarningKind("{first}"),
     "overlap_prompts": _WarningKind(
         "{count} of {rows} prompts are in the validation data too, whose results then show memory: remove them from "
         "one of the two",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from calibrl_core.config import TrainConfig
 from calibrl_core.data.files import SHOWN
-from calibrl_core.data.schema import DataSource, Example
+from calibrl_core.data.schema import DataSource, Example, completed
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.models.policy import Policy
 from calibrl_core.run.row_check import check_rows
-from calibrl_core.verifiers.refusals import refusals, truth_faults
+from calibrl_core.verifiers.refusals import expert_judges, refusals, sees_images, truth_faults
 from calibrl_core.verifiers.registry import Reward
+from calibrl_core.verifiers.reward_input import RewardInput
+from calibrl_core.verifiers.sandbox import SandboxPolicy
 
 SECONDS = 60.0  # for each check; rows beyond are not checked
 _TOGETHER = 256  # experts that are tokenized between two looks at the clock
@@ -34,7 +37,7 @@ def check_answers(
     elif warning := answers_warning(field, rows, faults):
         warnings.append(warning)
     if trains and config.algorithm.needs_experts and ranks.first:
-        warnings += _refused_experts(field, rows, config.rewards if judges else ())
+        warnings += _refused_experts(field, rows, config.rewards if judges else (), config.sandbox)
         warnings += _cut_experts(field, rows, policy, config.rollout.max_completion_tokens)
     return warnings
 
@@ -53,18 +56,31 @@ def answers_warning(field: str, examples: Sequence[Example], faults: Mapping[str
     return f"{field}: {len(rows)} of {len(examples)} rows ({_listed(rows)}) fail with any completion: {reason}"
 
 
-def _refused_experts(field: str, examples: Sequence[Example], rewards: Sequence[Reward]) -> Iterator[str]:
-    """Yield a warning of the experts that a reward refuses. Judges for at most SECONDS."""
-    experts = [(number, one.expert, one.answer) for number, one in enumerate(examples, start=1) if one.expert]
-    pairs = [(expert, answer) for _, expert, answer in experts]
-    found = refusals(rewards, pairs, seconds=SECONDS, with_workers=True)
+def _refused_experts(
+    field: str, examples: Sequence[Example], rewards: Sequence[Reward], sandbox: SandboxPolicy
+) -> Iterator[str]:
+    """Yield a warning of the experts that a reward refuses, and of the rewards that were not asked. Judges for at most
+    SECONDS.
+    """
+    asked, not_asked = expert_judges(rewards, with_workers=True)
+    with_images, numbers = sees_images(asked), list[int]()
+
+    def inputs() -> Iterator[RewardInput]:
+        for number, one in enumerate(examples, start=1):
+            if one.expert:
+                numbers.append(number)
+                yield completed([one if with_images else replace(one, images=())], [one.expert])[0]
+
+    found = refusals(asked, inputs(), seconds=SECONDS, with_workers=True, sandbox=sandbox)
     if found.labels:
-        rows = [experts[index][0] for index in sorted(found.labels)]
+        rows = [numbers[index] for index in sorted(found.labels)]
         names = ", ".join(sorted({name for labels in found.labels.values() for name in labels}))
         yield (
             f"{field}: {len(rows)} of {found.judged} experts fail the rewards of the job ({names}): rows "
             f"{_listed(rows)}; the run can learn to avoid them: correct or remove them"
         )
+    if not_asked and any(one.expert for one in examples):
+        yield f"{field}: {not_asked}"
 
 
 def _cut_experts(field: str, examples: Sequence[Example], policy: Policy, limit: int) -> Iterator[str]:

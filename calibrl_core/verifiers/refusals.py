@@ -2,15 +2,27 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
-from calibrl_core.verifiers.base import AnswerForm, AnswerVerifier, answer_form, strip_boxed
+from calibrl_core.verifiers.base import (
+    AnswerForm,
+    AnswerVerifier,
+    Deferred,
+    InputVerifier,
+    Verifier,
+    answer_form,
+    judges_of,
+    strip_boxed,
+)
 from calibrl_core.verifiers.registry import Reward
+from calibrl_core.verifiers.remote import RemoteVerifier
 from calibrl_core.verifiers.reward_input import RewardInput
-from calibrl_core.verifiers.scorer import Scorer
+from calibrl_core.verifiers.sandbox import NO_PERMISSIONS, SandboxPolicy
+from calibrl_core.verifiers.scorer import Score, Scorer
 
 SHOWN = 60  # characters of a truth in a message
-_TOGETHER = 500  # texts whose verdicts worker processes find between two looks at the clock
+_TOGETHER = 128  # completions that worker processes judge between two looks at the clock
 
 
 @dataclass(frozen=True)
@@ -28,6 +40,27 @@ def judging_rewards(rewards: Iterable[Reward]) -> list[Reward]:
     return [reward for reward in rewards if isinstance(reward, AnswerVerifier) and reward.judges_answer]
 
 
+def expert_judges(rewards: Iterable[Reward], *, with_workers: bool) -> tuple[list[Reward], str | None]:
+    """Return the rewards that judge experts before a run, and a warning that names the others. A check before a run
+    asks no service, and without worker processes it runs no function.
+    """
+    later = (RemoteVerifier,) if with_workers else (RemoteVerifier, InputVerifier)
+    counting = [reward for reward in rewards if reward.judges_answer]
+    left = [one.label for one in counting if any(isinstance(judge, later) for judge in judges_of([one]))]
+    if not left:
+        return counting, None
+    names, verb = f"reward{'s' * (len(left) > 1)} {', '.join(left)}", "were" if len(left) > 1 else "was"
+    what = "services judge" if with_workers else "services and functions judge"
+    return [one for one in counting if one.label not in left], (
+        f"the {names} {verb} not asked about the experts: {what} during the run only"
+    )
+
+
+def sees_images(rewards: Iterable[Reward]) -> bool:
+    """Return if one of the rewards sees more than texts."""
+    return any(isinstance(judge, InputVerifier) for judge in judges_of(rewards))
+
+
 def truth_as_completion(truth: str, form: AnswerForm) -> str:
     """Return a completion whose answer is the truth."""
     if form == "answer":
@@ -38,57 +71,89 @@ def truth_as_completion(truth: str, form: AnswerForm) -> str:
 def truth_faults(
     rewards: Sequence[Reward], truths: Iterable[str], *, seconds: float, with_workers: bool
 ) -> dict[str, str]:
-    """Return why no answer can satisfy a truth, by each such truth: a reward refuses the truth itself. Arguments as of
-    `refusals`.
+    """Return why no answer can satisfy a truth, by each such truth: a reward that compares an answer with the truth
+    refuses the truth itself. Arguments as of `refusals`.
     """
     listed, form = list(dict.fromkeys(truths)), answer_form(rewards)
-    pairs = [(truth_as_completion(truth, form), truth) for truth in listed]
-    found = refusals(rewards, pairs, seconds=seconds, with_workers=with_workers)
+    inputs = (RewardInput(truth_as_completion(truth, form), truth) for truth in listed)
+    found = refusals(judging_rewards(rewards), inputs, seconds=seconds, with_workers=with_workers)
     return {listed[index]: _fault(listed[index], labels) for index, labels in found.labels.items()}
 
 
 def refusals(
-    rewards: Sequence[Reward], pairs: Sequence[tuple[str, str]], *, seconds: float, with_workers: bool
+    rewards: Sequence[Reward],
+    inputs: Iterable[RewardInput],
+    *,
+    seconds: float,
+    with_workers: bool,
+    sandbox: SandboxPolicy = NO_PERMISSIONS,
 ) -> Refusals:
-    """Judge completions against their truths, by the rewards that compare an answer with the truth.
+    """Find the completions that a reward gives less than 0.5. A missing verdict refuses nothing.
 
     Args:
-        pairs: completions and truths.
+        inputs: completions, read one after another.
         seconds: time after which no more are judged; of the CPU without workers.
         with_workers: also ask worker processes, for verdicts that need one. Otherwise those count as accepted.
+        sandbox: permissions for functions of users.
 
     Raises:
+        PluginError: this machine cannot run a reward.
         RuntimeError: worker processes cannot be started.
     """
-    judging, clock = judging_rewards(rewards), time.monotonic if with_workers else time.thread_time
-    until, labels, deferred = clock() + seconds, dict[int, tuple[str, ...]](), list[int]()
-    if not judging:
+    if not rewards:
         return Refusals({}, 0)
+    clock = time.monotonic if with_workers else time.thread_time
+    until, labels, waiting = clock() + seconds, dict[int, tuple[str, ...]](), dict[int, RewardInput]()
     judged = 0
-    for index, (completion, truth) in enumerate(pairs):
-        if clock() > until:
-            break
-        scores = [reward.settle(RewardInput(completion, truth)) for reward in judging]
-        refusing = [one.label for one, score in zip(judging, scores, strict=True) if score == 0.0]
-        if refusing:
-            labels[index] = tuple(refusing)
-        elif not all(isinstance(score, float) for score in scores):
-            deferred.append(index)
-        judged += 1
-    if not (deferred and with_workers):
-        return Refusals(labels, judged)
-    with Scorer(judging) as scorer:
-        for start in range(0, len(deferred), _TOGETHER):
-            part = deferred[start : start + _TOGETHER]
+    with ExitStack() as stack:
+        scorer = stack.enter_context(Scorer(rewards, sandbox=sandbox)) if with_workers else None
+        for index, seen in enumerate(inputs):
             if clock() > until:
-                judged -= len(deferred) - start
                 break
-            scored = scorer.score_all([pairs[index][0] for index in part], [pairs[index][1] for index in part])
-            for index, score in zip(part, scored, strict=True):
-                names = (name for name, value in score.by_verifier.items() if value < 0.5 and name not in score.failed)
-                if refused := tuple(names):
-                    labels[index] = refused
-    return Refusals(labels, judged)
+            refusing = _settled_refusals(rewards, seen)
+            if refusing:
+                labels[index] = refusing
+            elif refusing is None and scorer:
+                waiting[index] = seen
+            judged += 1
+            if scorer and len(waiting) == _TOGETHER:
+                labels |= _scored_refusals(scorer, waiting)
+                waiting.clear()
+        if scorer and waiting and clock() <= until:
+            labels |= _scored_refusals(scorer, waiting)
+            waiting.clear()
+    return Refusals(labels, judged - len(waiting))
+
+
+def refusing_labels(score: Score) -> tuple[str, ...]:
+    """Return the labels of the verifiers that refuse a completion; a missing verdict refuses nothing."""
+    return tuple(name for name, value in score.by_verifier.items() if value < 0.5 and name not in score.failed)
+
+
+def _scored_refusals(scorer: Scorer, waiting: Mapping[int, RewardInput]) -> dict[int, tuple[str, ...]]:
+    found = zip(waiting, map(refusing_labels, scorer.grade(list(waiting.values()))), strict=True)
+    return {index: labels for index, labels in found if labels}
+
+
+def _settled_refusals(rewards: Sequence[Reward], seen: RewardInput) -> tuple[str, ...] | None:
+    """Return the labels of the rewards that refuse a completion at once; None if none does and some are deferred."""
+    scores = {reward.label: _settled(reward, seen) for reward in rewards}
+    refusing = tuple(label for label, score in scores.items() if score is not None and score < 0.5)
+    return None if not refusing and None in scores.values() else refusing
+
+
+def _settled(reward: Verifier, seen: RewardInput) -> float | None:
+    """Return the score that a reward or a formula gives at once, 0.0 to 1.0; 1.0 if it is missing; None if deferred."""
+    try:
+        if not reward.parts:
+            score = reward.settle(seen)
+            return None if isinstance(score, Deferred) else score
+        parts = {name: _settled(part, seen) for name, part in reward.parts.items()}
+        values = {name: value for name, value in parts.items() if value is not None}
+        low, high = reward.bounds
+        return (reward.combine(values) - low) / (high - low) if len(values) == len(parts) else None
+    except (ArithmeticError, ValueError):
+        return 1.0
 
 
 def _fault(truth: str, labels: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from calibrl.schemas import KnownData, Notice, TrainSpec
 from calibrl_core.data.schema import FileData
-from calibrl_core.verifiers.refusals import refusals
+from calibrl_core.verifiers.refusals import expert_judges, refusals
 from jobs import models
 from jobs.files import datasets
 from jobs.specs import file_surveys
@@ -52,11 +52,16 @@ def data_warnings(spec: TrainSpec, known: Mapping[UUID, models.Dataset]) -> Iter
 
 
 def _wrong_experts(spec: TrainSpec, named: NamedData, rows: FirstRows) -> Iterator[str]:
-    """Yield a warning of the experts that the rewards refuse, if the algorithm learns from experts and rewards."""
+    """Yield warnings of the experts that the rewards refuse, and of the rewards that were not asked, if the algorithm
+    learns from experts and rewards.
+    """
     if not (spec.algorithm.needs_experts and named.rewards):
         return
-    pairs = [(expert, answer) for _, expert, answer in rows.experts]
-    found = refusals(named.rewards, pairs, seconds=EXPERT_SECONDS, with_workers=False)
+    asked, not_asked = expert_judges(named.rewards, with_workers=False)
+    if not_asked and rows.experts:
+        yield not_asked
+    inputs = (seen for _, seen in rows.experts)
+    found = refusals(asked, inputs, seconds=EXPERT_SECONDS, with_workers=False)
     if not found.labels:
         return
     numbers = [rows.experts[place][0] for place in sorted(found.labels)]

@@ -4,7 +4,7 @@ Results are cached in this process for the last CACHED_FILES files. The key is p
 modification time. A change of an image file next to it is not noticed; the trainer reads it again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,22 +12,23 @@ from calibrl_core.data import files
 from calibrl_core.data.files import RowProblem, Survey
 from calibrl_core.data.report import ReportReader, ReportSettings
 from calibrl_core.data.report_facts import ReportWarning
-from calibrl_core.data.schema import DataError, Example, FileData
+from calibrl_core.data.schema import DataError, Example, FileData, completed
 from calibrl_core.data.shards import data_files
+from calibrl_core.verifiers.reward_input import RewardInput
 
 CACHED_FILES = 256
-MOST_CHARACTERS = 200_000  # of the experts of a file that are kept
+MOST_CHARACTERS = 200_000  # of the experts of a file that are kept, with their questions and columns
 
 
 @dataclass(frozen=True)
 class FirstRows:
-    """The first rows of a file. `warnings`: of its data report, without rewards. `experts`: row, expert and answer of
-    the first ones, MOST_CHARACTERS in all. `prompts`: digests of the prompts.
+    """The first rows of a file. `warnings`: of its data report, without rewards. `experts`: row and what a
+    reward sees of the first ones but images, MOST_CHARACTERS in all. `prompts`: digests of the prompts.
     """
 
     survey: Survey
     warnings: tuple[ReportWarning, ...]
-    experts: tuple[tuple[int, str, str], ...]
+    experts: tuple[tuple[int, RewardInput], ...]
     prompts: frozenset[bytes]
 
 
@@ -63,15 +64,18 @@ def _fingerprint(source: FileData) -> tuple[int, int]:
 
 @lru_cache(CACHED_FILES)
 def _first_rows(source: FileData, answers: bool, size: int, changed: int) -> FirstRows:
-    reader, experts = ReportReader(ReportSettings(())), list[tuple[int, str, str]]()
+    reader, experts = ReportReader(ReportSettings(())), list[tuple[int, RewardInput]]()
     left = MOST_CHARACTERS
 
     def watch(item: Example | RowProblem) -> None:
         nonlocal left
         reader.add(item)
-        if isinstance(item, Example) and item.expert and len(item.expert) <= left:
-            left -= len(item.expert)
-            experts.append((reader.rows, item.expert, item.answer))
+        if isinstance(item, Example) and item.expert:
+            characters = len(item.expert) + len(item.question) + len(str(item.item))
+            if characters <= left:
+                left -= characters
+                (seen,) = completed([replace(item, images=())], [item.expert])
+                experts.append((reader.rows, seen))
 
     found = files.survey(source, watch, answers=answers)
     return FirstRows(found, tuple(reader.warnings()), tuple(experts), reader.prompts)

@@ -13,8 +13,9 @@ from calibrl_core.data.schema import DataError
 from calibrl_core.evaluate import evaluate
 from calibrl_core.report import EventFile
 from calibrl_core.train import train
-from calibrl_core.verifiers.refusals import refusals, truth_faults
+from calibrl_core.verifiers.refusals import expert_judges, refusals, truth_faults
 from calibrl_core.verifiers.registry import Reward
+from calibrl_core.verifiers.reward_input import RewardInput
 
 
 def rewards(*settings: dict[str, Any]) -> list[Reward]:
@@ -50,8 +51,40 @@ def test_one_refusing_reward_is_enough() -> None:
     assert found["x^2"].startswith("no completion can earn the answer 'x^2': the reward numeric refuses even this")
 
 
+COLOUR = {"type": "string_check", "input": "{{ sample.output_text }}", "reference": "{{ item.colour }}"}
+BOTH = {"type": "multi", "formula": "0.5 * a + 0.5 * b", "rewards": {"a": COLOUR, "b": {"type": "exact"}}}
+ASKED = {"type": "judge", "endpoint": "e", "model": "m", "messages": [{"content": "{{ truth }}?"}]}
+OWN = {"type": "python", "name": "own", "source": "def grade(sample, item):\n    return 1.0"}
+
+
+def test_all_rewards_without_a_service_judge_experts() -> None:
+    asked, not_asked = expert_judges(rewards(COLOUR, BOTH, {"type": "format"}, ASKED, OWN), with_workers=False)
+    assert not_asked == (
+        "the rewards judge, python-own were not asked about the experts: services and functions judge during the run "
+        "only"
+    )
+    seen = [RewardInput("<answer>red</answer>", truth, item={"colour": colour}) for truth, colour in EXPERTS]
+    found = refusals(asked, seen, seconds=60, with_workers=False)
+    assert (found.judged, dict(found.labels)) == (4, {1: ("string_check",), 3: ("string_check", "multi")})
+
+
+EXPERTS = [("red", "red"), ("red", "blue"), ("blue", "red"), ("blue", "blue")]
+
+
+def test_functions_judge_experts_where_there_are_processes() -> None:
+    asked, not_asked = expert_judges(rewards(OWN, ASKED), with_workers=True)
+    assert [one.label for one in asked] == ["python-own"]
+    assert not_asked == "the reward judge was not asked about the experts: services judge during the run only"
+    assert expert_judges(rewards(OWN, COLOUR), with_workers=True)[1] is None
+
+
+def test_a_missing_verdict_refuses_no_expert() -> None:
+    found = refusals(rewards(COLOUR, BOTH), [RewardInput("<answer>7</answer>", "7")], seconds=60, with_workers=False)
+    assert (found.judged, dict(found.labels)) == (1, {})  # the row has no column `colour`
+
+
 def test_verdicts_end_with_their_time() -> None:
-    found = refusals(rewards({"type": "numeric"}), [("a", "b")] * 3, seconds=-1, with_workers=False)
+    found = refusals(rewards({"type": "numeric"}), [RewardInput("a", "b")] * 3, seconds=-1, with_workers=False)
     assert (found.judged, dict(found.labels)) == (0, {})
 
 

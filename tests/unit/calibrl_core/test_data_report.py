@@ -98,6 +98,17 @@ def test_each_harmful_row_is_named_the_worst_kind_first(tmp_path: Path) -> None:
     assert texts["wrong_experts"].startswith("1 of 1 experts fail the rewards (row 4: numeric with the answer '7')")
 
 
+def test_experts_are_judged_with_their_columns_and_silent_rewards_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "own.jsonl", *(row(expert="<answer>7</answer>", seven=seven) for seven in ("7", "8")))
+    column = {"type": "string_check", "input": "{{ sample.output_text }}", "reference": "{{ item.seven }}"}
+    judge = {"type": "judge", "endpoint": "e", "model": "m", "messages": [{"content": "{{ truth }}?"}]}
+    checked = check_data(path, ReportSettings(TypeAdapter(list[Reward]).validate_python([column, judge])))
+    found = {one.kind: one.message for one in checked.report.warnings}
+    assert found["wrong_experts"].startswith("1 of 2 experts fail the rewards (row 2: string_check with")
+    assert found["not_asked"].startswith("the reward judge was not asked about the experts")
+    assert (checked.report.judged_experts, checked.report.right_experts) == (2, 1)
+
+
 def test_an_equal_number_is_no_contradiction(tmp_path: Path) -> None:
     checked = report(write(tmp_path / "a.jsonl", row("half?", "0.5"), row("half?", "1/2"), row("half?", "0.50")))
     assert kinds(checked) == {"duplicates": [2, 3]}
