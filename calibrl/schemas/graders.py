@@ -1,15 +1,19 @@
 """Graders of OpenAI's reinforcement fine-tuning, and what a run of one returns."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from calibrl_core.settings.base import StrictSettings
 from calibrl_core.verifiers.formula import LONGEST as LONGEST_FORMULA
+from calibrl_core.verifiers.judge import Effort
 from calibrl_core.verifiers.string_check import Template
 from calibrl_core.verifiers.text_similarity import Measure
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+Threshold = Annotated[
+    float | None, Field(description="Without effect: a completion passes with at least half of the range.")
+]
 
 
 class StringCheckGrader(StrictSettings):
@@ -32,6 +36,7 @@ class TextSimilarityGrader(StrictSettings):
     evaluation_metric: Measure | Literal["cosine"] = Field(
         description="cosine: of embeddings, from the configured endpoint `embeddings`."
     )
+    pass_threshold: Threshold = None
 
 
 class GraderPart(StrictSettings):
@@ -49,7 +54,7 @@ class GraderMessage(StrictSettings):
     """A message to a model."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Template | GraderPart | Annotated[list[GraderPart], Field(max_length=32)]
+    content: Template | GraderPart | Annotated[list[Template | GraderPart], Field(max_length=32)]
     type: Literal["message"] | None = None
 
 
@@ -60,7 +65,14 @@ class SamplingParams(StrictSettings):
     top_p: float | None = Field(None, gt=0, le=1)
     seed: int | None = Field(None, ge=0, lt=2**31)
     max_completions_tokens: int | None = Field(None, ge=1, le=65_536)
-    reasoning_effort: None = Field(None, description="Not supported.")
+    max_tokens: int | None = Field(None, ge=1, le=65_536, description="Another name of max_completions_tokens.")
+    reasoning_effort: Effort | None = Field(None, description="Passed on to the endpoint.")
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if self.max_tokens is not None and self.max_completions_tokens is not None:
+            raise ValueError("max_tokens and max_completions_tokens are one setting: set one of them")
+        return self
 
 
 class ScoreModelGrader(StrictSettings):
@@ -71,6 +83,7 @@ class ScoreModelGrader(StrictSettings):
     model: Name = Field(description="ENDPOINT/MODEL; without ENDPOINT/: at the only endpoint, or at `default`.")
     input: list[GraderMessage] = Field(min_length=1, max_length=32)
     range: tuple[float, float] | None = Field(None, description="Lowest and highest score. null: 0 and 1.")
+    pass_threshold: Threshold = None
     sampling_params: SamplingParams | None = None
 
 
@@ -105,7 +118,7 @@ class MultiGrader(StrictSettings):
     """Value of a formula over the scores of other graders."""
 
     type: Literal["multi"]
-    name: Name
+    name: Name = "multi"
     graders: dict[str, SingleGrader] = Field(min_length=1, max_length=16, description="Graders by name in the formula.")
     calculate_output: str = Field(min_length=1, max_length=LONGEST_FORMULA, description="The formula.")
 

@@ -58,13 +58,40 @@ def _check_function(tree: ast.Module) -> None:
 @lru_cache(maxsize=32)
 def imported_names(source: str) -> list[str]:
     """Return the packages of the top level that a source imports anywhere, without `__main__` and relative ones."""
-    names = set[str]()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module.partition(".")[0])
+    names = {name for node in ast.walk(ast.parse(source)) for name in _imported(node)}
     return sorted(names - {"__main__"} - _WITH_EFFECTS)
+
+
+@lru_cache(maxsize=32)
+def needed_imports(source: str) -> dict[str, int]:
+    """Return the packages that a source cannot do without, and the first line that imports each: those whose absence
+    no `except` expects.
+    """
+    found, waiting = dict[str, int](), list[ast.AST]([ast.parse(source)])
+    while waiting:
+        node = waiting.pop()
+        for name in _imported(node):
+            found[name] = min(getattr(node, "lineno", 1), found.get(name, sys.maxsize))
+        inner = list(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Try) and any(map(_expects_absence, node.handlers)):
+            inner = [*node.handlers, *node.orelse, *node.finalbody]
+        waiting += inner
+    return {name: line for name, line in sorted(found.items()) if name != "__main__"}
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name.partition(".")[0] for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        return [node.module.partition(".")[0]]
+    return []
+
+
+def _expects_absence(handler: ast.ExceptHandler) -> bool:
+    if handler.type is None:
+        return True
+    names = {node.id for node in ast.walk(handler.type) if isinstance(node, ast.Name)}
+    return not names.isdisjoint({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
 
 
 _WITH_EFFECTS = {"antigravity", "this"} & sys.stdlib_module_names

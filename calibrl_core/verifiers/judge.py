@@ -26,6 +26,7 @@ from calibrl_core.verifiers.templates import fill, names_truth
 
 TYPES = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "webp", b"GIF8": "gif"}
 _OBJECT = re.compile(r"\{[^{}]*\}")
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -72,6 +73,7 @@ class JudgeReward(RemoteVerifier):
     temperature: float = Field(0.0, ge=0, le=2, description="Temperature of the judge's sampling.")
     top_p: float = Field(1.0, gt=0, le=1, description="The judge samples from this share of the probability.")
     seed: int | None = Field(None, ge=0, lt=2**31, description="Seed of the judge's sampling. None: not sent.")
+    reasoning_effort: Effort | None = Field(None, description="Effort of a judge that reasons. None: not sent.")
     max_completion_tokens: int = Field(1024, ge=1, le=65_536, description="Maximum tokens of the judge's answer.")
 
     @model_validator(mode="after")
@@ -132,6 +134,7 @@ class JudgeReward(RemoteVerifier):
             "temperature": self.temperature,
             "top_p": self.top_p,
             **({} if self.seed is None else {"seed": self.seed}),
+            **({} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}),
             "max_completion_tokens": self.max_completion_tokens,
             **form,
         }

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from calibrl_core.verifiers.base import InputVerifier, Verifier, judges_of
-from calibrl_core.verifiers.grader_source import MOST_SOURCE, check_source
+from calibrl_core.verifiers.grader_source import MOST_SOURCE, check_source, needed_imports
 from calibrl_core.verifiers.plugin import PluginError
 from calibrl_core.verifiers.reward_input import RewardInput
-from calibrl_core.verifiers.sandbox import NO_PERMISSIONS, Sandbox, SandboxError, SandboxPolicy
-from calibrl_core.verifiers.templates import output_text
+from calibrl_core.verifiers.sandbox import NO_PERMISSIONS, Sandbox, SandboxError, SandboxPolicy, importable
+from calibrl_core.verifiers.templates import choices, output_text
 
 MIB = 2**20
 
@@ -74,14 +74,29 @@ def _sample(seen: RewardInput) -> dict[str, Any]:
         value = json.loads(text)
     except (ValueError, RecursionError):
         value = None
-    message = {"role": "assistant", "content": seen.completion}
     group = {"group": list(seen.group)} if seen.group else {}
-    return {"output_text": text, "output_json": value, "choices": [{"message": message}], **group}
+    return {"output_text": text, "output_json": value, "choices": choices(seen.completion), **group}
 
 
 def python_rewards(rewards: Iterable[Verifier]) -> list[PythonReward]:
     """Return the functions among rewards and their parts."""
     return [judge for judge in judges_of(rewards) if isinstance(judge, PythonReward)]
+
+
+def import_problem(reward: PythonReward, policy: SandboxPolicy) -> str | None:
+    """Return why a function cannot run with the permissions of an administrator: it imports what the sandbox lacks."""
+    names = importable(policy.packages)
+    if names is None:
+        return None
+    missing = [(line, name) for name, line in needed_imports(reward.source).items() if name not in names]
+    if not missing:
+        return None
+    line, name = min(missing)
+    allowed = ", ".join(policy.packages)
+    return (
+        f"line {line}: the sandbox has no {name!r}: use the standard library{f' or {allowed}' if allowed else ''}, or "
+        "let an administrator add the package to CALIBRL_SANDBOX_PACKAGES"
+    )
 
 
 def check_sandbox(rewards: Iterable[Verifier], policy: SandboxPolicy) -> None:
@@ -95,3 +110,5 @@ def check_sandbox(rewards: Iterable[Verifier], policy: SandboxPolicy) -> None:
             policy.confines()
         except SandboxError as error:
             raise PluginError(f"rewards: {reward.label} cannot run: {error}") from error
+        if problem := import_problem(reward, policy):
+            raise PluginError(f"rewards: {reward.label} cannot run: {problem}")

@@ -277,6 +277,22 @@ def _python() -> str:
     return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 
 
+def importable(packages: Sequence[str]) -> frozenset[str] | None:
+    """Return the names that a function can import: the standard library and those of distributions. None: unknown here,
+    as a distribution is not installed on this machine.
+    """
+    try:
+        tops = [_top(path) for path in _package_paths(packages)]
+    except SandboxError:
+        return None
+    return sys.stdlib_module_names | frozenset(tops)
+
+
+def _top(path: Path) -> str:
+    """Return the name of a package folder or of a module: `six` of six.py."""
+    return path.name.partition(".")[0]
+
+
 def _package_paths(names: Sequence[str]) -> list[Path]:
     """Return the folders and modules of distributions.
 

@@ -1,8 +1,8 @@
 """Templates of texts, such as `Is {{ sample.output_text }} the same as {{ item.reference }}?`.
 
 A placeholder is a path of names. It begins with `item` (the row's columns), `sample` (the completion), `question` (the
-last message of the user) or `truth`. Parts of a column follow behind dots: `item.answers.0.text`. Values that are no
-text are written as JSON.
+last message of the user) or `truth`. Parts of a column follow behind dots or in brackets: `item.answers.0.text`,
+`item.answers[0].text`. Values that are no text are written as JSON.
 """
 
 import json
@@ -15,7 +15,8 @@ from calibrl_core.verifiers.reward_input import RewardInput
 
 PLACEHOLDER = re.compile(r"\{\{\s*([^{}]{1,300}?)\s*\}\}")
 LONGEST = 100_000  # characters of a template
-OF_SAMPLE = ("output_text", "output_json", "completion")
+OF_SAMPLE = ("output_text", "output_json", "choices", "completion")
+_PLACE = re.compile(r"\[(\d{1,9})\]")
 _THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 
 
@@ -27,6 +28,8 @@ def check_template(text: str) -> str:
     """
     for path in paths(text):
         root, *rest = path
+        if path[:2] == ["sample", "output_tools"]:
+            raise ValueError("{{ sample.output_tools }}: models call no tools here; use sample.output_text")
         known = {"item": len(rest) > 0, "sample": rest[:1] != [] and rest[0] in OF_SAMPLE, "question": not rest}
         if not ({"truth": not rest} | known).get(root, False):
             raise ValueError(
@@ -38,7 +41,12 @@ def check_template(text: str) -> str:
 
 def paths(text: str) -> list[list[str]]:
     """Return the paths of a template's placeholders."""
-    return [match[1].split(".") for match in PLACEHOLDER.finditer(text)]
+    return [parts_of(match[1]) for match in PLACEHOLDER.finditer(text)]
+
+
+def parts_of(path: str) -> list[str]:
+    """Return the names of a path: `item.answers[0]` has item, answers and 0."""
+    return _PLACE.sub(r".\1", path).split(".")
 
 
 def names_truth(*texts: str) -> bool:
@@ -52,13 +60,18 @@ def fill(text: str, seen: RewardInput) -> str:
     Raises:
         ValueError: the row or the completion lacks a value.
     """
-    return PLACEHOLDER.sub(lambda match: _text(_value(match[1].split("."), seen)), text)
+    return PLACEHOLDER.sub(lambda match: _text(_value(parts_of(match[1]), seen)), text)
 
 
 def output_text(completion: str) -> str:
     """Return what a completion answers: its last `<answer>`, or all of it behind its `<think>`."""
     answer = extract_answer(completion)
     return _THOUGHT.sub("", completion, count=1).strip() if answer is None else answer
+
+
+def choices(completion: str) -> list[dict[str, Any]]:
+    """Return a whole completion as OpenAI's graders see it: the only choice of the model."""
+    return [{"message": {"role": "assistant", "content": completion}}]
 
 
 def _value(path: Sequence[str], seen: RewardInput) -> Any:
@@ -71,6 +84,8 @@ def _value(path: Sequence[str], seen: RewardInput) -> Any:
         return _inner(seen.item, rest, path)
     if rest[0] == "completion":
         return seen.completion
+    if rest[0] == "choices":
+        return _inner(choices(seen.completion), rest[1:], path)
     text = output_text(seen.completion)
     if rest[0] == "output_text":
         return text

@@ -17,7 +17,7 @@ from jobs.processes import sandbox
 from jobs.repository import samples
 from jobs.settings import get_settings
 from jobs.specs import checks
-from jobs.specs.reward_services import uses_services
+from jobs.specs.reward_services import function_problems, uses_services
 
 MODULE = "calibrl_core.rescore"
 MEMORY_BYTES = 4 * 2**30
@@ -59,12 +59,12 @@ def load_completions(session: Session, job_id: UUID, request: ReplayRequest) -> 
 
 
 def check(request: ReplayRequest) -> None:
-    """Check that the plugins of a request are installed.
+    """Check that the rewards of a request can judge here.
 
     Raises:
-        Invalid: a plugin is not installed here, or a reward asks a service.
+        Invalid: a plugin or a package of a function is not installed here, or a reward asks a service.
     """
-    problems = checks.plugin_problems(request)
+    problems = checks.plugin_problems(request) + function_problems(request.rewards)
     if uses_services(request.rewards):
         problems.append(FieldError("rewards", "services are asked by jobs only; leave out http and judge here"))
     if problems:

@@ -29,7 +29,7 @@ from jobs.repository import checkpoints, datasets, events, jobs, projects, worke
 from jobs.specs import checks
 from jobs.specs.merge_patch import merged
 from jobs.specs.references import References
-from jobs.specs.reward_services import service_problems
+from jobs.specs.reward_services import function_problems, service_problems
 
 NAME_LENGTH = 115  # maximum length before -fork is appended
 _HELD_AT_ONCE = (JobStatus.QUEUED, JobStatus.WAITING)
@@ -64,7 +64,7 @@ def check(session: Session, spec: TrainSpec | EvaluateSpec, visible_projects: fr
     """
     references = References.of(spec)
     problems = checks.text_problems(spec) or [*checks.file_problems(references), *checks.plugin_problems(spec)]
-    problems += service_problems(spec.rewards, spec.project)
+    problems += service_problems(spec.rewards, spec.project) + function_problems(spec.rewards)
     held = jobs.lock_shared(session, references.jobs)
     known = {id: job for id, job in held.items() if visible_projects is None or job.project in visible_projects}
     data = datasets.lock_shared(session, references.datasets)

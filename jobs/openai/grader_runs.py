@@ -5,15 +5,18 @@ import threading
 from pydantic import TypeAdapter
 
 from calibrl.schemas.graders import Grader, GraderErrors, GraderMetadata, GraderRun, GraderToRun
+from calibrl_core.data.image_decoding import viewed_image
+from calibrl_core.data.images import read_images
+from calibrl_core.data.schema import DataError
 from calibrl_core.verifiers.plugin import PluginError
 from calibrl_core.verifiers.registry import Reward
 from calibrl_core.verifiers.reward_input import RewardInput
 from calibrl_core.verifiers.services import RewardServiceError
 from calibrl_core.verifiers.single import Trial, try_reward
 from jobs.errors import Busy, FieldError, Invalid
-from jobs.openai.graders import OF_MODELS, grader_of, reward_of
+from jobs.openai.graders import OF_MODELS, grader_of, image_columns, reward_of
 from jobs.settings import get_settings
-from jobs.specs.reward_services import service_problems, services_of
+from jobs.specs.reward_services import function_problems, service_problems, services_of
 
 MOST_AT_ONCE = 4  # each run can have a worker process
 WAIT_SECONDS = 30.0
@@ -32,7 +35,7 @@ def checked(grader: Grader, project: str) -> Reward:
     except ValueError as error:  # of the settings, or a model without an endpoint
         reasons = [str(one["msg"]) for one in error.errors()] if hasattr(error, "errors") else [str(error)]
         raise Invalid("The grader was not accepted.", (FieldError("grader", "; ".join(reasons)),)) from None
-    if problems := service_problems([reward], project):
+    if problems := service_problems([reward], project) + function_problems([reward]):
         raise Invalid("The grader was not accepted.", tuple(FieldError("grader", one.message) for one in problems))
     return reward
 
@@ -55,13 +58,31 @@ def run(given: GraderToRun, project: str) -> GraderRun:
     if not _free.acquire(timeout=WAIT_SECONDS):
         raise Busy(f"{MOST_AT_ONCE} graders run already: repeat this request later")
     try:
-        seen = RewardInput(given.model_sample, "", item=given.item)
+        seen = _input(given)
         trial = try_reward(reward, seen, get_settings().sandbox, services_of(project))
     except (PluginError, RewardServiceError) as error:
         raise Invalid("The grader was not accepted.", (FieldError("grader", str(error)),)) from None
     finally:
         _free.release()
     return _result(given.grader, reward, trial)
+
+
+def _input(given: GraderToRun) -> RewardInput:
+    """Return what the grader sees, with the images of the columns that it shows to its model, as in a job.
+
+    Raises:
+        Invalid: a column has no images.
+    """
+    columns = image_columns(given.grader)
+    try:
+        images = [viewed_image(image) for name in columns for image in read_images(given.item.get(name), None)]
+    except DataError as error:
+        raise Invalid("The item was not accepted.", (FieldError("item", f"{', '.join(columns)}: {error}"),)) from None
+    if columns and not images:
+        reason = f"there are no images in {', '.join(columns)}: give them as base64 or data URLs"
+        raise Invalid("The item was not accepted.", (FieldError("item", reason),))
+    others = {name: value for name, value in given.item.items() if name not in columns}
+    return RewardInput(given.model_sample, "", images=tuple(images), item=others)
 
 
 def _result(grader: Grader, reward: Reward, trial: Trial) -> GraderRun:

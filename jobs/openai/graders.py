@@ -17,7 +17,7 @@ from calibrl.schemas.graders import (
     TextSimilarityGrader,
 )
 from calibrl_core.verifiers.services import RewardServiceError, Services
-from calibrl_core.verifiers.templates import PLACEHOLDER
+from calibrl_core.verifiers.templates import PLACEHOLDER, parts_of
 
 ANSWER = re.compile(r"\s*\{\{\s*sample\.output_text\s*\}\}\s*")
 COLUMN = re.compile(r"\s*\{\{\s*item\.([^{}\s]{1,200})\s*\}\}\s*")
@@ -49,7 +49,7 @@ def _single(grader: SingleGrader, services: Services) -> dict[str, Any]:
         texts = grader.model_dump(mode="json", include={"input", "reference"})
         return {"type": "embedding", "name": _slug(grader.name), "endpoint": EMBEDDINGS, **texts}
     if isinstance(grader, StringCheckGrader | TextSimilarityGrader):
-        return grader.model_dump(mode="json") | {"name": _slug(grader.name)}
+        return grader.model_dump(mode="json", exclude={"pass_threshold"}) | {"name": _slug(grader.name)}
     if isinstance(grader, PythonGrader):
         return {"type": "python", "name": _slug(grader.name), "source": grader.source}
     messages = [_message(message) for message in grader.input]
@@ -72,7 +72,8 @@ def is_exact(grader: Grader) -> bool:
     """Return if a grader compares the answer with a column: the verifier `exact` on the answer of the row."""
     if not isinstance(grader, StringCheckGrader) or grader.operation != "eq":
         return False
-    return bool(ANSWER.fullmatch(grader.input) and COLUMN.fullmatch(grader.reference))
+    column = COLUMN.fullmatch(grader.reference)
+    return bool(ANSWER.fullmatch(grader.input) and column and len(parts_of(column[1])) == 1)
 
 
 def item_paths(grader: Grader) -> list[str]:
@@ -80,7 +81,14 @@ def item_paths(grader: Grader) -> list[str]:
     found = [path for path in placeholders(grader) if path.startswith("item.")]
     sources = [part.source for part in _singles(grader) if isinstance(part, PythonGrader)]
     names = [name for source in sources for name in OF_SOURCE.findall(source)]
-    return list(dict.fromkeys([*(path.removeprefix("item.") for path in found), *names]))
+    return list(dict.fromkeys([*(".".join(parts_of(path)[1:]) for path in found), *names]))
+
+
+def image_columns(grader: Grader) -> list[str]:
+    """Return the columns whose images a grader shows to its model."""
+    parts = (part for text in _messages(grader) for part in _parts(text))
+    found = (COLUMN.fullmatch(part.image_url or "") for part in parts if _means_images(part))
+    return list(dict.fromkeys(parts_of(match[1])[0] for match in found if match))
 
 
 def placeholders(grader: Grader) -> list[str]:
@@ -148,7 +156,13 @@ def _message(message: GraderMessage) -> dict[str, Any]:
 def _parts(message: GraderMessage) -> list[GraderPart]:
     if isinstance(message.content, str):
         return []
-    return [message.content] if isinstance(message.content, GraderPart) else message.content
+    listed = [message.content] if isinstance(message.content, GraderPart) else message.content
+    return [GraderPart(type="input_text", text=part) if isinstance(part, str) else part for part in listed]
+
+
+def _messages(grader: Grader) -> list[GraderMessage]:
+    of_models = (part for part in _singles(grader) if isinstance(part, ScoreModelGrader | LabelModelGrader))
+    return [message for part in of_models for message in part.input]
 
 
 def _means_images(part: GraderPart) -> bool:
@@ -164,7 +178,8 @@ def _sampling(grader: ScoreModelGrader | LabelModelGrader) -> dict[str, Any]:
         "temperature": given.temperature,
         "top_p": given.top_p,
         "seed": given.seed,
-        "max_completion_tokens": given.max_completions_tokens,
+        "max_completion_tokens": given.max_completions_tokens or given.max_tokens,
+        "reasoning_effort": given.reasoning_effort,
     }
     return {name: value for name, value in values.items() if value is not None}
 
@@ -195,10 +210,9 @@ def _texts(grader: Grader) -> Iterator[str]:
         if isinstance(part, StringCheckGrader | TextSimilarityGrader):
             yield part.reference
             yield part.input
-        elif isinstance(part, ScoreModelGrader | LabelModelGrader):
-            for message in part.input:
-                yield from [message.content] if isinstance(message.content, str) else ()
-                yield from (each.text for each in _parts(message) if each.text)
+    for message in _messages(grader):
+        yield from [message.content] if isinstance(message.content, str) else ()
+        yield from (each.text for each in _parts(message) if each.text)
 
 
 def _slug(name: str) -> str:

@@ -1,8 +1,9 @@
-"""The services that the rewards of a project can use: http rewards and endpoints of judges."""
+"""What the rewards of a project can use: services, endpoints of judges, and packages of functions."""
 
 from collections.abc import Sequence
 
 from calibrl_core.verifiers.base import judges_of
+from calibrl_core.verifiers.python_function import import_problem, python_rewards
 from calibrl_core.verifiers.registry import Reward
 from calibrl_core.verifiers.remote import RemoteVerifier
 from calibrl_core.verifiers.services import RewardServiceError, Services
@@ -39,3 +40,10 @@ def service_problems(rewards: Sequence[Reward], project: str) -> list[FieldError
             except RewardServiceError as error:
                 problems.append(FieldError(f"rewards.{index}", str(error)))
     return problems
+
+
+def function_problems(rewards: Sequence[Reward]) -> list[FieldError]:
+    """Return the functions of users that import what the sandbox lacks. Reads package metadata only."""
+    policy = get_settings().sandbox
+    found = ((i, import_problem(one, policy)) for i, reward in enumerate(rewards) for one in python_rewards([reward]))
+    return [FieldError(f"rewards.{index}.source", problem) for index, problem in found if problem]

@@ -1,5 +1,6 @@
 """The official client of OpenAI, unchanged, against the served API: graders, checked, run, and in jobs."""
 
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -11,10 +12,12 @@ from openai import OpenAI
 
 from jobs.settings import get_settings
 from tests.support.openai_requests import GRADED, create, fault, upload, uuid
+from tests.support.pictures import png
 from tests.support.reward_service import Answer, Asked, Service, serving
 
 pytestmark = pytest.mark.integration
 
+PICTURE = base64.b64encode(png()).decode()
 OUTPUT = "{{ sample.output_text }}"
 CHECK: Any = {
     "type": "string_check",
@@ -94,6 +97,32 @@ def test_each_grader_runs_on_one_output(client: OpenAI, grader: Any, sample: str
     assert found.metadata.execution_time >= 0
 
 
+def test_samples_of_the_guide_run_as_they_are(client: OpenAI, judging: Service) -> None:
+    answers = {"answers": ["Rome", "Bern"]}
+    first = CHECK | {"operation": "eq", "reference": "{{ item.answers[1] }}"}
+    assert run(client, first, "Bern", **answers).reward == 1.0
+    assert run(client, first | {"reference": "{{ item.answers[0] }}"}, "Bern", **answers).reward == 0.0
+    whole = {"input": "{{ sample.choices[0].message.content }}", "reference": "<answer>"}
+    assert run(client, CHECK | whole, "<answer>Bern</answer>").reward == 1.0
+    model = SCORE | {"pass_threshold": 5, "sampling_params": {"reasoning_effort": "low", "max_tokens": 99}}
+    assert run(client, model, "x").reward == 7.0
+    assert (judging.asked[-1].body["reasoning_effort"], judging.asked[-1].body["max_completion_tokens"]) == ("low", 99)
+    nameless = {"type": "multi", "graders": {"a": CHECK}, "calculate_output": "a"}
+    assert run(client, nameless, "Bern", reference_answer="Bern").reward == 1.0
+
+
+def test_a_model_sees_the_images_of_the_item(client: OpenAI, judging: Service) -> None:
+    parts = [{"type": "input_image", "image_url": "{{ item.picture }}"}, {"type": "input_text", "text": OUTPUT}]
+    looks = SCORE | {"input": [{"role": "user", "content": parts}]}
+    assert run(client, looks, "a square", picture=f"data:image/png;base64,{PICTURE}").reward == 7.0
+    shown, text, _ = judging.asked[-1].body["messages"][0]["content"]
+    assert shown["image_url"]["url"].startswith("data:image/png;base64,") and text["text"] == "a square"
+    for picture in ("https://example.com/a.png", "no picture", None):
+        with pytest.raises(openai.BadRequestError, match="picture") as error:
+            run(client, looks, "a square", picture=picture)
+        assert fault(error.value) == ("item", "invalid")
+
+
 def test_a_multi_grader_shows_the_scores_of_its_parts(client: OpenAI, judging: Service) -> None:
     grader = {
         "type": "multi",
@@ -134,6 +163,7 @@ def test_a_valid_grader_is_returned(client: OpenAI, grader: Any) -> None:
     [
         (SCORE | {"model": "cloud/gpt", "input": [{"role": "user", "content": "{{ item }}"}]}, "is unknown; use item"),
         (PYTHON | {"source": "def score(sample): return 1"}, "grade"),
+        (PYTHON | {"source": "import rapidfuzz\ndef grade(a, b): return 1"}, "line 1: the sandbox has no 'rapidfuzz'"),
         (SIMILAR | {"evaluation_metric": "cosine"}, "cosine needs embeddings: let an administrator"),
         ({"type": "multi", "name": "m", "graders": {"a": CHECK}, "calculate_output": "b"}, "names 'b'; there are a"),
     ],

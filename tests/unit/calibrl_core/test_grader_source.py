@@ -2,7 +2,7 @@
 
 import pytest
 
-from calibrl_core.verifiers.grader_source import MOST_SOURCE, check_source, imported_names
+from calibrl_core.verifiers.grader_source import MOST_SOURCE, check_source, imported_names, needed_imports
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,22 @@ def test_imports_are_found_anywhere() -> None:
         "import a.b as c, d\nfrom . import e\nfrom .f import g\ndef grade(s, i):\n    from h.i import j\nimport this"
     )
     assert imported_names(source) == ["a", "d", "h"]
+
+
+def test_imports_that_may_be_absent_are_not_needed() -> None:
+    source = """
+try:
+    import numpy, json
+except (ImportError, OSError):
+    import array
+else:
+    import one.two
+try:
+    import three
+except ValueError:
+    pass
+def grade(sample, item):
+    from four.five import six
+    import three
+"""
+    assert needed_imports(source) == {"array": 5, "four": 13, "one": 7, "three": 9}

@@ -6,7 +6,10 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from calibrl_core.verifiers import PythonReward
+from calibrl_core.verifiers.plugin import PluginError
+from calibrl_core.verifiers.python_function import check_sandbox, import_problem
 from calibrl_core.verifiers.registry import Reward
+from calibrl_core.verifiers.sandbox import SandboxPolicy
 
 SOURCE = "def grade(sample, item):\n    return 1.0"
 
@@ -37,3 +40,26 @@ def test_a_function_has_limits_and_a_name() -> None:
 def test_invalid_settings_are_refused_with_the_reason(settings: dict[str, Any], why: str) -> None:
     with pytest.raises(ValidationError, match=why):
         parsed(**settings)
+
+
+IMPORTS = PythonReward(source=f"import json\nfrom numpy.linalg import norm\n{SOURCE}")
+
+
+def test_an_import_that_the_sandbox_lacks_is_named_before_a_run() -> None:
+    assert import_problem(IMPORTS, SandboxPolicy()) == (
+        "line 2: the sandbox has no 'numpy': use the standard library, or let an administrator add the package to "
+        "CALIBRL_SANDBOX_PACKAGES"
+    )
+    assert "the standard library or sympy, or" in str(import_problem(IMPORTS, SandboxPolicy(packages=("sympy",))))
+
+
+@pytest.mark.parametrize("packages", [("numpy",), ("no-such-package",)])
+def test_imports_that_are_allowed_or_unknown_pass(packages: tuple[str, ...]) -> None:
+    assert import_problem(IMPORTS, SandboxPolicy(packages=packages)) is None
+
+
+def test_a_scorer_does_not_start_without_the_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SandboxPolicy, "confines", lambda self: True)
+    check_sandbox([IMPORTS], SandboxPolicy(packages=("numpy",)))
+    with pytest.raises(PluginError, match="python-function cannot run: line 2"):
+        check_sandbox([IMPORTS], SandboxPolicy())

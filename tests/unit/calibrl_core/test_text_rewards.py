@@ -24,6 +24,8 @@ SEEN = RewardInput(
     [
         ("{{item.name}} and {{ item.more.level }}", "Zürich and 2"),
         ("{{ item.more.tags.1 }}, {{ item.more.tags }}", 'b, ["a", "b"]'),
+        ("{{ item.more.tags[1] }} {{ sample.output_json.pages[0] }}", "b 3"),
+        ("{{ sample.choices[0].message.role }}", "assistant"),
         ("{{ sample.output_json.city }} {{ sample.output_json.pages.0 }}", "Bern 3"),
         ("{{ sample.output_text }}", '{"city": "Bern", "pages": [3, 4]}'),
         ("{{ question }} {{ truth }}", "Which city? the truth"),

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from calibrl.schemas.graders import Grader
 from calibrl_core.verifiers.registry import Reward
 from calibrl_core.verifiers.services import Endpoint, RewardServiceError, Services
-from jobs.openai.graders import grader_of, is_exact, item_paths, reward_of
+from jobs.openai.graders import grader_of, image_columns, is_exact, item_paths, reward_of
 
 OUTPUT, REFERENCE = "{{ sample.output_text }}", "{{ item.reference_answer }}"
 CHECK = {"type": "string_check", "name": "same-city", "input": OUTPUT, "reference": REFERENCE, "operation": "ilike"}
@@ -54,6 +54,22 @@ def test_the_settings_of_a_model_grader_are_kept() -> None:
     assert (made.endpoint, made.model, made.range, made.images) == ("local", "qwen", (0.0, 5.0), False)
     assert (made.temperature, made.top_p, made.seed, made.max_completion_tokens) == (0.5, 0.9, 3, 77)
     assert reward(LABEL).labels == ("good", "bad")
+
+
+def test_other_names_and_forms_of_the_guide_are_taken() -> None:
+    sampling = {"reasoning_effort": "low", "max_tokens": 55}
+    content = ["Look: ", {"type": "input_text", "text": OUTPUT}]
+    given = SCORE | {
+        "pass_threshold": 0.5,
+        "sampling_params": sampling,
+        "input": [{"role": "user", "content": content}],
+    }
+    made = reward(given)
+    assert (made.reasoning_effort, made.max_completion_tokens) == ("low", 55)
+    assert [part.content for part in made.messages[0].content] == ["Look: ", OUTPUT]
+    assert reward(SIMILAR | {"pass_threshold": 0.8}).evaluation_metric == "bleu"
+    nameless = {"type": "multi", "graders": {"a": CHECK}, "calculate_output": "a"}
+    assert reward(nameless).label == "multi"
 
 
 def test_a_column_of_images_means_those_of_the_prompt() -> None:
@@ -114,11 +130,22 @@ def test_the_columns_that_graders_read() -> None:
     assert item_paths(grader(CHECK)) == ["reference_answer"]
     assert item_paths(grader(MULTI)) == ["reference_answer", "topic.name"]
     assert item_paths(grader(PYTHON)) == ["level", "tag"]
+    assert item_paths(grader(CHECK | {"reference": "{{ item.answers[0].text }}"})) == ["answers.0.text"]
+
+
+def test_the_columns_of_images_that_graders_show() -> None:
+    parts = [{"type": "input_image", "image_url": url} for url in ("{{ item.a }}", "{{ item.b[0] }}", "https://c")]
+    shown = grader(SCORE | {"input": [{"role": "user", "content": parts}]})
+    assert image_columns(shown) == ["a", "b"]
+    assert image_columns(grader(MULTI)) == []
+
+
+INNER = {"operation": "eq", "reference": "{{ item.answers[0] }}"}
 
 
 def test_equality_with_a_column_is_the_verifier_exact() -> None:
     assert is_exact(grader(CHECK | {"operation": "eq"}))
-    for other in ({}, {"operation": "eq", "reference": "yes"}, {"operation": "eq", "input": "a {{ item.x }}"}):
+    for other in ({}, {"operation": "eq", "reference": "yes"}, {"operation": "eq", "input": "a {{ item.x }}"}, INNER):
         assert not is_exact(grader(CHECK | other))
 
 
@@ -127,7 +154,9 @@ def test_equality_with_a_column_is_the_verifier_exact() -> None:
     [
         (SIMILAR | {"evaluation_metric": "jaccard"}, "evaluation_metric"),
         (CHECK | {"reference": "{{ items.x }}"}, "is unknown"),
-        (SCORE | {"sampling_params": {"reasoning_effort": "low"}}, "reasoning_effort"),
+        (SCORE | {"sampling_params": {"reasoning_effort": "some"}}, "reasoning_effort"),
+        (SCORE | {"sampling_params": {"max_tokens": 9, "max_completions_tokens": 9}}, "are one setting"),
+        (CHECK | {"input": "{{ sample.output_tools[0].function.name }}"}, "models call no tools here"),
         ({**MULTI, "graders": {"m": MULTI}}, "multi"),
     ],
 )
