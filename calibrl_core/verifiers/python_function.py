@@ -1,13 +1,15 @@
 """A function of the user's, in the form of OpenAI's python grader, that runs in a sandbox."""
 
+import base64
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from calibrl_core.verifiers.base import InputVerifier, Verifier, judges_of
+from calibrl_core.verifiers.base import Deferred, InputVerifier, Verifier, judges_of
 from calibrl_core.verifiers.grader_source import MOST_SOURCE, check_source, needed_imports
 from calibrl_core.verifiers.plugin import PluginError
 from calibrl_core.verifiers.reward_input import RewardInput
@@ -21,7 +23,8 @@ class PythonReward(InputVerifier):
     """Score of a function of the user's: `def grade(sample: dict, item: dict) -> float`, 0.0 to 1.0.
 
     `sample` has output_text (the last `<answer>`, or all behind `<think>`), output_json (None if that is not JSON),
-    choices with the whole completion and, with `needs_group`, group.
+    choices with the whole completion, question, truth; with `needs_group` group, and with `needs_images` images, each
+    in base64.
     `item` has the row's columns, and the correct answer as `answer` if no column has this name.
     """
 
@@ -39,6 +42,9 @@ class PythonReward(InputVerifier):
         description="Python source with def grade(sample, item) at its top level, at most 256 KiB. It can import the "
         "standard library, and the packages that the administrator allows. Each call runs it from its first line.",
     )
+    needs_images: bool = Field(
+        False, description="Also give it the images of the prompt. Calls about other images then differ."
+    )
     memory_mib: int = Field(512, ge=128, le=2048, description="Maximum address space of a call in MiB.")
 
     @property
@@ -50,6 +56,9 @@ class PythonReward(InputVerifier):
     def _compiles(cls, source: str) -> str:
         check_source(source)
         return source
+
+    def settle(self, seen: RewardInput) -> float | Deferred:
+        return super().settle(seen if self.needs_images else replace(seen, images=()))
 
     def judge_input(self, seen: RewardInput) -> float:
         return self._sandbox().grade(_sample(seen), {"answer": seen.truth, **seen.item})
@@ -74,8 +83,16 @@ def _sample(seen: RewardInput) -> dict[str, Any]:
         value = json.loads(text)
     except (ValueError, RecursionError):
         value = None
+    sample = {
+        "output_text": text,
+        "output_json": value,
+        "choices": choices(seen.completion),
+        "question": seen.question,
+        "truth": seen.truth,
+    }
     group = {"group": list(seen.group)} if seen.group else {}
-    return {"output_text": text, "output_json": value, "choices": choices(seen.completion), **group}
+    images = {"images": [base64.b64encode(image).decode() for image in seen.images]} if seen.images else {}
+    return sample | group | images
 
 
 def python_rewards(rewards: Iterable[Verifier]) -> list[PythonReward]:

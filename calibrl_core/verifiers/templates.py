@@ -1,8 +1,8 @@
 """Templates of texts, such as `Is {{ sample.output_text }} the same as {{ item.reference }}?`.
 
 A placeholder is a path of names. It begins with `item` (the row's columns), `sample` (the completion), `question` (the
-last message of the user) or `truth`. Parts of a column follow behind dots or in brackets: `item.answers.0.text`,
-`item.answers[0].text`. Values that are no text are written as JSON.
+last message of the user), `truth` or `group` (all completions of the prompt). Parts of a column follow behind dots or
+in brackets: `item.answers.0.text`, `item.answers[0].text`. Values that are no text are written as JSON.
 """
 
 import json
@@ -31,10 +31,10 @@ def check_template(text: str) -> str:
         if path[:2] == ["sample", "output_tools"]:
             raise ValueError("{{ sample.output_tools }}: models call no tools here; use sample.output_text")
         known = {"item": len(rest) > 0, "sample": rest[:1] != [] and rest[0] in OF_SAMPLE, "question": not rest}
-        if not ({"truth": not rest} | known).get(root, False):
+        if not ({"truth": not rest, "group": True} | known).get(root, False):
             raise ValueError(
                 f"{{{{ {'.'.join(path)} }}}} is unknown; use item.COLUMN, question, truth, "
-                f"{', '.join(f'sample.{name}' for name in OF_SAMPLE)}"
+                f"{', '.join(f'sample.{name}' for name in OF_SAMPLE)}, group"
             )
     return text
 
@@ -80,6 +80,8 @@ def _value(path: Sequence[str], seen: RewardInput) -> Any:
         return seen.question
     if root == "truth":
         return seen.truth
+    if root == "group":
+        return _inner(list(seen.group), rest, path)
     if root == "item":
         return _inner(seen.item, rest, path)
     if rest[0] == "completion":

@@ -26,6 +26,7 @@ CONTRACT = tuple(
         "host",
         "data.files",
         "data.image_decoding",
+        "data.images",
         "data.kept_rows",
         "data.report",
         "data.report_facts",

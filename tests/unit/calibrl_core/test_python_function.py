@@ -1,14 +1,17 @@
 """Settings of functions of users."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from calibrl_core.verifiers import PythonReward
+from calibrl_core.verifiers.base import Deferred
 from calibrl_core.verifiers.plugin import PluginError
 from calibrl_core.verifiers.python_function import check_sandbox, import_problem
 from calibrl_core.verifiers.registry import Reward
+from calibrl_core.verifiers.reward_input import RewardInput
 from calibrl_core.verifiers.sandbox import SandboxPolicy
 
 SOURCE = "def grade(sample, item):\n    return 1.0"
@@ -63,3 +66,27 @@ def test_a_scorer_does_not_start_without_the_imports(monkeypatch: pytest.MonkeyP
     check_sandbox([IMPORTS], SandboxPolicy(packages=("numpy",)))
     with pytest.raises(PluginError, match="python-function cannot run: line 2"):
         check_sandbox([IMPORTS], SandboxPolicy())
+
+
+class Recording:
+    """A sandbox that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.sample: dict[str, Any] = {}
+
+    def grade(self, sample: dict[str, Any], item: dict[str, Any]) -> float:
+        self.sample = sample
+        return 1.0
+
+
+def test_a_function_sees_question_truth_and_the_images_it_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox = Recording()
+    monkeypatch.setattr(PythonReward, "_sandbox", lambda self: sandbox)
+    seen = RewardInput("8", "7", "3+4?", images=(b"picture",))
+    for needs, images in ((True, ["cGljdHVyZQ=="]), (False, None)):
+        reward = PythonReward(source=SOURCE, needs_images=needs)
+        deferred = reward.settle(seen)
+        assert isinstance(deferred, Deferred) and deferred.images == ((b"picture",) if needs else ())
+        reward.judge_input(seen if needs else replace(seen, images=()))
+        assert (sandbox.sample["question"], sandbox.sample["truth"]) == ("3+4?", "7")
+        assert sandbox.sample.get("images") == images

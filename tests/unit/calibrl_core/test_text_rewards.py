@@ -16,6 +16,7 @@ SEEN = RewardInput(
     "the truth",
     "Which city?",
     item={"name": "Zürich", "more": {"level": 2, "tags": ["a", "b"]}},
+    group=("one", "two"),
 )
 
 
@@ -29,6 +30,7 @@ SEEN = RewardInput(
         ("{{ sample.output_json.city }} {{ sample.output_json.pages.0 }}", "Bern 3"),
         ("{{ sample.output_text }}", '{"city": "Bern", "pages": [3, 4]}'),
         ("{{ question }} {{ truth }}", "Which city? the truth"),
+        ("{{ group }}, {{ group[1] }}", '["one", "two"], two'),
         ("{ no } placeholder }}", "{ no } placeholder }}"),
     ],
 )
