@@ -1,4 +1,4 @@
-"""What the rewards of a project can use: services, endpoints of judges, and packages of functions."""
+"""Things that the rewards of a project can use: services, endpoints of judges, packages of functions."""
 
 from collections.abc import Sequence
 
