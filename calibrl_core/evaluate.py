@@ -35,16 +35,12 @@ from calibrl_core.distributed.ranks import ALONE, Ranks
 from calibrl_core.evaluation.accuracy import Answers, answer_batches, batch_size, concatenate, summarise
 from calibrl_core.evaluation.bootstrap import paired_differences
 from calibrl_core.evaluation.stored_answers import Expected, How, Part, StoredAnswers, prompt_digest
-from calibrl_core.models.policy import Policy, load_policy
-from calibrl_core.models.positions import check_positions
 from calibrl_core.report import Report
 from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
-from calibrl_core.rollout.engines import make_engine
 from calibrl_core.run.answer_check import answer_faults, answers_warning
+from calibrl_core.run.frozen_policy import NamedRows, load_frozen
 from calibrl_core.run.identity import model_digest
-from calibrl_core.run.model_check import checked
 from calibrl_core.run.process import run_process
-from calibrl_core.run.row_check import check_rows
 from calibrl_core.verifiers.base import answer_form, read_truth
 from calibrl_core.verifiers.scorer import NO_SERVICES, Scorer, check_needed, check_verdicts
 from calibrl_core.verifiers.services import Services
@@ -175,23 +171,12 @@ class _Evaluation:
         return all(self.stored.complete(part) for part in self.parts if part.model_index == index)
 
     def _load(self, index: int, closing: ExitStack) -> RolloutEngine:
-        config = self.config
-        policy = load_policy(config.models[index], config.precision, form=config.prompts, frozen=True)
-        for place, (dataset, (_, examples)) in enumerate(zip(config.data, self.sets, strict=True)):
-            check_rows(f"models.{index}, data.{place}", dataset, examples, policy.encoder.fault)
-        self._check_positions(policy)
-        every = (example for _, examples in self.sets for example in examples)
-        result = checked(policy, config.models[index], every, self.report, self.ranks)
-        self.report.emit("checked", model_index=index, **asdict(result))
-        engine = make_engine(config.rollout, policy, closing, self.ranks)
-        closing.enter_context(engine.sampling(0))  # the weights stay as they are
-        return engine
-
-    def _check_positions(self, policy: Policy) -> None:
-        for split, examples in self.sets:
-            limit = self.config.rollout.max_completion_tokens
-            if warning := check_positions(policy, f"data {split}", examples, limit):
-                self.report.emit("log", level="warning", message=warning)
+        rows = [
+            NamedRows(f"models.{index}, data.{place}", source, examples)
+            for place, (source, (_, examples)) in enumerate(zip(self.config.data, self.sets, strict=True))
+        ]
+        model = self.config.models[index]
+        return load_frozen(self.config, model, index, rows, self.report, self.ranks, closing)[1]
 
     def comparisons(self) -> list[dict[str, Any]]:
         """Return the second model minus the first, for every two models, over the same prompts."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from calibrl_core.diagnostics.base import StepBatch, mean_if_any
 from calibrl_core.diagnostics.histograms import Histogram, outcome_histograms
+from calibrl_core.metrics.expert import Quadrant
 
 GAP_EDGES = np.linspace(-16.0, 16.0, 65)  # nats
 
@@ -26,7 +27,8 @@ def expert_mismatch(batch: StepBatch) -> dict[str, float]:
     gaps, correct = _gaps(batch)
     if not len(gaps):
         return values
-    shares = _quadrants(gaps >= 0, correct)
+    members = quadrants(gaps, correct)
+    shares = {f"expert/quadrant_{name}": member.double().mean().item() for name, member in members.items()}
     damped = shares["expert/quadrant_confident_correct"] + shares["expert/quadrant_humble_wrong"]
     return {
         **values,
@@ -53,14 +55,17 @@ def _gaps(batch: StepBatch) -> tuple[Tensor, Tensor]:
     return batch.gaps[counted].double(), batch.passed.flatten()[:, None].expand_as(counted)[counted]
 
 
-def _quadrants(confident: Tensor, correct: Tensor) -> dict[str, float]:
-    members = {
+def quadrants(gaps: Tensor, correct: Tensor) -> dict[Quadrant, Tensor]:
+    """Return which tokens are in each quadrant, `[N]` bool each. gaps `[N]` nats, correct `[N]` bool: the completion
+    passed.
+    """
+    confident = gaps >= 0
+    return {
         "confident_correct": correct & confident,
         "underconfident_correct": correct & ~confident,
         "overconfident_wrong": ~correct & confident,
         "humble_wrong": ~correct & ~confident,
     }
-    return {f"expert/quadrant_{name}": member.double().mean().item() for name, member in members.items()}
 
 
 def _opposing(batch: StepBatch) -> float:

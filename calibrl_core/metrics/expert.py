@@ -1,6 +1,11 @@
 """Metrics of the distance between policy and expert."""
 
+from typing import Literal
+
 from calibrl_core.metrics.base import Metric, MetricFamily
+
+# Kinds of tokens: by the outcome of the completion, and by the sign of the gap.
+Quadrant = Literal["confident_correct", "underconfident_correct", "overconfident_wrong", "humble_wrong"]
 
 _QUADRANT = "share of tokens with a gap"
 

@@ -28,8 +28,8 @@ def check_positions(
     Raises:
         ModelError: it does, and the model has no other positions: they are rows of a table (GPT-2, OPT, GPT-J).
     """
-    positions = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
-    if not isinstance(positions, int):
+    positions = position_limit(policy)
+    if positions is None:
         return None
     ends = _has_table(policy.model, positions)
     longest = max(policy.prompt_lengths(examples if ends else examples[:_MEASURED]), default=0)
@@ -43,6 +43,12 @@ def check_positions(
     if ends:
         raise ModelError(f"{message}, and the model computes none beyond them; {advice}")
     return f"{message}, beyond which it was not trained; {advice}"
+
+
+def position_limit(policy: Policy) -> int | None:
+    """Return the number of positions that the model was trained for. None: unknown, or without a limit."""
+    positions = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
+    return positions if isinstance(positions, int) else None
 
 
 def _has_table(model: Any, positions: int) -> bool:

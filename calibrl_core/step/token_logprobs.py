@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from calibrl_core.config import TrainSettings
 from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.models import packing
@@ -19,8 +19,20 @@ from calibrl_core.step.mini_batches import UpdateRows
 IDLE = Example(id="", question="?", answer="")  # without an image: the vision tower gets no gradient from it
 
 
+class PassLimits(Protocol):
+    """Limits of a forward pass, such as those of a training run."""
+
+    @property
+    def micro_batch_tokens(self) -> int:
+        """Maximum tokens: prompts, completions, padding."""
+
+    @property
+    def micro_batch_rows(self) -> int | None:
+        """Maximum rows. None: no limit."""
+
+
 def micro_batches(
-    policy: Policy, examples: Sequence[Example], owners: Sequence[int], lengths: Sequence[int], config: TrainSettings
+    policy: Policy, examples: Sequence[Example], owners: Sequence[int], lengths: Sequence[int], config: PassLimits
 ) -> list[Tensor]:
     """Divide completions into micro-batches, each within `micro_batch_tokens` and `micro_batch_rows`.
 
@@ -83,7 +95,7 @@ def logprobs_in_parts(
     owners: Sequence[int],
     tokens: Tensor,
     mask: Tensor,
-    config: TrainSettings,
+    config: PassLimits,
     temperature: float,
 ) -> tuple[Tensor, Tensor]:
     """Return log-probabilities and entropies of completions, each `[R, T]` float (nats, 0 where masked), no gradient.

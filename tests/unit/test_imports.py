@@ -22,6 +22,8 @@ CONTRACT = tuple(
         "evaluation.group_sequential",
         "evaluation.study_statistics",
         "settings",
+        "auditing.facts",
+        "auditing.settings",
         "config",
         "host",
         "data.files",
@@ -76,6 +78,7 @@ FOLDERS = {
         "diagnostics",
         "step",
         "evaluation",
+        "auditing",
         "run",
     ),
     "jobs": (

@@ -1,7 +1,7 @@
 """Program of two processes, started by a launcher: `run_ranks.py FILE`, a JSON list of runs of the trainer.
 
-Each is {folder, config, stop_after}, or {folder, evaluate}. A fresh model never answers right, so the completions' hash
-decides instead.
+Each is {folder, config, stop_after}, {folder, evaluate} or {folder, audit}. A fresh model never answers right, so the
+completions' hash decides instead.
 """
 
 import json
@@ -14,6 +14,8 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from calibrl_core import data
+from calibrl_core.audit import audit
+from calibrl_core.auditing.settings import AuditConfig
 from calibrl_core.config import BuiltinModel, EvaluateConfig, TrainConfig
 from calibrl_core.data.schema import BuiltinData
 from calibrl_core.distributed.process_group import join_process_group
@@ -51,6 +53,13 @@ def evaluation(folder: Path, config: dict[str, Any], ranks: Ranks) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     report = EventFile(folder) if ranks.first else SilentReport(folder)
     report.emit("finish", **evaluate(EvaluateConfig.model_validate(config), report, ranks=ranks))
+    report.close()
+
+
+def audited(folder: Path, config: dict[str, Any], ranks: Ranks) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    report = EventFile(folder) if ranks.first else SilentReport(folder)
+    report.emit("finish", **audit(AuditConfig.model_validate(config), report, ranks=ranks))
     report.close()
 
 
@@ -111,6 +120,8 @@ def main(file: Path) -> None:
         for one in json.loads(file.read_text()):
             if "evaluate" in one:
                 evaluation(Path(one["folder"]), one["evaluate"], ranks)
+            elif "audit" in one:
+                audited(Path(one["folder"]), one["audit"], ranks)
             else:
                 run(Path(one["folder"]), one["config"], one.get("stop_after"), ranks)
         found = rollouts(BuiltinModel(builtin="tiny-vlm"), ranks)

@@ -85,6 +85,12 @@ EVALUATION = {
     "data": [{"builtin": "digits", "split": "validation", "rows": 5}],
     "rollout": {"samples": 2, "max_completion_tokens": 6},
 }
+AUDIT = {
+    "model": TINY,
+    "data": {"builtin": "digits", "split": "validation", "rows": 5},
+    "rollout": {"group_size": 2, "max_completion_tokens": 30},
+    "rewrite": True,
+}
 PUBLISHED = {"algorithm": {"type": "calibrl", "mini_batch_rows": 4, "micro_batch_mean": True}}
 
 
@@ -97,6 +103,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_policy: Callable[..., 
     sharded = configs["fsdp"]
     runs: list[dict[str, Any]] = [{"folder": f"two/{name}", "config": config} for name, config in configs.items()]
     runs.append({"folder": "two/evaluation", "evaluate": EVALUATION})
+    runs.append({"folder": "two/audit", "audit": AUDIT})
     runs.append({"folder": "published", "config": BASE | PUBLISHED})
     runs.append({"folder": "rescored", "config": BASE | RESCORED})
     runs.append({"folder": "two-then-one", "config": sharded, "stop_after": 1})
@@ -109,6 +116,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_policy: Callable[..., 
         run_ranks.run(root / "one-then-two", sharded, 1, ALONE)
         with started([*TORCHRUN, str(SCRIPT), str(root / "runs.json")], root / "log.txt") as processes:
             run_ranks.evaluation(root / "one/evaluation", EVALUATION, ALONE)
+            run_ranks.audited(root / "one/audit", AUDIT, ALONE)
             for name, config in configs.items():
                 run_ranks.run(root / "one" / name, config, None, ALONE)
             assert processes.wait(LIMIT_SECONDS) == 0, (root / "log.txt").read_text()
@@ -245,6 +253,19 @@ def test_two_processes_evaluate_as_one(folder: Path) -> None:
     stored, alone = ((run / "answers.jsonl").read_text().splitlines() for run in (two, one))
     assert len(stored) == 10  # sampled and greedy
     assert [json.loads(line)["texts"] for line in stored] == [json.loads(line)["texts"] for line in alone]
+
+
+@pytest.mark.slow
+def test_two_processes_audit_as_one(folder: Path) -> None:
+    stored = [(folder / number / "audit" / "audit.jsonl").read_text().splitlines() for number in ("one", "two")]
+    alone, together = ([json.loads(line) for line in lines] for lines in stored)
+    assert [row["row"] for row in together] == [1, 2, 3, 4, 5]
+    for expected, found in zip(alone, together, strict=True):
+        for name in ("verdict", "tokens", "pass_rate", "active", "expert_digest", "rewrite"):
+            assert found[name] == expected[name]
+        assert found["nll"] == pytest.approx(expected["nll"], rel=1e-5)
+    (finished,) = of_type(folder / "two/audit", "finish")
+    assert finished["result"]["rows"] == 5
 
 
 @pytest.mark.slow

@@ -129,7 +129,7 @@ def test_a_model_is_freed_before_the_next_one_loads(
         loaded.append(weakref.ref(policy.model))
         return policy
 
-    monkeypatch.setattr("calibrl_core.evaluate.load_policy", load)
+    monkeypatch.setattr("calibrl_core.run.frozen_policy.load_policy", load)
     run(tmp_path / "run", {**settings, "data": settings["data"][1:]})
     assert alive == [0, 0]
 

@@ -106,7 +106,7 @@ def test_a_model_with_all_answers_is_not_loaded_again(
         loaded.append(source.seed)
         return load_policy(source, *given, **named)
 
-    monkeypatch.setattr("calibrl_core.evaluate.load_policy", load)
+    monkeypatch.setattr("calibrl_core.run.frozen_policy.load_policy", load)
     found, calls = evaluated(tmp_path)
     assert (loaded, calls) == ([1], 5)
     assert [row["model_index"] for row in found["results"]] == [0, 1]
@@ -147,6 +147,6 @@ def test_an_evaluation_in_bfloat16_has_no_float32_masters(
         kinds.append((str(layer.dtype), str(policy.head.weight.dtype), layer.requires_grad))
         return policy
 
-    monkeypatch.setattr("calibrl_core.evaluate.load_policy", load)
+    monkeypatch.setattr("calibrl_core.run.frozen_policy.load_policy", load)
     evaluated(tmp_path, precision="bfloat16", models=[{"builtin": "tiny-vlm"}])
     assert kinds == [("torch.bfloat16", "torch.float32", False)]

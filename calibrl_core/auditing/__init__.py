@@ -1,0 +1,1 @@
+"""Audit of experts: measurements, verdicts, restatements, and the summary."""
