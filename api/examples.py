@@ -24,9 +24,18 @@ EVALUATE: dict[str, Any] = {
     "rollout": {"samples": 8, "greedy": True, "max_completion_tokens": 64},
 }
 
+AUDIT: dict[str, Any] = {
+    "kind": "audit",
+    "name": "digits-audit",
+    "model": {"builtin": "tiny-vlm"},
+    "data": {"builtin": "digits", "split": "train", "rows": 256},
+    "rollout": {"group_size": 8, "max_completion_tokens": 64},
+}
+
 JOB_SPECS: Any = {
     "train": {"summary": "Train with CalibRL", "value": TRAIN},
     "evaluate": {"summary": "Evaluate a model", "value": EVALUATE},
+    "audit": {"summary": "Audit the experts of a dataset", "value": AUDIT},
 }
 
 HUB_DATASETS: Any = {

@@ -24,7 +24,7 @@ def read_spec(path: Path, overrides: list[str]) -> dict[str, Any]:
     """
     spec = load_file(path)
     if not isinstance(spec, dict):
-        raise SpecError(f"{path}: the spec of a job is a mapping that begins with `kind: train` or `kind: evaluate`")
+        raise SpecError(f"{path}: the spec of a job is a mapping that begins with its kind, such as `kind: train`")
     make_paths_absolute(spec, path.resolve().parent)
     _override_all(spec, overrides)
     make_paths_absolute(spec, Path.cwd())

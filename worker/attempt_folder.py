@@ -1,5 +1,5 @@
 """The folder of one attempt. It starts with links to the job's recorded checkpoints: the trainer resumes there. An
-evaluation continues behind the answers of the attempt before.
+evaluation or audit continues behind the results of the attempt before.
 
 Each attempt writes into its own folder. A trainer can outlive its lease if its supervisor was suspended or cut off.
 Such a trainer cannot damage the events, log or checkpoints of the next attempt. It can still remove its own

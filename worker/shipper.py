@@ -88,7 +88,7 @@ class Shipper:
         self._run_dir = run_dir
         self._worker = worker
         self._shipped: tuple[int, int] | None = None  # offsets of the last commit
-        self.step: int | None = None  # highest step of this attempt; an evaluation counts models
+        self.step: int | None = None  # highest step of this attempt; an evaluation or audit counts batches
         self.checkpoints_reported = False  # since the supervisor last reset it
         self.stepped = False  # the trainer has passed its start, where it reports the checkpoints it found
         self.finish: FinishLine | None = None

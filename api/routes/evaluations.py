@@ -1,4 +1,4 @@
-"""Results of evaluations, comparisons of their models, and replay of verifiers on stored completions."""
+"""Results of evaluations and audits, comparisons of models, and replay of verifiers on stored completions."""
 
 from typing import Annotated
 from uuid import UUID
@@ -11,9 +11,9 @@ from api.deps import CurrentCaller, Db, ExistingJob, existing_job, read
 from api.examples import REPLAYS
 from api.idempotency import IdempotentRoute
 from api.limits import ConcurrencyLimit
-from calibrl.schemas import MAX_STEP, Comparison, Evaluation, Page, Replay, ReplayRequest, SplitAccuracies
+from calibrl.schemas import MAX_STEP, Audit, Comparison, Evaluation, Page, Replay, ReplayRequest, SplitAccuracies
 from jobs.errors import FieldError, Invalid
-from jobs.evaluations import compare, replay
+from jobs.evaluations import compare, expert_audit, replay
 from jobs.evaluations.compare import Selection
 
 router = APIRouter(tags=["evaluations"], route_class=IdempotentRoute)
@@ -40,6 +40,12 @@ def list_accuracies(
     be compared prompt by prompt.
     """
     return Page(data=compare.split_accuracies(session, job, split), has_more=False)
+
+
+@router.get("/jobs/{job_id}/audit")
+def read_audit(job: ExistingJob) -> Audit:
+    """Return the result of an audit of experts: counts, histograms, expected quadrants, and the worst rows."""
+    return expert_audit.audit(job)
 
 
 @router.get("/evaluations/compare")

@@ -13,7 +13,7 @@ from api.deps import CurrentCaller, Db, ExistingJob, WritableJob, existing_job, 
 from api.examples import CHANGES, FORKS, JOB_SPECS
 from api.idempotency import IdempotentRoute, look
 from calibrl.schemas import (
-    EvaluateSpec,
+    AnySpec,
     Fork,
     Job,
     JobChanges,
@@ -23,7 +23,6 @@ from calibrl.schemas import (
     JobSummary,
     Page,
     Role,
-    TrainSpec,
     job_spec_adapter,
 )
 from jobs import lifecycle, models
@@ -38,13 +37,13 @@ router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=IdempotentRoute)
 
 async def _prepared(
     request: Request, spec: Annotated[JobSpec, Body(openapi_examples=JOB_SPECS)], caller: CurrentCaller
-) -> TrainSpec | EvaluateSpec:
+) -> AnySpec:
     if References.of(spec).hub_models:  # an answered request is answered again even if the hub is away
         await read(request, lambda session: look(request, session))
     return await run_in_threadpool(_looked_into, spec, caller)
 
 
-def _looked_into(spec: TrainSpec | EvaluateSpec, caller: Caller) -> TrainSpec | EvaluateSpec:
+def _looked_into(spec: AnySpec, caller: Caller) -> AnySpec:
     # Before the transaction: the files of the spec are read, and the hub is asked, which can be slow; the later check
     # uses the cached result.
     caller.need_if_visible(spec.project, Role.MEMBER)
@@ -52,10 +51,10 @@ def _looked_into(spec: TrainSpec | EvaluateSpec, caller: Caller) -> TrainSpec | 
     return hub_commits.pinned(spec) if caller.sees(spec.project) else spec  # only with the token of an own project
 
 
-Spec = Annotated[TrainSpec | EvaluateSpec, Depends(_prepared)]
+Spec = Annotated[AnySpec, Depends(_prepared)]
 
 
-async def _looked_at(request: Request, spec: Spec, caller: CurrentCaller) -> TrainSpec | EvaluateSpec:
+async def _looked_at(request: Request, spec: Spec, caller: CurrentCaller) -> AnySpec:
     ids = References.of(spec).datasets if caller.sees(spec.project) else frozenset()
 
     def known(session: Session) -> dict[UUID, models.Dataset]:
@@ -75,9 +74,7 @@ def submit_job(spec: Spec, session: Db, caller: CurrentCaller, response: Respons
 
 
 @router.post(":plan")
-def plan_job(
-    spec: Annotated[TrainSpec | EvaluateSpec, Depends(_looked_at)], session: Db, caller: CurrentCaller
-) -> JobPlan:
+def plan_job(spec: Annotated[AnySpec, Depends(_looked_at)], session: Db, caller: CurrentCaller) -> JobPlan:
     """Dry-run a spec: return its defaults, data, memory, estimated start and warnings. An invalid spec is refused as on
     submission; no job is created."""
     caller.need_if_visible(spec.project, Role.MEMBER)
@@ -117,7 +114,7 @@ def change_job(
 
 async def _forked(
     request: Request, job_id: UUID, fork: Annotated[Fork, Body(openapi_examples=FORKS)], caller: CurrentCaller
-) -> tuple[TrainSpec | EvaluateSpec, int | None]:
+) -> tuple[AnySpec, int | None]:
     def parent(session: Session) -> tuple[dict[str, Any], int | None]:
         look(request, session)
         return lifecycle.fork_spec(session, existing_job(job_id, session, caller).id, fork)
@@ -129,7 +126,7 @@ async def _forked(
 @router.post("/{job_id}/fork", status_code=201)
 def fork_job(
     job_id: UUID,
-    forked: Annotated[tuple[TrainSpec | EvaluateSpec, int | None], Depends(_forked)],
+    forked: Annotated[tuple[AnySpec, int | None], Depends(_forked)],
     session: Db,
     caller: CurrentCaller,
     response: Response,
@@ -169,7 +166,7 @@ def _added(row: models.Job, response: Response) -> Job:
     return job
 
 
-def _checked(spec: dict[str, Any]) -> TrainSpec | EvaluateSpec:
+def _checked(spec: dict[str, Any]) -> AnySpec:
     try:
         return job_spec_adapter.validate_python(spec)
     except ValidationError as error:  # location as in a posted spec

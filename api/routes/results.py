@@ -1,4 +1,4 @@
-"""Result files of an evaluation: every single answer."""
+"""Result files: every answer of an evaluation, every row of an audit."""
 
 from typing import Annotated
 
@@ -15,7 +15,7 @@ router = APIRouter(prefix="/jobs/{job_id}/results", tags=["runs"])
 
 @router.get("")
 def list_results(job: ExistingJob) -> Page[StoredFile]:
-    """List the result files of a job: the answers of an evaluation; a training job has none."""
+    """List the result files of a job: the answers of an evaluation, the rows of an audit; a training job has none."""
     folder = artifacts.results_folder(job)
     return Page(data=artifacts.results(folder) if folder else [], has_more=False)
 

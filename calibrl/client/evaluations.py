@@ -1,4 +1,4 @@
-"""Results of evaluations, comparison of models, and replay of stored completions."""
+"""Results of evaluations and audits, comparison of models, and replay of stored completions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,14 +7,14 @@ from uuid import UUID
 import httpx
 
 from calibrl.client.connection import Connection, JobId, checked, job_path
-from calibrl.schemas import Comparison, Evaluation, Page, Replay, SplitAccuracies
+from calibrl.schemas import Audit, Comparison, Evaluation, Page, Replay, SplitAccuracies
 
 TIMEOUT = httpx.Timeout(150.0, connect=3.0)  # longer than the service takes at most
 Compared = JobId | tuple[JobId, int]  # an evaluation, or one of its models by its place in the spec
 
 
 class EvaluationRequests(Connection):
-    """Results of evaluations, comparison of models, and replay of stored completions."""
+    """Results of evaluations and audits, comparison of models, and replay of stored completions."""
 
     def evaluation(self, id: JobId) -> Evaluation:
         """Return the results of an evaluation. Refused (409) until it has ended."""
@@ -23,6 +23,10 @@ class EvaluationRequests(Connection):
     def accuracies(self, id: JobId, *, split: str | None = None) -> list[SplitAccuracies]:
         """Return the accuracy of each prompt, per model and dataset of an evaluation; `split`: of this dataset only."""
         return self._get(Page[SplitAccuracies], job_path(id, "accuracies"), split=split).data
+
+    def expert_audit(self, id: JobId) -> Audit:
+        """Return the result of an audit of experts. Refused (409) until it has ended."""
+        return self._get(Audit, job_path(id, "audit"))
 
     def compare_evaluations(self, *models: Compared, split: str | None = None, seed: int = 0) -> list[Comparison]:
         """Compare models over the same prompts, on one dataset or on all that they share; `seed` is the bootstrap's.

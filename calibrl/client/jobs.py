@@ -9,8 +9,8 @@ import httpx
 from calibrl.client.connection import Connection, JobId, job_path
 from calibrl.client.job import Job
 from calibrl.schemas import (
+    AnySpec,
     CheckpointChoice,
-    EvaluateSpec,
     Event,
     JobPlan,
     JobSort,
@@ -18,7 +18,6 @@ from calibrl.schemas import (
     JobSummary,
     Page,
     Priority,
-    TrainSpec,
 )
 
 SUBMIT_TIMEOUT = httpx.Timeout(120.0, connect=3.0)  # the service reads the spec's data files first
@@ -27,11 +26,11 @@ SUBMIT_TIMEOUT = httpx.Timeout(120.0, connect=3.0)  # the service reads the spec
 class JobRequests(Connection):
     """Submit, find and change jobs."""
 
-    def submit(self, spec: Mapping[str, Any] | TrainSpec | EvaluateSpec) -> Job:
+    def submit(self, spec: Mapping[str, Any] | AnySpec) -> Job:
         """Submit a job. The error for a refused spec names each field."""
         return self._send("POST", Job, "/v1/jobs", spec, timeout=SUBMIT_TIMEOUT)
 
-    def plan(self, spec: Mapping[str, Any] | TrainSpec | EvaluateSpec) -> JobPlan:
+    def plan(self, spec: Mapping[str, Any] | AnySpec) -> JobPlan:
         """Dry run of a spec: defaults, data, memory, queue, warnings. Refused like `submit`."""
         return self._send("POST", JobPlan, "/v1/jobs:plan", spec, timeout=SUBMIT_TIMEOUT)
 

@@ -19,6 +19,7 @@ from calibrl.schemas.base import HOUR as HOUR
 from calibrl.schemas.base import MAX_LIMIT as MAX_LIMIT
 from calibrl.schemas.base import MAX_STEP as MAX_STEP
 from calibrl.schemas.base import MONTH as MONTH
+from calibrl.schemas.base import JobKind as JobKind
 from calibrl.schemas.base import Label as Label
 from calibrl.schemas.base import Name as Name
 from calibrl.schemas.base import Page as Page
@@ -80,6 +81,8 @@ from calibrl.schemas.queue import QueueEntry as QueueEntry
 from calibrl.schemas.queue import WaitReason as WaitReason
 from calibrl.schemas.samples import Sample as Sample
 from calibrl.schemas.samples import SampleSummary as SampleSummary
+from calibrl.schemas.specs import AnySpec as AnySpec
+from calibrl.schemas.specs import AuditSpec as AuditSpec
 from calibrl.schemas.specs import CheckpointChoice as CheckpointChoice
 from calibrl.schemas.specs import DataChoice as DataChoice
 from calibrl.schemas.specs import EvaluateSpec as EvaluateSpec
@@ -108,6 +111,9 @@ from calibrl.schemas.workers import Gpu as Gpu
 from calibrl.schemas.workers import GpuReading as GpuReading
 from calibrl.schemas.workers import Worker as Worker
 from calibrl.schemas.workers import WorkerStatus as WorkerStatus
+from calibrl_core.auditing.facts import Audit as Audit
+from calibrl_core.auditing.facts import AuditHistogram as AuditHistogram
+from calibrl_core.auditing.facts import AuditRow as AuditRow
 from calibrl_core.data.report_facts import DataReport as DataReport
 from calibrl_core.data.report_facts import ReportWarning as ReportWarning
 from calibrl_core.data.report_facts import Spread as Spread

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from calibrl.schemas.base import Label, LabelKey, Name, Priority, Record, Slug
+from calibrl.schemas.base import JobKind, Label, LabelKey, Name, Priority, Record, Slug
 from calibrl.schemas.specs import CheckpointChoice
 from calibrl.schemas.status import JobStatus, Reason
 from calibrl_core.settings.base import StrictSettings
@@ -31,7 +31,7 @@ class JobFilter(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     status: list[JobStatus] = Field([], max_length=len(JobStatus), description="Jobs with any of these statuses.")
-    kind: Literal["train", "evaluate"] | None = None
+    kind: JobKind | None = None
     project: Slug | None = None
     user: str | None = Field(None, max_length=200, description="User who submitted the job.")
     label: list[Annotated[str, AfterValidator(_label)]] = Field(
@@ -110,7 +110,7 @@ class JobSummary(Record):
 
     id: UUID
     name: str
-    kind: Literal["train", "evaluate"]
+    kind: JobKind
     project: str
     user: str = Field(description="User who submitted the job.")
     priority: Priority
@@ -120,7 +120,7 @@ class JobSummary(Record):
     status: JobStatus
     reason: Reason | None = Field(description="Reason of the status, if there is one.")
     message: str | None = Field(description="The reason in one sentence. After a crash, the last lines of the log.")
-    step: int = Field(description="Completed steps (training) or batches of completions (evaluation).")
+    step: int = Field(description="Completed steps (training) or batches of completions (evaluation, audit).")
     steps_total: int | None = Field(description="Planned steps. None until the trainer reports the number.")
     attempt: int = Field(description="Number of times that a worker started the job.")
     depends_on: list[UUID]

@@ -98,7 +98,7 @@ class JobPlan(Record):
     spec: dict[str, Any] = Field(description="Spec with all defaults filled in.")
     models: list[ModelFacts]
     steps: int | None = Field(
-        description="Number of steps of the training job. None: only the worker can count the rows; or an evaluation."
+        description="Number of steps of a training job. None: only the worker can count the rows; or another job."
     )
     data: list[DataFacts]
     memory: MemoryPlan | None = Field(

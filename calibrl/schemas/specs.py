@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, Tag, TypeAdapter, model_validator
 from calibrl.schemas.base import MAX_STEP, MONTH, Label, LabelKey, Name, Priority, Slug
 from calibrl_core.algorithms import AlgorithmSettings
 from calibrl_core.algorithms.registry import ALGORITHMS
+from calibrl_core.auditing.settings import AuditSettings
 from calibrl_core.config import (
     BuiltinModel,
     EvaluateSettings,
@@ -212,8 +213,23 @@ class EvaluateSpec(JobSettings, EvaluateSettings):
         return self
 
 
-JobSpec = Annotated[TrainSpec | EvaluateSpec, Field(discriminator="kind")]
-job_spec_adapter: TypeAdapter[TrainSpec | EvaluateSpec] = TypeAdapter(JobSpec)
+class AuditSpec(JobSettings, AuditSettings):
+    """An audit of experts: whether each row's expert helps CalibRL with this model."""
+
+    kind: Literal["audit"]
+    model: ModelChoice
+    data: DataChoice
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        check_weight("data", self.data.weight)
+        check_model("model", self.model, self.precision, self.rollout)
+        return self
+
+
+AnySpec = TrainSpec | EvaluateSpec | AuditSpec
+JobSpec = Annotated[AnySpec, Field(discriminator="kind")]
+job_spec_adapter: TypeAdapter[AnySpec] = TypeAdapter(JobSpec)
 
 
 def find_algorithm(name: str) -> type[AlgorithmSettings] | None:

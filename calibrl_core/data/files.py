@@ -160,7 +160,7 @@ def survey_problems(
         return [
             f"no row of {source.label} has an expert in column {source.columns.expert!r} (in verl's format: "
             "`solution`, with a pass_ratio above 0, or `target`; in a chat: a last message of the assistant), and this "
-            "algorithm needs experts; add them, name their column in data.columns.expert, or choose {type: grpo}"
+            "job needs experts: add them, or name their column in data.columns.expert; {type: grpo} trains without them"
         ]
     if needs_pass_ratios and survey.without_pass_ratio:
         return [
@@ -211,7 +211,7 @@ def read_examples(
     rows, facts = read_rows(source), facts or SourceFacts()
     try:
         head = list(islice(rows, BATCH))
-        form = facts.form = _format(source, head, answers)
+        form = facts.form = source_format(source, head, answers=answers)
         folder = image_folder(source)
         for number, raw in enumerate(islice(chain(head, rows), source.rows), start=1):
             try:
@@ -227,8 +227,8 @@ def read_examples(
         yield RowProblem(source.label, None, str(problem))
 
 
-def _format(source: FileData | HubData, head: list[RawRow], answers: bool) -> RowFormat:
-    """Return the format of the first rows; a wrong column name is reported once, not once per row.
+def source_format(source: FileData | HubData, head: list[RawRow], *, answers: bool) -> RowFormat:
+    """Return the format of the first rows. A wrong column name is reported once, not once per row.
 
     Raises:
         DataError: the rows have no known format.

@@ -81,7 +81,8 @@ def evaluation(job: models.Job) -> Evaluation:
         Conflict: the job is not an evaluation, or has not succeeded.
     """
     if job.kind != "evaluate":
-        raise Conflict(f"Job {job.id} is a training job. Submit a job of kind evaluate with this job under models.")
+        what = "a training job" if job.kind == "train" else "an audit"
+        raise Conflict(f"Job {job.id} is {what}. Submit a job of kind evaluate with the models to measure.")
     if job.status is not JobStatus.SUCCEEDED:
         why = "ended without results" if job.status.final else "has not ended"
         raise Conflict(f"Job {job.id} {why}: it is {job.status}.")

@@ -1,4 +1,5 @@
-"""Files that a job leaves on disk: checkpoints, and the answers of an evaluation, as far as this process can read them.
+"""Files that a job leaves on disk: checkpoints, and the results of an evaluation or audit, as far as this process can
+read them.
 
 Workers write them below their data folder and record the path in the database. This process reads only paths inside the
 job's folder of its own data folder, and follows no link: a run can put anything there.
@@ -17,7 +18,7 @@ from jobs.errors import Conflict, NotFound
 from jobs.settings import get_settings
 
 _TAIL = re.compile(r"(?:/(attempt-[0-9]+))?/checkpoints/([^/]+)$")
-RESULTS = ("answers.jsonl",)  # of an evaluation: all answers, see `calibrl_core.evaluate`
+RESULTS = ("answers.jsonl", "audit.jsonl")  # see `calibrl_core.evaluate` and `calibrl_core.audit`
 
 
 def checkpoint_path(checkpoint: models.Checkpoint) -> Path:
@@ -70,13 +71,13 @@ def checkpoint_folder(checkpoint: models.Checkpoint) -> Path:
 
 
 def results_folder(job: models.Job) -> Path | None:
-    """Return the folder of an evaluation's answers in its last attempt, or None if there are none yet.
+    """Return the folder of the results of an evaluation or audit in its last attempt, or None if there are none yet.
 
     Raises:
-        Conflict: this process cannot read the answers.
+        Conflict: this process cannot read the results.
     """
     folder = get_settings().run_dir(job.id, job.attempt)
-    if job.kind != "evaluate" or not job.attempt:
+    if job.kind == "train" or not job.attempt:
         return None
     if _visible(folder, get_settings().job_dir(job.id)):
         return folder
@@ -103,7 +104,7 @@ def listing(folder: Path) -> list[StoredFile]:
 
 
 def results(folder: Path) -> list[StoredFile]:
-    """Return the result files of an evaluation."""
+    """Return the result files of an evaluation or audit."""
     return [file for file in listing(folder) if file.name in RESULTS]
 
 

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.orm import Session
 
-from calibrl.schemas import HubModel, JobModel, JobStatus, KnownData, Limits, Reason
+from calibrl.schemas import HubModel, JobKind, JobModel, JobStatus, KnownData, Limits, Reason
 from calibrl_core.data.schema import FileData, HubData
 from jobs import models
 from jobs.db import wake_after_commit
@@ -39,7 +39,7 @@ class Claim:
     Each of several machines has its own; that of the main machine, with rank 0, is the right to report the run.
 
     Attributes:
-        config: TrainConfig or EvaluateConfig of the core as JSON; each model is a path.
+        config: TrainConfig, EvaluateConfig or AuditConfig of the core as JSON; each model is a path.
         gpus: indices of the GPUs of the machine that the job can use.
         machines: number of machines that run the job together.
         rank: place of this machine among them.
@@ -53,7 +53,7 @@ class Claim:
     job_id: UUID
     attempt: int
     token: UUID
-    kind: Literal["train", "evaluate"]
+    kind: JobKind
     config: dict[str, Any]
     gpus: tuple[int, ...] = ()
     checkpoints: tuple[KnownCheckpoint, ...] = ()

@@ -9,14 +9,13 @@ from sqlalchemy.orm import Session
 
 from calibrl.schemas import (
     MAX_LABELS,
-    EvaluateSpec,
+    AnySpec,
     Fork,
     JobChanges,
     JobModel,
     JobStatus,
     Reason,
     Resources,
-    TrainSpec,
 )
 from calibrl_core.config import ModelOptions
 from calibrl_core.verifiers.python_function import python_rewards
@@ -40,7 +39,7 @@ class Checked:
     """A checked spec: its references, with the jobs and datasets that they name, by id and share-locked, and the
     checkpoints of fixed steps."""
 
-    spec: TrainSpec | EvaluateSpec
+    spec: AnySpec
     references: References
     jobs: dict[UUID, models.Job]
     datasets: dict[UUID, models.Dataset]
@@ -52,7 +51,7 @@ class Checked:
         return sum(self.jobs[id].status is not JobStatus.SUCCEEDED for id in self.references.dependencies)
 
 
-def check(session: Session, spec: TrainSpec | EvaluateSpec, visible_projects: frozenset[str] | None = None) -> Checked:
+def check(session: Session, spec: AnySpec, visible_projects: frozenset[str] | None = None) -> Checked:
     """Check a spec against the database, and lock the queue of its project.
 
     Args:
@@ -125,7 +124,7 @@ def new_job(checked: Checked, *, actor: str) -> models.Job:
 
 def submit(
     session: Session,
-    spec: TrainSpec | EvaluateSpec,
+    spec: AnySpec,
     *,
     actor: str,
     visible_projects: frozenset[str] | None = None,
@@ -320,7 +319,7 @@ def _machine_problems(session: Session, resources: Resources) -> list[FieldError
     return []
 
 
-def _function_problems(session: Session, spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
+def _function_problems(session: Session, spec: AnySpec) -> list[FieldError]:
     """Return the functions of users if no machine can run them."""
     functions = [index for index, reward in enumerate(spec.rewards) if python_rewards([reward])]
     if not functions or workers.any_runs_functions(session):

@@ -1,12 +1,12 @@
 """Jobs and what they wait for."""
 
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import BigInteger, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from calibrl.schemas import JobStatus, Reason
+from calibrl.schemas import JobKind, JobStatus, Reason
 from jobs.models.base import Base, CreatedAt, JobKey, SafeText, Timestamp
 from jobs.models.datasets import JobDataset
 from jobs.models.job_machines import JobMachine
@@ -44,7 +44,7 @@ class Job(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     name: Mapped[str]
-    kind: Mapped[Literal["train", "evaluate"]] = mapped_column(SafeText)
+    kind: Mapped[JobKind] = mapped_column(SafeText)
     project: Mapped[str] = mapped_column(ForeignKey("projects.slug"))
     user: Mapped[str]
     priority: Mapped[str]

@@ -6,7 +6,7 @@ from functools import cache
 import yaml
 
 from calibrl import presets
-from calibrl.schemas import DataFacts, EvaluateSpec, MemoryPlan, Notice, TrainSpec
+from calibrl.schemas import AnySpec, DataFacts, MemoryPlan, Notice, TrainSpec
 from calibrl_core.config import BuiltinModel
 from calibrl_core.data.schema import weighted_rows
 
@@ -18,7 +18,7 @@ TOO_LARGE_FOR_A_CPU = 1_000_000_000  # parameters
 ABOVE_PRESET = 2.5  # factor on the learning rate of the preset: at 3 every algorithm lost accuracy
 
 
-def warnings(spec: TrainSpec | EvaluateSpec, data: Sequence[DataFacts], memory: MemoryPlan | None) -> Iterator[Notice]:
+def warnings(spec: AnySpec, data: Sequence[DataFacts], memory: MemoryPlan | None) -> Iterator[Notice]:
     """Yield the warnings about a spec, each with its field."""
     if memory and memory.parameters >= TOO_LARGE_FOR_A_CPU and not spec.resources.gpus:
         billions = memory.parameters / 1e9

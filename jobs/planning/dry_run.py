@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from calibrl.schemas import (
     GIB,
+    AnySpec,
     DataFacts,
-    EvaluateSpec,
     HubModel,
     JobPlan,
     JobStatus,
@@ -39,9 +39,7 @@ from jobs.specs.references import NamedData, References
 MAX_ORIGINS = 32  # maximum jobs through which the origin of a model is followed
 
 
-def dry_run(
-    session: Session, spec: TrainSpec | EvaluateSpec, *, actor: str, visible_projects: frozenset[str] | None = None
-) -> JobPlan:
+def dry_run(session: Session, spec: AnySpec, *, actor: str, visible_projects: frozenset[str] | None = None) -> JobPlan:
     """Check a spec as a submission would, and return the prediction.
 
     Raises:
@@ -66,7 +64,7 @@ def dry_run(
     )
 
 
-def read_files(spec: TrainSpec | EvaluateSpec, known: Mapping[UUID, models.Dataset]) -> None:
+def read_files(spec: AnySpec, known: Mapping[UUID, models.Dataset]) -> None:
     """Read the files whose rows `dry_run` counts and looks at. This can take a while: hold no transaction meanwhile.
     `known`: the datasets of the spec."""
     references = References.of(spec)
@@ -166,7 +164,7 @@ def _origin(session: Session, job_id: UUID) -> ModelChoice:
 
 def _with_machines(
     plan: MemoryPlan,
-    spec: TrainSpec | EvaluateSpec,
+    spec: AnySpec,
     shape: ModelShape,
     machines: Sequence[tuple[models.Worker, bool, list[UUID]]],
 ) -> MemoryPlan:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import get_args
 
-from calibrl.schemas import EvaluateSpec, MemoryPart, MemoryPhase, MemoryPlan, TrainSpec
+from calibrl.schemas import AnySpec, MemoryPart, MemoryPhase, MemoryPlan, TrainSpec
 from calibrl_core.config import LoraSettings, ModelOptions
 from jobs.planning.model_shapes import ModelShape, is_vision
 
@@ -77,7 +77,7 @@ class _Sizes:
         return [prod(shape) for name, shape in self.shape.linear.items() if not is_vision(name)]
 
 
-def estimate(spec: TrainSpec | EvaluateSpec, shape: ModelShape, options: ModelOptions) -> MemoryPlan:
+def estimate(spec: AnySpec, shape: ModelShape, options: ModelOptions) -> MemoryPlan:
     """Return the memory of each process of a job. The caller sets `fits`, the explanation and the remedies."""
     gpus = spec.rollout.trainer_gpus(spec.resources.gpus)
     processes = spec.resources.machines * max(1, gpus)
@@ -297,7 +297,7 @@ def _samples(spec: TrainSpec) -> int:
     return int(spec.algorithm.samples or spec.validation is not None)
 
 
-def _rollouts(sizes: _Sizes, completion_tokens: int, rows: int, spec: TrainSpec | EvaluateSpec) -> list[MemoryPart]:
+def _rollouts(sizes: _Sizes, completion_tokens: int, rows: int, spec: AnySpec) -> list[MemoryPart]:
     if spec.rollout.server_gpus:  # on GPUs of their own
         return []
     shape, width = sizes.shape, sizes.width

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from calibrl.schemas import (
+    AnySpec,
     EvaluateSpec,
     JobModel,
     JobStatus,
@@ -33,13 +34,13 @@ ANSWER_SECONDS = 0.3  # of the CPU, to judge the answers of a file
 _RELATIVE = "must be an absolute path: the worker runs in its own folder"
 
 
-def text_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
+def text_problems(spec: AnySpec) -> list[FieldError]:
     """Return the fields with text that PostgreSQL cannot store. A silent change would make a path another path."""
     texts = _texts((), spec.model_dump())
     return [FieldError(field, "contains a NUL character") for field, text in texts if "\x00" in text]
 
 
-def resource_problems(spec: TrainSpec | EvaluateSpec, references: References) -> list[FieldError]:
+def resource_problems(spec: AnySpec, references: References) -> list[FieldError]:
     """Return requested resources that have no effect or leave no GPU to the trainer, and settings that need others."""
     gpus, of_servers = spec.resources.gpus, spec.rollout.server_gpus or 0
     if of_servers and spec.resources.machines > 1:
@@ -86,7 +87,7 @@ def hub_model_problems(references: References) -> list[FieldError]:
     return [FieldError(f"{field}.hub", text) for field, text in named if text]
 
 
-def plugin_problems(spec: TrainSpec | EvaluateSpec | ReplayRequest) -> list[FieldError]:
+def plugin_problems(spec: AnySpec | ReplayRequest) -> list[FieldError]:
     """Return the verifiers that are not installed here. Reads package metadata only and runs no code of them."""
     problems = []
     for index, reward in enumerate(spec.rewards):
@@ -124,9 +125,7 @@ def no_checkpoint(model: JobModel, have: Collection[int]) -> str:
     return f"job {model.from_job} has no checkpoint {what}: {instead}"
 
 
-def data_problems(
-    spec: TrainSpec | EvaluateSpec, references: References, existing: Mapping[UUID, Dataset]
-) -> list[FieldError]:
+def data_problems(spec: AnySpec, references: References, existing: Mapping[UUID, Dataset]) -> list[FieldError]:
     """Return errors in the datasets that a spec names. `existing`: those of the service that exist."""
     problems, names = [], set[str]()
     for named in references.data:
@@ -150,7 +149,7 @@ def data_problems(
 
 def _dataset_problems(named: NamedData, choice: KnownData, dataset: Dataset) -> Iterator[FieldError]:
     if named.needs_experts and dataset.has_experts is False:
-        text = "no row has an expert, but the algorithm needs experts; use {type: grpo}, or other data"
+        text = "no row has an expert, but the job needs experts: use other data; {type: grpo} trains without them"
         yield FieldError(f"{named.field}.dataset", text)
     if named.needs_pass_ratios and dataset.has_columns is not None and "pass_ratio" not in dataset.has_columns:
         text = "the dataset has no column 'pass_ratio': add it, or use curriculum: measured"
@@ -191,7 +190,8 @@ def _dependency_problems(id: UUID, existing: Mapping[UUID, Job]) -> list[str]:
 def _origin_problems(model: JobModel, existing: Mapping[UUID, Job]) -> list[str]:
     id = model.from_job
     if id in existing and existing[id].kind != "train":
-        return [f"job {id} is an evaluation, which writes no checkpoints"]
+        what = "an evaluation" if existing[id].kind == "evaluate" else "an audit"
+        return [f"job {id} is {what}, which writes no checkpoints"]
     if id in existing and isinstance(model.checkpoint, int):
         return []  # `checkpoint_problems` checks that it exists
     return _dependency_problems(id, existing)

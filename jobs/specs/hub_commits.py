@@ -1,16 +1,16 @@
 """Models of the hub in a spec, by their commits: a job runs, resumes and is evaluated with the files of one moment."""
 
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
-from calibrl.schemas import EvaluateSpec, ModelChoice, TrainSpec
+from calibrl.schemas import AnySpec, ModelChoice
 from jobs.errors import FieldError, Invalid, ServiceError
 from jobs.files import hub_models
 from jobs.files.hub import HubRefusal
 from jobs.specs import checks
 from jobs.specs.references import References
 
-Spec = TypeVar("Spec", bound=TrainSpec | EvaluateSpec)
+Spec = TypeVar("Spec", bound=AnySpec)
 
 
 def pinned(spec: Spec) -> Spec:
@@ -34,13 +34,13 @@ def pinned(spec: Spec) -> Spec:
         commits[field] = model.model_copy(update={"revision": commit})
     if problems:
         raise Invalid("The job was not accepted.", tuple(problems))
-    if isinstance(spec, TrainSpec):
-        return spec.model_copy(update={"model": commits["model"]})
-    models = tuple(commits.get(f"models.{index}", model) for index, model in enumerate(spec.models))
-    return spec.model_copy(update={"models": models})
+    change: dict[str, Any] = {**commits}
+    if "model" not in commits:  # an evaluation
+        change = {"models": tuple(commits.get(field, model) for field, model in references.models)}
+    return cast(Spec, spec.model_copy(update=change))
 
 
-def read_headers(spec: TrainSpec | EvaluateSpec) -> None:
+def read_headers(spec: AnySpec) -> None:
     """Read the headers of the weights of a pinned spec's models of the hub, so that their memory can be estimated. A
     plan without them names the reason."""
     for _, model in References.of(spec).hub_models:

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Self
 from uuid import UUID
 
-from calibrl.schemas import DataChoice, EvaluateSpec, HubModel, JobModel, KnownData, ModelChoice, TrainSpec
+from calibrl.schemas import AnySpec, AuditSpec, DataChoice, HubModel, JobModel, KnownData, ModelChoice, TrainSpec
 from calibrl_core.config import PathModel
 from calibrl_core.data.schema import FileData
 from calibrl_core.verifiers.base import read_truth
@@ -15,7 +15,7 @@ from calibrl_core.verifiers.registry import Reward
 
 @dataclass(frozen=True)
 class NamedData:
-    """A dataset of a spec. `needs_experts`: the algorithm needs experts in its rows. `needs_pass_ratios`: each row
+    """A dataset of a spec. `needs_experts`: the job needs experts in its rows. `needs_pass_ratios`: each row
     needs one. `rewards`: must accept its answers. `needs_answers`: a reward compares with them."""
 
     field: str
@@ -35,10 +35,13 @@ class References:
     data: tuple[NamedData, ...]
 
     @classmethod
-    def of(cls, spec: TrainSpec | EvaluateSpec) -> Self:
+    def of(cls, spec: AnySpec) -> Self:
         """Find the references of a spec."""
         if isinstance(spec, TrainSpec):
             return cls(spec.depends_on, (("model", spec.model),), tuple(_training_data(spec)))
+        if isinstance(spec, AuditSpec):
+            audited = NamedData("data", spec.data, needs_experts=True, needs_answers=read_truth(spec.rewards))
+            return cls(spec.depends_on, (("model", spec.model),), (audited,))
         models = tuple((f"models.{index}", model) for index, model in enumerate(spec.models))
         answers = read_truth(spec.rewards)
         data = tuple(

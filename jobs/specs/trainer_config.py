@@ -7,6 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from calibrl.schemas import (
+    AnySpec,
+    AuditSpec,
     DataChoice,
     EvaluateSpec,
     HubModel,
@@ -15,9 +17,9 @@ from calibrl.schemas import (
     KnownData,
     ModelChoice,
     Reason,
-    TrainSpec,
     job_spec_adapter,
 )
+from calibrl_core.auditing.settings import AuditConfig
 from calibrl_core.config import EvaluateConfig, ModelOptions, TrainConfig
 from calibrl_core.data.schema import FileData, HubData
 from jobs.files.allowed_sources import data_problem, model_problem
@@ -39,7 +41,7 @@ def trainer_config(
     find_data: Callable[[KnownData], FileData | HubData],
     find_hub_model: Callable[[HubModel], Path],
 ) -> dict[str, Any]:
-    """Return the TrainConfig or EvaluateConfig of a stored spec as JSON.
+    """Return the TrainConfig, EvaluateConfig or AuditConfig of a stored spec as JSON.
 
     Args:
         find_checkpoint: returns the folder of another job's checkpoint.
@@ -68,6 +70,9 @@ def trainer_config(
         if isinstance(parsed, EvaluateSpec):
             settings |= {"models": [*map(model_source, parsed.models)], "data": [*map(data_source, parsed.data)]}
             return EvaluateConfig.model_validate(settings).model_dump(mode="json")
+        if isinstance(parsed, AuditSpec):
+            settings |= {"model": model_source(parsed.model), "data": data_source(parsed.data)}
+            return AuditConfig.model_validate(settings).model_dump(mode="json")
         data = [*map(data_source, parsed.sources)]
         settings |= {"model": model_source(parsed.model), "data": data if isinstance(parsed.data, tuple) else data[0]}
         if parsed.validation is not None:
@@ -77,7 +82,7 @@ def trainer_config(
         raise SpecNoLongerValid(Reason.BAD_SPEC, f"this version does not accept the spec: {error}") from error
 
 
-def _check_paths(spec: TrainSpec | EvaluateSpec) -> None:
+def _check_paths(spec: AnySpec) -> None:
     """Check the paths again on the machine that reads them: a link can have a new target."""
     references = References.of(spec)
     problems = [model_problem(Path(model.path)) for _, model in references.path_models]

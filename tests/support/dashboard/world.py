@@ -56,6 +56,12 @@ SPECS: dict[str, dict[str, Any]] = {
         "models": [{"builtin": "tiny-vlm"}],
         "data": [{"builtin": "digits", "split": "test"}],
     },
+    "audit": {
+        "kind": "audit",
+        "name": "digits-audit",
+        "model": {"builtin": "tiny-vlm"},
+        "data": {"builtin": "digits", "split": "train"},
+    },
 }
 HOSTILE = (
     "<script>window.pwned = 1</script>"

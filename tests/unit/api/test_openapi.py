@@ -8,7 +8,7 @@ from calibrl.schemas import job_spec_adapter
 from calibrl_core.metrics import FAMILIES
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "audit"])
 def test_the_examples_are_specs(name: str) -> None:
     assert job_spec_adapter.validate_python(JOB_SPECS[name]["value"]).kind == name
     body = app.openapi()["paths"]["/v1/jobs"]["post"]["requestBody"]

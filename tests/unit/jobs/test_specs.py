@@ -10,7 +10,8 @@ from uuid import UUID, uuid4
 import pytest
 from pydantic import ValidationError
 
-from calibrl.schemas import EvaluateSpec, HubModel, JobModel, JobStatus, KnownData, Reason, TrainSpec, job_spec_adapter
+from calibrl.schemas import AnySpec, HubModel, JobModel, JobStatus, KnownData, Reason, job_spec_adapter
+from calibrl_core.auditing.settings import AuditConfig
 from calibrl_core.config import EvaluateConfig, PathModel, TrainConfig
 from calibrl_core.data.schema import Columns, FileData
 from jobs.errors import FieldError
@@ -35,6 +36,14 @@ EVALUATE: dict[str, Any] = {
 }
 
 
+AUDIT: dict[str, Any] = {
+    "kind": "audit",
+    "name": "a job",
+    "model": {"builtin": "tiny-vlm"},
+    "data": {"builtin": "digits"},
+}
+
+
 @pytest.fixture(autouse=True)
 def everything_allowed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Jobs can read any folder here: the refused ones are tested over HTTP, with the hostile inputs."""
@@ -56,11 +65,11 @@ def no_data(choice: KnownData) -> FileData:
     raise AssertionError("no dataset to find")
 
 
-def dependencies(given: TrainSpec | EvaluateSpec) -> frozenset[UUID]:
+def dependencies(given: AnySpec) -> frozenset[UUID]:
     return References.of(given).dependencies
 
 
-def file_problems(given: TrainSpec | EvaluateSpec) -> list[FieldError]:
+def file_problems(given: AnySpec) -> list[FieldError]:
     return checks.file_problems(References.of(given))
 
 
@@ -88,6 +97,28 @@ def test_the_core_gets_its_settings_and_paths() -> None:
     config = trainer_config(stored, lambda model: Path("/chosen"), no_data, nowhere)
     models = EvaluateConfig.model_validate(config).models
     assert [model.path for model in models if isinstance(model, PathModel)] == ["/chosen", "/m"]
+
+
+def test_an_audit_gets_its_model_and_data() -> None:
+    job = uuid4()
+    given = spec(AUDIT, model={"from_job": str(job)}, data={"path": "/d.jsonl"}, max_nll=1.5, rollout={"group_size": 4})
+    assert dependencies(given) == {job}
+    config = trainer_config(given.model_dump(mode="json"), lambda model: Path("/chosen"), no_data, nowhere)
+    parsed = AuditConfig.model_validate(config)
+    assert isinstance(parsed.model, PathModel) and isinstance(parsed.data, FileData)
+    assert (parsed.model.path, parsed.data.path) == ("/chosen", "/d.jsonl")
+    assert (parsed.max_nll, parsed.rollout.group_size) == (1.5, 4)
+
+
+def test_an_audit_of_data_without_experts_is_refused(tmp_path: Path) -> None:
+    bare = {"path": str(rows(tmp_path / "bare.jsonl", {"question": "1+1?", "answer": "2"}))}
+    (problem,) = file_problems(spec(AUDIT, data=bare))
+    assert problem.field == "data.path"
+    assert "this job needs experts: add them, or name their column in data.columns.expert" in problem.message
+    some = rows(
+        tmp_path / "some.jsonl", {"question": "1+1?", "answer": "2"}, {"question": "q", "answer": "2", "expert": "2"}
+    )
+    assert file_problems(spec(AUDIT, data={"path": str(some)})) == []
 
 
 def test_a_stored_spec_that_no_longer_validates_is_a_bad_spec() -> None:
@@ -166,13 +197,14 @@ def test_text_that_postgres_can_not_keep() -> None:
 
 
 def test_jobs_that_cannot_be_parents_are_refused() -> None:
-    trained, evaluation, failed, unknown = uuid4(), uuid4(), uuid4(), uuid4()
+    trained, evaluation, failed, unknown, audited = (uuid4() for _ in range(5))
     known = {
         trained: Job(id=trained, kind="train", status=JobStatus.RUNNING),
         evaluation: Job(id=evaluation, kind="evaluate", status=JobStatus.SUCCEEDED),
+        audited: Job(id=audited, kind="audit", status=JobStatus.SUCCEEDED),
         failed: Job(id=failed, kind="train", status=JobStatus.FAILED),
     }
-    models = [{"from_job": str(id)} for id in (trained, evaluation, failed, unknown)]
+    models = [{"from_job": str(id)} for id in (trained, evaluation, failed, unknown, audited)]
     depends_on = [str(evaluation), str(unknown), str(failed)]
     found = checks.job_problems(References.of(spec(EVALUATE, models=models, depends_on=depends_on)), known)
     assert found == [
@@ -181,6 +213,7 @@ def test_jobs_that_cannot_be_parents_are_refused() -> None:
         FieldError("models.1.from_job", f"job {evaluation} is an evaluation, which writes no checkpoints"),
         FieldError("models.2.from_job", f"job {failed} is failed and cannot succeed any more"),
         FieldError("models.3.from_job", f"job {unknown} does not exist"),
+        FieldError("models.4.from_job", f"job {audited} is an audit, which writes no checkpoints"),
     ]
 
 
@@ -303,7 +336,7 @@ def test_an_uploaded_dataset_needs_answers_only_if_a_reward_reads_them() -> None
     )
     changes = {"data": {"dataset": str(dataset.id)}, "algorithm": {"type": "grpo"}}
 
-    def found(given: TrainSpec) -> list[FieldError]:
+    def found(given: AnySpec) -> list[FieldError]:
         return checks.data_problems(given, References.of(given), {dataset.id: dataset})
 
     (problem,) = found(spec(**changes))
