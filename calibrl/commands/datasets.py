@@ -143,11 +143,11 @@ def download(
     as_json: AsJson = False,
     data: StackFolder = None,
 ) -> None:
-    """Download a checkpoint of a job, or the results of an evaluation. A repeated call resumes the download."""
+    """Download a checkpoint, or the results of an evaluation or audit. A repeated call resumes the download."""
     with Client(data_dir=data) as client:
         summary = find(client, job)
         with _bar("Downloading") as progress:
-            if summary.kind == "evaluate":
+            if summary.kind != "train":
                 paths = client.download_results(summary.id, folder, progress=progress)
             else:
                 chosen = _chosen(client, str(summary.id)) if step is None else step

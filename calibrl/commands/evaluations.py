@@ -1,5 +1,6 @@
-"""Commands of evaluations: results, comparison of models, and replay of stored completions."""
+"""Commands of evaluations and audits: results, comparison of models, and replay of stored completions."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,8 +10,9 @@ from rich.text import Text
 from calibrl.client import Client
 from calibrl.client.evaluations import Compared
 from calibrl.commands.arguments import AsJson, JobArgument, StackFolder, find, print_json, print_rich
+from calibrl.extras import require
 from calibrl.specfile import read_settings
-from calibrl.views import evaluations
+from calibrl.views import audits, evaluations
 
 EVALUATIONS = "Evaluations"  # section of the help text
 app = typer.Typer()
@@ -74,6 +76,34 @@ def replay(
         id = find(client, job).id
         result = client.replay(id, rewards, first_step=first_step, last_step=last_step, limit=limit)
     print_json(result) if as_json else print_rich(evaluations.replay_page(result))
+
+
+@app.command(rich_help_panel=EVALUATIONS)
+def audit(
+    job: JobArgument,
+    rows: Annotated[int, typer.Option(min=0, max=200, help="Maximum number of rows to print, the worst first.")] = 20,
+    write: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write the rows to use, and those with a restated expert, as JSONL.", dir_okay=False
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    data: StackFolder = None,
+) -> None:
+    """Show the result of an audit of experts: verdicts, expected quadrants, and the worst rows with their reasons."""
+    if write:
+        require("trainer", "calibrl audit --write")
+    with Client(data_dir=data) as client:
+        found = client.job(find(client, job).id)
+        result = client.expert_audit(found.id)
+        print_json(result) if as_json else print_rich(audits.audit_page(result, rows))
+        if write:
+            from calibrl.commands import audit_rows
+
+            written = audit_rows.write(client, found, write)
+            if not as_json:
+                typer.echo(audits.written_line(written.rows, written.replaced, written.left_out, write))
 
 
 def _model(client: Client, argument: str) -> Compared:

@@ -51,6 +51,7 @@ MACHINE_STYLES = {
 }
 METER_WIDTH = 10  # characters
 SOON_SECONDS = 2.0  # a start within this time is shown as `now`
+LONG_RESULTS = ("worst", "nll_histogram", "gap_histogram")  # fields of an audit that `calibrl audit` or a page shows
 WATCHED = (  # shown while a job runs, in this order, if the job reports them
     "reward/mean",
     "reward/answer_accuracy",
@@ -199,11 +200,15 @@ def job_page(
     parts = {
         "Events": _event_table(events) if events else None,
         "Checkpoints": _checkpoints(checkpoints) if checkpoints else None,
-        "Result": _yaml(job.result) if job.result else None,
+        "Result": _yaml(_short(job.result)) if job.result else None,
         "Spec": _yaml(job.spec),
     }
     titled = ((Text(f"\n{title}", style="bold"), part) for title, part in parts.items() if part)
     return Group(facts, *(item for pair in titled for item in pair))
+
+
+def _short(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in result.items() if name not in LONG_RESULTS}
 
 
 def waits_text(entry: QueueEntry) -> str:
