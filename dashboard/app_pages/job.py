@@ -11,9 +11,21 @@ from calibrl.client import CalibrlError
 from calibrl.schemas import Job, JobStatus, Reason
 from dashboard import states
 from dashboard.forms import fork_dialog
-from dashboard.markup import as_markdown, duration, elapsed, escape, job_link, moment, progress_bar, status_chip
+from dashboard.markup import KINDS, as_markdown, duration, elapsed, escape, job_link, moment, progress_bar, status_chip
 from dashboard.palette import NEUTRAL, POLICY
-from dashboard.panels import evaluation, expert, exploration, files, health, map, overview, records, rollouts, system
+from dashboard.panels import (
+    audit,
+    evaluation,
+    expert,
+    exploration,
+    files,
+    health,
+    map,
+    overview,
+    records,
+    rollouts,
+    system,
+)
 from dashboard.panels.common import has_rollouts
 from dashboard.panels.installed import installed_panels
 from dashboard.reads import live, service
@@ -39,6 +51,8 @@ def _panels(job: Job) -> dict[str, Panel]:
     """The panels of a job, by title; those of rollouts only if the algorithm samples any."""
     if job.kind == "evaluate":
         return {"Results": evaluation.draw, **RECORDS}
+    if job.kind == "audit":
+        return {"Results": audit.draw, **RECORDS}
     with_rollouts = ROLLOUTS if has_rollouts(job) else {}
     built_in = {"Overview": overview.draw, **with_rollouts, "Health": health.draw, "System": system.draw, **RECORDS}
     return built_in | {title: draw for title, draw in installed_panels().items() if title not in built_in}
@@ -53,7 +67,7 @@ def _requested() -> UUID | None:
 
 def _facts(job: Job) -> str:
     facts = [
-        "Training" if job.kind == "train" else "Evaluation",
+        KINDS[job.kind],
         f"project {job.project}",
         f"submitted {moment(job.created_at)}",
     ]
@@ -224,7 +238,7 @@ def page() -> None:
         bind="query-params",
         label_visibility="collapsed",
     )
-    panels.get(chosen or "", overview.draw if job.kind == "train" else evaluation.draw)(job)
+    panels.get(chosen or "", next(iter(panels.values())))(job)
 
 
 with states.explained():

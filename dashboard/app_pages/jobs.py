@@ -8,6 +8,7 @@ import streamlit as st
 from calibrl.schemas import JobSort, JobStatus, JobSummary, Series
 from dashboard import paging, states
 from dashboard.markup import (
+    KINDS,
     chip,
     duration,
     elapsed,
@@ -107,12 +108,11 @@ def _progress(job: JobSummary) -> str:
 def _row(job: JobSummary, curves: Curves, with_project: bool) -> str:
     seconds = elapsed(job)
     lasted = "–" if seconds is None else duration(seconds)
-    kind = "Training" if job.kind == "train" else "Evaluation"
     labels = "".join(f" {chip(f'{name}: {value}', NEUTRAL)}" for name, value in list(job.labels.items())[:MAX_LABELS])
     project = f'<td data-label="{PROJECT}">{escape(job.project)}</td>' if with_project else ""
     return (
         f"<tr><td>{job_link(job.id, job.name)}<div>{labels}</div></td>{project}"
-        f"<td>{status_chip(job.status)}</td><td>{kind}</td><td>{_progress(job)}</td>"
+        f"<td>{status_chip(job.status)}</td><td>{KINDS[job.kind]}</td><td>{_progress(job)}</td>"
         f'<td data-label="Accuracy">{_accuracy(job, curves)}</td>'
         f'<td data-label="Entropy">{_entropy(job, curves)}</td>'
         f'<td data-label="Submitted">{escape(moment(job.created_at))}</td><td data-label="Duration">{lasted}</td></tr>'

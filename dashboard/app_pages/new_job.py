@@ -10,7 +10,7 @@ import yaml
 
 from calibrl import presets
 from calibrl.client import CalibrlError
-from calibrl.schemas import EvaluateSpec, JobPlan, JobSummary, TrainSpec
+from calibrl.schemas import AuditSpec, EvaluateSpec, JobPlan, JobSummary, TrainSpec
 from dashboard import states
 from dashboard.forms.schema import Schema, label
 from dashboard.forms.schema_form import FORM, SpecForm
@@ -18,10 +18,11 @@ from dashboard.markup import as_markdown, heading
 from dashboard.reads import catalogue, service
 from dashboard.views import plan_summary
 
-TRAINING, EVALUATION = "Training", "Evaluation"
+TRAINING, EVALUATION, AUDIT = "Training", "Evaluation", "Audit"
 SCHEMAS = {
     "train": Schema(TrainSpec.model_json_schema()),
     "evaluate": Schema(EvaluateSpec.model_json_schema()),
+    "audit": Schema(AuditSpec.model_json_schema()),
 }
 NAMED = {
     "builtin": "Built-in",
@@ -52,6 +53,12 @@ FIRST_EVALUATION: dict[str, Any] = {
     "models": [{"from_job": None}],  # the latest job, if there is one
     "data": [{"builtin": "digits", "split": "test"}],
 }
+FIRST_AUDIT: dict[str, Any] = {
+    "name": "my-audit",
+    "model": {"from_job": None},  # the latest job, if there is one
+    "data": {"builtin": "digits", "split": "train"},
+}
+AUDITED = ("max_nll", "rewrite", "rollout.group_size", "rollout.max_completion_tokens")
 MAIN = ("steps", "epochs", "prompts_per_step", "rollout.group_size", "rollout.max_completion_tokens", "optimizer.lr")
 # The plan stays visible beside the long form on a wide screen.
 STICKY = (
@@ -80,6 +87,11 @@ FOLDED = {  # sections that are folded at first
         "Sampling and prompts": ("rollout", "prompts", "precision", "seed"),
         "Queue, labels and limits": ("priority", "labels", "depends_on", "resources", "limits"),
     },
+    "audit": {
+        "Gaps and guidance": ("algorithm",),
+        "Sampling and prompts": ("rollout", "prompts", "precision", "seed"),
+        "Queue, labels and limits": ("priority", "labels", "depends_on", "resources", "limits"),
+    },
 }
 
 
@@ -88,7 +100,7 @@ def _start() -> tuple[str, str, dict[str, Any]]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         kind = st.segmented_control(
             "Type",
-            [TRAINING, EVALUATION],
+            [TRAINING, EVALUATION, AUDIT],
             default=TRAINING,
             required=True,
             key="kind",
@@ -96,6 +108,8 @@ def _start() -> tuple[str, str, dict[str, Any]]:
         )
         if kind == EVALUATION:
             return "evaluate", "evaluate", FIRST_EVALUATION
+        if kind == AUDIT:
+            return "audit", "audit", FIRST_AUDIT
         chosen = st.selectbox(
             "Preset",
             presets.names(),
@@ -145,6 +159,10 @@ def _fill_in(form: SpecForm, kind: str) -> None:
     if kind == "evaluate":
         _card(form, "Models", "Each model is measured on every dataset.", "models")
         _card(form, "Data", "Use data that the models were not trained on, or the results are too good.", "data")
+    elif kind == "audit":
+        _card(form, "Model", "The policy that a training would start from", "model")
+        _card(form, "Data", "Rows with experts", "data")
+        _card(form, "Audit", "Limits of the verdicts", *AUDITED)
     else:
         _card(form, "Model", "Initial weights", "model")
         _card(form, "Data", "Prompts, and experts if the algorithm uses them", "data")

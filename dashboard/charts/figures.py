@@ -296,6 +296,25 @@ def _filled(edges: NDArray[np.float64], shares: NDArray[np.float64]) -> list[flo
     return [float(edges[low]), float(edges[high])]
 
 
+def distribution(edges: Sequence[float], counts: Sequence[int], colour: str, what: str) -> ChartFigure:
+    """Return a histogram as bars. edges: nats, one more than counts. what: the things that are counted."""
+    filled = [place for place, count in enumerate(counts) if count]
+    if not filled:
+        return NOTHING
+    low, high = max(filled[0] - 1, 0), min(filled[-1] + 2, len(counts))
+    trace = {
+        "type": "bar",
+        "x": [(edges[place] + edges[place + 1]) / 2 for place in range(low, high)],
+        "y": [*counts[low:high]],
+        "width": [edges[place + 1] - edges[place] for place in range(low, high)],
+        "marker": {"color": colour},
+        "hovertemplate": f"%{{x:.2f}} nats<br>%{{y:,}} {plain(what)}<extra></extra>",
+    }
+    layout = _layout(what, "nats", hovermode="closest", showlegend=False)
+    layout["xaxis"] |= {"range": [edges[low], edges[high]]}
+    return ChartFigure([trace], layout)
+
+
 def intervals(metrics: Sequence[str], results: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> ChartFigure:
     """Return evaluated models as dots with their intervals, one row per metric.
 

@@ -25,6 +25,8 @@ LABELS = {
     "samples.groups": "Groups per sample",
     "validation.samples": "Samples per prompt",
     "rollout.samples": "Samples per prompt",
+    "max_nll": "Max NLL of an expert (nats/token)",
+    "rewrite": "Restate experts that are far",
     "validation.stop_at_accuracy": "Early-stop accuracy",
     "before_training": "Validate before training",
     "top_k": "Top-k",

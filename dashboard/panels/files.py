@@ -21,7 +21,7 @@ EXPORTS = (  # file, title, purpose
 
 def draw(job: Job) -> None:
     """Draw the panel."""
-    draw_live(job, _train if job.kind == "train" else _evaluate)
+    draw_live(job, _train if job.kind == "train" else _other)
 
 
 def _train(job: Job) -> None:
@@ -30,7 +30,7 @@ def _train(job: Job) -> None:
     _exports(job)
 
 
-def _evaluate(job: Job) -> None:
+def _other(job: Job) -> None:
     if job.status is JobStatus.SUCCEEDED:
         _results(job)
     _exports(job)
@@ -97,7 +97,8 @@ def _results(job: Job) -> None:
     with states.tolerated():
         files = service.result_files(job.id, job.attempt)
     with st.container(border=True, key="card-results"):
-        st.html(heading("Results", "Every completion with its verifier scores"))
+        what = "Every row with its verdict" if job.kind == "audit" else "Every completion with its verifier scores"
+        st.html(heading("Results", what))
         for file in files:
             link = file_link(address(job.id, f"result/{file.name}"), f"{file.name}, {size(file.bytes)}")
             st.html(f"<div>{link}</div>")

@@ -7,7 +7,7 @@ import streamlit as st
 from calibrl.client import CalibrlError
 from calibrl.schemas import Job, JobSummary
 from dashboard import states
-from dashboard.markup import escape, heading, job_link, status_chip, table
+from dashboard.markup import KINDS, escape, heading, job_link, status_chip, table
 from dashboard.reads import service
 from dashboard.views.spec_diff import changed_fields
 
@@ -54,10 +54,9 @@ def _line(text: str, depth: int) -> str:
 
 
 def _descendants(jobs: list[JobSummary]) -> list[str]:
-    kinds = {"train": "training", "evaluate": "evaluation"}
     return [
         f'{job_link(job.id, job.name)} {status_chip(job.status)} <span style="opacity:.75">'
-        f"{'fork' if job.forked_from else kinds[job.kind]}</span>"
+        f"{'fork' if job.forked_from else KINDS[job.kind].lower()}</span>"
         for job in jobs
     ]
 

@@ -12,6 +12,7 @@ import streamlit as st
 
 from calibrl.client import CalibrlError
 from calibrl.schemas import (
+    Audit,
     Comparison,
     DataReport,
     Dataset,
@@ -117,6 +118,16 @@ def accuracies(job: JobSummary) -> tuple[str, str]:
 @st.cache_resource(max_entries=500, show_spinner=False)
 def _evaluation(key: str, job_id: UUID) -> Evaluation:
     return service.client().evaluation(job_id)
+
+
+def expert_audit(job_id: UUID) -> Audit:
+    """Return the result of a succeeded audit of experts; it never changes."""
+    return _expert_audit(signin.key(), job_id)
+
+
+@st.cache_resource(max_entries=100, show_spinner=False)
+def _expert_audit(key: str, job_id: UUID) -> Audit:
+    return service.client().expert_audit(job_id)
 
 
 def comparison(ids: tuple[UUID, ...]) -> list[Comparison]:

@@ -122,7 +122,7 @@ def checkpoint_bytes(job_id: UUID, step: int) -> int | None:
 
 @st.cache_resource(max_entries=256, show_spinner=False)
 def result_files(job_id: UUID, attempt: int) -> list[StoredFile]:
-    """Return the result files of a succeeded evaluation."""
+    """Return the result files of a succeeded evaluation or audit."""
     return client().results(job_id)
 
 

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from calibrl.schemas import EvaluateSpec, TrainSpec
+from calibrl.schemas import AnySpec, AuditSpec, EvaluateSpec, TrainSpec
 
-KINDS: dict[str, type[TrainSpec | EvaluateSpec]] = {"train": TrainSpec, "evaluate": EvaluateSpec}
+KINDS: dict[str, type[AnySpec]] = {"train": TrainSpec, "evaluate": EvaluateSpec, "audit": AuditSpec}
 NAMING = ("kind", "name", "project", "labels")  # shown elsewhere on the page
 UNSET = ("none", "False")  # values that mean "not set" in a section without a default, such as `model`
 LENGTH = ("steps", "epochs")  # a spec has one of these; neither has a default

@@ -14,6 +14,7 @@ from playwright.sync_api import Page, expect
 from calibrl.client import Client
 from calibrl.schemas import JobStatus
 from tests.e2e.conftest import evaluated
+from tests.support.audits import CONCLUSION
 from tests.support.waiting import LIMIT_SECONDS, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.slow]
@@ -145,3 +146,13 @@ def test_stored_completions_are_scored_again(page: Page, client: Client) -> None
     page.get_by_role("link", name="step 1", exact=True).first.click()
     expect(page.get_by_text("Step 1:")).to_be_visible()
     assert UUID(page.url.partition("id=")[2].partition("&")[0]) == job.id
+
+
+def test_an_audit_shows_its_verdicts_and_distributions(page: Page, client: Client) -> None:
+    model, data = {"builtin": "tiny-vlm"}, {"builtin": "digits", "rows": 4}
+    job = client.submit({"kind": "audit", "name": "audited", "model": model, "data": data})
+    assert client.wait(job.id, LIMIT_SECONDS).status is JobStatus.SUCCEEDED
+    page.goto(f"/job?id={job.id}")
+    expect(page.get_by_text(CONCLUSION)).to_be_visible()
+    expect(page.get_by_text("the reward math refuses the expert")).to_be_visible()
+    expect(page.locator(".live-chart .trace.bars")).to_have_count(2)

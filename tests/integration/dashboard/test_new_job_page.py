@@ -161,3 +161,17 @@ def test_viewers_get_no_form(world: World, scope: KeyScope, role: Role) -> None:
 
 def test_the_jobs_list_leads_here(world: World) -> None:
     assert any(button.label == "New job" for button in jobs_page().button)
+
+
+def test_an_audit_with_the_latest_training(world: World) -> None:
+    job = world.add(name="trained", status=JobStatus.SUCCEEDED)
+    app = new_page()
+    app.button_group(key="kind").set_value("Audit")
+    finished(app.run())
+    spec = world.asked(PLAN)[-1]
+    assert (spec["kind"], spec["model"], spec["data"]) == ("audit", {"from_job": str(job.id)}, {"builtin": "digits"})
+    assert "max_nll" not in spec
+    app.number_input(key="new-audit:max_nll").set_value(1.5)
+    app.checkbox(key="new-audit:rewrite").set_value(True)
+    finished(app.run())
+    assert (world.asked(PLAN)[-1]["max_nll"], world.asked(PLAN)[-1]["rewrite"]) == (1.5, True)
