@@ -34,6 +34,7 @@ BOUNDS = {
     "maxProperties": "at most {} entries",
     "pattern": "matches `{}`",
 }
+KINDS = ("TrainSpec", "EvaluateSpec", "AuditSpec")  # first on the page of the spec
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -116,11 +117,11 @@ def _definition(name: str, schema: Schema) -> str:
 def spec() -> str:
     """Return the page of every field of a job's spec."""
     definitions: dict[str, Schema] = job_spec_adapter.json_schema()["$defs"]
-    order = sorted(definitions, key=lambda name: (name not in ("TrainSpec", "EvaluateSpec"), name != "TrainSpec", name))
+    order = sorted(definitions, key=lambda name: (KINDS.index(name) if name in KINDS else len(KINDS), name))
     intro = (
         "A spec is a mapping in YAML or JSON. `kind: train` selects [TrainSpec](#trainspec), `kind: evaluate`\n"
-        "selects [EvaluateSpec](#evaluatespec). An unknown field is an error. A field without a default is\n"
-        "required. [Presets](presets.md) are complete specs."
+        "[EvaluateSpec](#evaluatespec), `kind: audit` [AuditSpec](#auditspec). An unknown field is an error. A\n"
+        "field without a default is required. [Presets](presets.md) are complete specs."
     )
     return _page("Spec", intro, *(_definition(name, definitions[name]) for name in order))
 

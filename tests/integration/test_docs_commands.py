@@ -78,6 +78,8 @@ class Reader:
         models = [{"builtin": "tiny-vlm"}, {"builtin": "tiny-vlm", "seed": 3}]
         evaluation = {"kind": "evaluate", "models": models, "data": splits}
         self.evaluation, self.other = (self.finished({**evaluation, "name": f"evaluation-{n}"}) for n in (1, 2))
+        audited = {"model": {"builtin": "tiny-vlm"}, "data": {"path": str(folder / "train.jsonl")}}
+        self.audit = self.finished({"kind": "audit", "name": "audit", **audited})
         training = {"algorithm": {"type": "grpo", "mini_batches": 1}, "prompts_per_step": 4, "steps": 200}
         kept = {"checkpoints": {"every_steps": 100}, "samples": {"every_steps": 50}}
         self.training = self.finished({"kind": "train", "name": "training", **TINY, **training, **kept})
@@ -115,6 +117,8 @@ class Reader:
                 return self.long_job(JobStatus.CANCELLED)
             case "evals" | "compare":
                 return self.evaluation
+            case "audit":
+                return self.audit
         return self.training
 
     def id_for(self, words: list[str]) -> str:
