@@ -24,7 +24,7 @@ from calibrl_core.evaluation.bootstrap import COUNTS_AT_ONCE, RESAMPLES
 NORMAL = NormalDist()
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(128)  # of an integral from -1 to 1
 NORMAL_FROM = 10_000.0  # degrees of freedom from which Student's t counts as normal
-HALVINGS = 60  # of an interval that holds a quantile or a p-value
+EXACT = 1e-6  # relative width of the last interval that holds a quantile or a p-value
 SMALLEST_P = 1e-9
 POWER = 0.8  # probability of a verdict for which needed seeds and prompts are given
 MOST_SEEDS, MOST_PROMPTS = 10_000, 10_000_000  # that `needed` considers
@@ -170,7 +170,7 @@ def _p_value(mean: float, half_width: Callable[[float], float]) -> float:
     if half_width(SMALLEST_P) < abs(mean):
         return SMALLEST_P
     low, high = SMALLEST_P, 1.0
-    for _ in range(HALVINGS):
+    while high > low * (1 + EXACT):
         middle = math.sqrt(low * high)
         low, high = (low, middle) if half_width(middle) < abs(mean) else (middle, high)
     return high
@@ -251,7 +251,7 @@ def t_limit(error: float, degrees: float) -> float:
     low, high = 0.0, 1.0
     while two_sided(high, degrees) > error:
         high *= 2
-    for _ in range(HALVINGS):
+    while high - low > EXACT * high:
         middle = (low + high) / 2
         low, high = (middle, high) if two_sided(middle, degrees) > error else (low, middle)
     return high

@@ -43,9 +43,9 @@ def test_an_interval_adds_the_widths_over_seeds_and_prompts() -> None:
 
 def test_the_p_value_is_the_error_whose_interval_ends_at_0() -> None:
     found = arm_difference(np.zeros((2, 3)), ADDITIVE)
-    assert found.variances.half_width(2, 3, found.p_value) == pytest.approx(0.3, rel=1e-6)
+    assert found.variances.half_width(2, 3, found.p_value) == pytest.approx(0.3, rel=1e-4)
     with_p = arm_difference(np.zeros((2, 3)), ADDITIVE, confidence=1 - found.p_value)
-    assert with_p.high - with_p.low == pytest.approx(0.6, rel=1e-6)
+    assert with_p.high - with_p.low == pytest.approx(0.6, rel=1e-4)
 
 
 def test_equal_differences_have_no_width_and_the_smallest_p_value() -> None:
@@ -83,16 +83,16 @@ def test_fewer_than_two_seeds_or_prompts_are_refused(shape: tuple[int, ...]) -> 
 @pytest.mark.parametrize("seeds", [3, 5])
 @pytest.mark.parametrize("spread", [(1, 0, 1), (0, 1, 1), (0, 0, 1), (0.3, 0.3, 1)], ids=str)
 def test_intervals_cover_the_true_difference(seeds: int, spread: tuple[float, float, float]) -> None:
-    """400 studies of 40 prompts: 95 % are covered with a standard deviation of 1.1 %."""
+    """200 studies of 40 prompts: 95 % are covered with a standard deviation of 1.5 %."""
     rng = np.random.default_rng(1)
     of_seeds, of_prompts, rest = spread
     covered = 0
-    for study in range(400):
+    for study in range(200):
         differences = rng.normal(0, of_seeds, (seeds, 1)) + rng.normal(0, of_prompts, (1, 40))
         differences = differences + rng.normal(0.1, rest, (seeds, 40))
         found = arm_difference(np.zeros_like(differences), differences, seed=study)
         covered += found.low <= 0.1 <= found.high
-    assert 0.92 <= covered / 400 <= 1
+    assert 0.91 <= covered / 200 <= 1
 
 
 # ---- Several comparisons
@@ -158,6 +158,22 @@ def test_the_error_is_spent_as_the_information_grows() -> None:
     expected = [sequential.spent(fraction, 0.025) for fraction in (0.5, 0.75, 1.0)]
     assert np.cumsum(found) == pytest.approx(expected, rel=1e-4)
     assert expected[-1] == pytest.approx(0.025)
+
+
+@pytest.mark.slow
+def test_a_look_rarely_stops_an_arm_that_is_not_worse() -> None:
+    """300 studies of equal arms, with looks after 2 to 5 of 6 seeds: at most 0.025 are stopped, plus two standard
+    deviations of 0.009.
+    """
+    rng = np.random.default_rng(0)
+    limits = sequential.bounds([seeds / 6 for seeds in range(2, 7)], 0.025)
+    stopped = 0
+    for study in range(300):
+        differences = rng.normal(0, 0.3, (6, 1)) + rng.normal(0, 0.3, (1, 40)) + rng.normal(0, 1, (6, 40))
+        looks = [arm_difference(np.zeros((seeds, 40)), differences[:seeds], seed=study) for seeds in range(2, 6)]
+        levels = [math.erfc(limit / math.sqrt(2)) for limit in limits]
+        stopped += any(one.difference < 0 and one.p_value < level for one, level in zip(looks, levels, strict=False))
+    assert stopped / 300 <= 0.043
 
 
 @pytest.mark.parametrize("fractions", [[], [0.5, 0.5], [0.0, 1.0], [0.5, 1.1]])
