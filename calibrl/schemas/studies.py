@@ -150,6 +150,15 @@ class StudySpec(StrictSettings):
     )
     stop: StopRule | None = Field(None, description="Early end of arms that are worse than the baseline. None: none.")
 
+    @field_validator("base")
+    @classmethod
+    def _is_training(cls, base: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        if base.get("kind", "train") != "train":
+            raise ValueError(
+                "kind: the base of a study is a training; `evaluation` has the settings of the evaluations"
+            )
+        return base
+
     @field_validator("axes")
     @classmethod
     def _axes_have_values(cls, axes: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:

@@ -109,6 +109,7 @@ def test_axes_repeat_each_arm_for_every_combination() -> None:
             {"warm_up": {"changes": {}}, "arms": {"a": {"model.path": "/m"}}},
             "the checkpoint of the warm-up is the model",
         ),
+        ({"base": BASE | {"kind": "evaluate"}}, "the base of a study is a training"),
         ({"arm": {}}, "Extra inputs are not permitted"),
     ],
 )
