@@ -26,17 +26,18 @@ def audit_page(audit: Audit, rows: int) -> RenderableType:
 
 def _facts(audit: Audit) -> dict[str, str]:
     gap = NONE if audit.gap_mean is None else f"{audit.gap_mean:+.2f} nats"
+    verdicts = {str(name): count for name, count in audit.verdicts.items()}  # JSON of the database keeps no order
+    shares = sorted(audit.quadrants.items(), key=lambda each: each[1], reverse=True)
     facts = {
         "rows": f"{audit.rows:,} with an expert, {audit.without_expert:,} without",
-        "verdicts": ", ".join(f"{name} {count:,} ({count / audit.rows:.1%})" for name, count in audit.verdicts.items()),
+        "verdicts": ", ".join(f"{name} {verdicts[name]:,} ({verdicts[name] / audit.rows:.1%})" for name in STYLES),
         "experts": f"{audit.passed:,} right, {audit.in_format:,} in the format, {audit.cut:,} cut",
         "NLL": f"{audit.nll_per_token:.2f} nats per token",
         "pass rate": f"{audit.pass_rate:.1%}; {audit.active_groups:.1%} of the groups are active",
         "mean gap": gap,
-        "quadrants": ", ".join(f"{name.replace('_', ' ')} {share:.1%}" for name, share in audit.quadrants.items())
-        or NONE,
+        "quadrants": ", ".join(f"{name.replace('_', ' ')} {share:.1%}" for name, share in shares) or NONE,
     }
-    return facts | ({"rewritten": f"{audit.rewritten:,} experts"} if audit.rewritten else {})
+    return facts | ({"restated": f"{audit.rewritten:,} of the rows to rewrite"} if audit.rewritten else {})
 
 
 def _rows(rows: list[AuditRow]) -> Table:

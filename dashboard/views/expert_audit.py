@@ -59,7 +59,8 @@ def _bars(title: str, counts: Mapping[str, tuple[int, str]], of: int) -> str:
 
 
 def _verdicts(audit: Audit) -> str:
-    counts = {f"{name}: {VERDICTS[name][1]}": (count, VERDICTS[name][0]) for name, count in audit.verdicts.items()}
+    found = {str(name): count for name, count in audit.verdicts.items()}  # JSON of the database keeps no order
+    counts = {f"{name}: {meaning}": (found[name], colour) for name, (colour, meaning) in VERDICTS.items()}
     return _bars("Verdict", counts, audit.rows)
 
 
@@ -83,7 +84,8 @@ def _figures(audit: Audit) -> Iterator[tuple[str, str]]:
     """Yield figures of the whole data."""
     yield "Experts", f"{audit.passed:,} right, {audit.in_format:,} in the format, {audit.cut:,} cut"
     if audit.rewritten:
-        yield "Restated", f"{audit.rewritten:,} experts are right and more likely in the policy's own words"
+        far = audit.verdicts["rewrite"]
+        yield "Restated", f"{audit.rewritten:,} of the {far:,} rows to rewrite, right and more likely than before"
     yield "NLL", f"{audit.nll_per_token:.2f} nats/token"
     yield "Pass rate", f"{audit.pass_rate:.1%}; {audit.active_groups:.1%} of the groups are active"
     if audit.gap_mean is not None:

@@ -17,6 +17,7 @@ def test_verdicts_distributions_and_the_worst_rows_are_shown(world: World) -> No
     assert CONCLUSION in text
     for part in ("drop: refused by a reward", "1 of 4", "3 right, 4 in the format, 0 cut", "1.88 nats/token", "50.0%"):
         assert part in text
+    assert text.index("use: right") < text.index("rewrite: right") < text.index("drop: refused")
     assert text.index("the reward math refuses the expert") < text.index("far from the policy: 3.50")
     assert "restated with 0.90 nats per token" in text
     figures = charts(app)
