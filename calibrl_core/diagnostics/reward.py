@@ -26,14 +26,21 @@ def reward(batch: StepBatch) -> dict[str, float]:
 
 
 def _verdicts(scores: Sequence[Score]) -> dict[str, float]:
-    """Return time, failures and known verdicts of each verifier that did not find all of its verdicts at once."""
+    """Return time, failures and known verdicts of each verifier that did not find all of its verdicts at once, and
+    tokens and refusals of the models among them.
+    """
     failed, known = failure_counts(scores), Counter(label for score in scores for label in score.cached)
-    seconds = Counter[str]()
+    seconds, tokens = Counter[str](), Counter[str]()
     for score in scores:
         seconds.update(score.seconds)
+        tokens.update(score.tokens)
+    refused = Counter(label for score in scores for label in score.refused)
     values = dict[str, float]()
     for label in sorted({*failed, *known, *seconds}):
         values[f"verdict/seconds/{label}"] = float(seconds[label])
         values[f"verdict/failures/{label}"] = float(failed[label])
         values[f"verdict/cached/{label}"] = float(known[label])
+    for label in sorted({*tokens, *refused}):
+        values[f"verdict/tokens/{label}"] = float(tokens[label])
+        values[f"verdict/refusals/{label}"] = float(refused[label])
     return values

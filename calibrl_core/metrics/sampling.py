@@ -84,6 +84,20 @@ VERDICT = MetricFamily(
             "It rises as completions become alike.",
         ),
         Metric(
+            "verdict/tokens/<verifier>",
+            "tokens",
+            "Tokens of the model that judged, prompts and answers, as its endpoint counts them.",
+            "It falls as completions become alike, since equal content is judged once.",
+            "down",
+        ),
+        Metric(
+            "verdict/refusals/<verifier>",
+            "completions",
+            "Completions that the model refused to judge. Each counts in `verdict/failures` too.",
+            "Any value above 0 needs attention: change the messages to the judge, or the model.",
+            "down",
+        ),
+        Metric(
             "verdict/dropped_groups",
             "groups",
             "Groups that left the step because a verifier with `on_failure: drop_group` gave no verdict.",

@@ -30,13 +30,16 @@ class Deferred(NamedTuple):
 
 class Verdict(NamedTuple):
     """A score; or 0.0 and the reason why there is no verdict. `seconds`: time that was spent on it; 0 if it was known
-    before, or was found at once.
+    before, or was found at once. `tokens`: of a model that judged, prompt and answer. `refused`: the model refused to
+    judge.
     """
 
     value: float
     failure: str | None = None
     seconds: float = 0.0
     cached: bool = False
+    tokens: int = 0
+    refused: bool = False
 
 
 class Verifier(StrictSettings):

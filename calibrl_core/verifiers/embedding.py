@@ -9,7 +9,7 @@ import httpx
 from pydantic import Field
 
 from calibrl_core.verifiers.base import Deferred, Verdict
-from calibrl_core.verifiers.remote import AnswerError, RemoteVerifier, ask_each, endpoint_headers, post
+from calibrl_core.verifiers.remote import AnswerError, RemoteVerifier, ask_each, endpoint_headers, given, post
 from calibrl_core.verifiers.reward_input import RewardInput
 from calibrl_core.verifiers.services import RewardServiceError, Services
 from calibrl_core.verifiers.string_check import Template
@@ -55,13 +55,13 @@ class EmbeddingReward(RemoteVerifier):
         endpoint = services.endpoint(self.endpoint)
         url, headers = httpx.URL(f"{endpoint.url.rstrip('/')}/embeddings"), endpoint_headers(endpoint)
 
-        async def of_pairs(pairs: Sequence[Deferred]) -> list[float | None]:
+        async def of_pairs(pairs: Sequence[Deferred]) -> list[Verdict]:
             texts = [text for pair in pairs for text in (pair.text, pair.truth)]
             body = json.dumps({"model": self.model or endpoint.model, "input": texts}).encode()
             seconds, retries = self.time_limit_seconds, self.retries
             answer = await post(client, url, body, lambda: headers, seconds=seconds, retries=retries)
             found = _vectors(answer, len(texts))
-            return [_cosine(*each) for each in zip(found[::2], found[1::2], strict=True)]
+            return [given(_cosine(*each)) for each in zip(found[::2], found[1::2], strict=True)]
 
         async with httpx.AsyncClient(timeout=None, trust_env=False, follow_redirects=False) as client:
             return await ask_each(of_pairs, requests, PAIRS, endpoint.requests_at_once)

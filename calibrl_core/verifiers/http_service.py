@@ -15,7 +15,7 @@ from pydantic import Field
 from calibrl_core.host.public_addresses import Refused, is_public, look_up
 from calibrl_core.host.signatures import signed_headers
 from calibrl_core.verifiers.base import Deferred, InputVerifier, Verdict
-from calibrl_core.verifiers.remote import AnswerError, RemoteVerifier, ask_each, post
+from calibrl_core.verifiers.remote import AnswerError, RemoteVerifier, ask_each, given, post
 from calibrl_core.verifiers.reward_input import image_name
 from calibrl_core.verifiers.services import RewardServiceError, Services
 
@@ -54,7 +54,7 @@ class HttpReward(RemoteVerifier, InputVerifier):
 
     async def _scores(
         self, client: httpx.AsyncClient, url: httpx.URL, address: str, services: Services, requests: Sequence[Deferred]
-    ) -> list[float | None]:
+    ) -> list[Verdict]:
         assert services.secret is not None
         body, secret, id = _body(requests), services.secret.get_secret_value(), str(uuid.uuid4())
         own = {"Host": url.netloc.decode(), "User-Agent": "CalibRL-rewards/1"}
@@ -67,7 +67,7 @@ class HttpReward(RemoteVerifier, InputVerifier):
             retries=self.retries,
             extensions={"sni_hostname": url.host},
         )
-        return _scores(answer, len(requests))
+        return list(map(given, _scores(answer, len(requests))))
 
 
 def _address(url: httpx.URL, *, private_too: bool) -> str:

@@ -111,16 +111,16 @@ class JudgeReward(RemoteVerifier):
         endpoint = services.endpoint(self.endpoint)
         plain: list[bool] = []  # has an entry once the endpoint has refused a schema
 
-        async def one(part: Sequence[Deferred]) -> list[float | None]:
+        async def one(part: Sequence[Deferred]) -> list[Verdict]:
             (request,) = part
             if not plain:
                 try:
-                    return [self._read(await self._post(client, endpoint, request, self._form()))]
+                    return [self._verdict(await self._post(client, endpoint, request, self._form()))]
                 except RequestRefusedError as error:
                     if "response_format" not in str(error) and "schema" not in str(error):
                         raise
                     plain.append(True)
-            return [self._read(await self._post(client, endpoint, request, {}))]
+            return [self._verdict(await self._post(client, endpoint, request, {}))]
 
         async with httpx.AsyncClient(timeout=None, trust_env=False, follow_redirects=False) as client:
             return await ask_each(one, requests, 1, endpoint.requests_at_once)
@@ -177,6 +177,22 @@ class JudgeReward(RemoteVerifier):
             }
         }
 
+    def _verdict(self, answer: Any) -> Verdict:
+        """Return the verdict in an answer of the endpoint, which can be a missing one.
+
+        Raises:
+            AnswerError: the answer is no answer of a model.
+        """
+        tokens, refusal = _tokens(answer), _refusal(answer)
+        if refusal is not None:
+            return Verdict(0.0, f"the judge refused: {refusal[:200]!r}", tokens=tokens, refused=True)
+        try:
+            return Verdict(self._read(answer), tokens=tokens)
+        except AnswerError as error:
+            if error.of_service:
+                raise
+            return Verdict(0.0, str(error), tokens=tokens)
+
     def _read(self, answer: Any) -> float:
         """Return the score in an answer of the endpoint.
 
@@ -213,6 +229,25 @@ def _filled(content: str | tuple[MessagePart, ...], seen: RewardInput) -> Any:
         else {"type": "image_url", "image_url": {"url": fill(part.content, seen)}}
         for part in content
     ]
+
+
+def _tokens(answer: Any) -> int:
+    """Return the tokens of prompt and answer that an endpoint counted; 0 if it does not say."""
+    usage = answer.get("usage") if isinstance(answer, dict) else None
+    total = usage.get("total_tokens") if isinstance(usage, dict) else None
+    return total if isinstance(total, int) and total > 0 else 0
+
+
+def _refusal(answer: Any) -> str | None:
+    """Return the words with which a model refused to answer, or None."""
+    try:
+        choice = answer["choices"][0]
+        refusal = choice["message"].get("refusal")
+    except (LookupError, TypeError, AttributeError):
+        return None
+    if isinstance(refusal, str) and refusal:
+        return refusal
+    return "content filter" if choice.get("finish_reason") == "content_filter" else None
 
 
 def _last_object(text: str) -> dict[str, Any]:

@@ -64,11 +64,16 @@ class RemoteVerifier(Verifier):
         raise NotImplementedError
 
 
-Ask = Callable[[Sequence[Deferred]], Awaitable[list[float | None]]]
+Ask = Callable[[Sequence[Deferred]], Awaitable[list[Verdict]]]
+
+
+def given(score: float | None) -> Verdict:
+    """Return the verdict of a service; None is a missing one."""
+    return Verdict(0.0, "the service gave no score") if score is None else Verdict(score)
 
 
 async def ask_each(ask: Ask, requests: Sequence[Deferred], size: int, at_once: int) -> list[Verdict]:
-    """Return a verdict per request. `ask` gets `size` of them, `at_once` times at the same time; None is no verdict.
+    """Return a verdict per request. `ask` gets `size` of them, `at_once` times at the same time.
 
     After MOST_IN_A_ROW failures in a row the rest fails at once: a service that is down costs a bounded time.
     """
@@ -84,7 +89,7 @@ async def ask_each(ask: Ask, requests: Sequence[Deferred], size: int, at_once: i
                 return
             began = time.monotonic()
             try:
-                scores = await ask(part)
+                found = await ask(part)
                 failures.clear()
             except AnswerError as error:
                 if error.of_service:
@@ -92,10 +97,7 @@ async def ask_each(ask: Ask, requests: Sequence[Deferred], size: int, at_once: i
                 verdicts[start : start + size] = [Verdict(0.0, str(error))] * len(part)
                 return
             seconds = (time.monotonic() - began) / len(part)
-            verdicts[start : start + size] = [
-                Verdict(0.0, "the service gave no score", seconds) if score is None else Verdict(score, None, seconds)
-                for score in scores
-            ]
+            verdicts[start : start + size] = [verdict._replace(seconds=seconds) for verdict in found]
 
     await asyncio.gather(*(one(start) for start in range(0, len(requests), size)))
     return verdicts

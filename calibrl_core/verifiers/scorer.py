@@ -35,6 +35,8 @@ class Score:
     failed: tuple[str, ...] = ()  # labels of the verifiers that gave no verdict
     seconds: dict[str, float] = field(default_factory=dict)  # by label, of verdicts that were not found at once
     cached: tuple[str, ...] = ()  # labels of the verifiers whose verdict was known from equal content
+    tokens: dict[str, int] = field(default_factory=dict)  # by label, of models that judged
+    refused: tuple[str, ...] = ()  # labels of the verifiers whose model refused to judge
 
 
 def failure_counts(scores: Iterable[Score]) -> Counter[str]:
@@ -221,6 +223,8 @@ class Scorer:
             failed=tuple(reward.label for reward, verdict in pairs if verdict.failure),
             seconds={reward.label: verdict.seconds for reward, verdict in pairs if verdict.seconds},
             cached=tuple(reward.label for reward, verdict in pairs if verdict.cached),
+            tokens={reward.label: verdict.tokens for reward, verdict in pairs if verdict.tokens},
+            refused=tuple(reward.label for reward, verdict in pairs if verdict.refused),
         )
 
 
@@ -229,14 +233,14 @@ def _named(judge: Verifier, verdict: Verdict) -> Verdict:
 
 
 class _Found:
-    """Verdicts by the digest of their content. The first one that is taken has the time that was spent on it."""
+    """Verdicts by the digest of their content. The first one that is taken has the time and tokens spent on it."""
 
     def __init__(self, verdicts: dict[bytes, Verdict]) -> None:
         self._verdicts = verdicts
 
     def take(self, asked: _Asked) -> Verdict:
         verdict = self._verdicts[asked.key]
-        self._verdicts[asked.key] = verdict._replace(seconds=0.0, cached=verdict.failure is None)
+        self._verdicts[asked.key] = verdict._replace(seconds=0.0, tokens=0, cached=verdict.failure is None)
         return verdict
 
 
@@ -251,7 +255,8 @@ def _verdict(reward: Verifier, judged: Iterator[Verdict]) -> Verdict:
         value = 0.0 if failure else reward.combine({name: part.value for name, part in parts.items()})
     except (ArithmeticError, ValueError) as error:
         value, failure = 0.0, str(error)
-    return Verdict(value, failure and f"{reward.label}: {failure}", seconds, cached)
+    tokens, refused = sum(part.tokens for part in parts.values()), any(part.refused for part in parts.values())
+    return Verdict(value, failure and f"{reward.label}: {failure}", seconds, cached, tokens, refused)
 
 
 def _scaled(reward: Verifier, verdict: Verdict) -> float:

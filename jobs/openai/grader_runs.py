@@ -1,6 +1,7 @@
 """Runs of a grader on one output of a model: the score, and the reason if there is none."""
 
 import threading
+from collections import Counter
 
 from pydantic import TypeAdapter
 
@@ -8,6 +9,8 @@ from calibrl.schemas.graders import Grader, GraderErrors, GraderMetadata, Grader
 from calibrl_core.data.image_decoding import viewed_image
 from calibrl_core.data.images import read_images
 from calibrl_core.data.schema import DataError
+from calibrl_core.verifiers.base import judges_of
+from calibrl_core.verifiers.judge import JudgeReward
 from calibrl_core.verifiers.plugin import PluginError
 from calibrl_core.verifiers.registry import Reward
 from calibrl_core.verifiers.reward_input import RewardInput
@@ -92,19 +95,36 @@ def _result(grader: Grader, reward: Reward, trial: Trial) -> GraderRun:
     errors = GraderErrors()
     for name, verdict in failed.items():
         if verdict.failure is not None:
-            errors = errors.model_copy(update=_flags(kinds[name], verdict.failure))
+            errors = errors.model_copy(update=_flags(kinds[name], verdict.failure, refused=verdict.refused))
     if trial.verdict.failure is not None and errors == GraderErrors():
         errors = GraderErrors(other_error=True)  # the formula has no value
+    tokens = _tokens(reward, trial)
     return GraderRun(
         reward=trial.verdict.value,
         sub_rewards={name: verdict.value for name, verdict in trial.parts.items()},
         metadata=GraderMetadata(
-            name=grader.name, type=grader.type, errors=errors, execution_time=round(trial.seconds, 3), scores=scores
+            name=grader.name,
+            type=grader.type,
+            errors=errors,
+            execution_time=round(trial.seconds, 3),
+            scores=scores,
+            token_usage=sum(tokens.values()) or None,
         ),
+        model_grader_token_usage_per_model={model: {"total_tokens": count} for model, count in tokens.items()},
     )
 
 
-def _flags(kind: str, failure: str) -> dict[str, bool | str]:
+def _tokens(reward: Reward, trial: Trial) -> dict[str, int]:
+    """Return the tokens of each model that judged, by its name."""
+    verdicts = [trial.parts[name] for name in reward.parts] or [trial.verdict]
+    found = Counter[str]()
+    for judge, verdict in zip(judges_of([reward]), verdicts, strict=True):
+        if isinstance(judge, JudgeReward) and verdict.tokens:
+            found[judge.model] += verdict.tokens
+    return dict(found)
+
+
+def _flags(kind: str, failure: str, *, refused: bool) -> dict[str, bool | str]:
     """Return the fields of `GraderErrors` for a missing verdict of a verifier."""
     failure = failure.encode(errors="replace").decode()  # a row can hold half a surrogate pair
     if "the output is not JSON" in failure:
@@ -113,6 +133,8 @@ def _flags(kind: str, failure: str) -> dict[str, bool | str]:
         return {"invalid_variable_error": True}
     if kind == "python":
         return {"python_grader_runtime_error": True, "python_grader_runtime_error_details": failure}
+    if refused:
+        return {"model_grader_refusal_error": True}
     if kind == "judge" and "the judge" in failure:
         return {"model_grader_parse_error": True, "model_grader_server_error_details": failure}
     if kind in OF_MODELS:

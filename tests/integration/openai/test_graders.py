@@ -62,7 +62,10 @@ def judging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     def answer(asked: Asked) -> Answer:
         text = asked.body["messages"][-1]["content"]
         verdict = {"label": "good"} if '"label"' in text else {"score": 7}
-        return 200, {"choices": [{"message": {"content": json.dumps({"explanation": "", **verdict})}}]}
+        message = {"content": json.dumps({"explanation": "", **verdict})}
+        refused = {"content": None, "refusal": "I cannot."}
+        choice = {"message": refused if "refuse" in text else message}
+        return 200, {"choices": [choice], "usage": {"total_tokens": 12}}
 
     with serving(answer) as service:
         endpoints = {"*": {"local": {"url": f"{service.url}/v1", "key": "sk-1"}}}
@@ -146,6 +149,13 @@ def test_a_missing_score_has_its_reason(client: OpenAI, judging: Service) -> Non
     assert "KeyError" in found.metadata.errors.python_grader_runtime_error_details
     found = run(client, SCORE | {"range": [0.0, 5.0]}, "x")
     assert found.metadata.errors.api_model_grader_parse_error is True
+    refusing = SCORE | {"input": [{"role": "user", "content": "refuse"}]}
+    found = run(client, refusing, "x")
+    assert found.metadata.errors.api_model_grader_refusal_error is True
+    assert (found.metadata.token_usage, found.api_model_grader_token_usage_per_model) == (
+        12,
+        {"small": {"total_tokens": 12}},
+    )
     divides = {"type": "multi", "name": "m", "graders": {"a": CHECK}, "calculate_output": "1 / (a - 1)"}
     found = run(client, divides, "x", reference_answer="x")
     assert (found.reward, found.metadata.errors.other_error) == (0.0, True)

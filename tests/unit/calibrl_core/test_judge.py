@@ -7,6 +7,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from calibrl_core.data.schema import Example, completed
+from calibrl_core.diagnostics.reward import _verdicts
 from calibrl_core.verifiers import remote
 from calibrl_core.verifiers.judge import JudgeReward, data_url
 from calibrl_core.verifiers.scorer import Score, Scorer
@@ -99,6 +100,30 @@ def test_an_answer_without_a_verdict_is_a_missing_one(answer: Answer, settings: 
         (found,) = scores(service, "a", **settings)
     assert why in (found.failure or "")
     assert "sk-1" not in str(found)
+
+
+REFUSED = {"message": {"role": "assistant", "content": None, "refusal": "I cannot."}}
+
+
+def test_tokens_and_refusals_of_the_judge_are_counted() -> None:
+    def answer(asked: Asked) -> Answer:
+        answered = said(None, **REFUSED) if "Is b the" in json.dumps(asked.body) else said('{"score": 1}')
+        return answered[0], answered[1] | {"usage": {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}}
+
+    with serving(answer) as service:
+        found = scores(service, "a", "b", "a")
+    assert [score.tokens for score in found] == [{"judge": 25}, {"judge": 25}, {}]  # the third one was known
+    assert [score.refused for score in found] == [(), ("judge",), ()]
+    assert found[1].failure == "judge: the judge refused: 'I cannot.'"
+    values = _verdicts(found)
+    assert (values["verdict/tokens/judge"], values["verdict/refusals/judge"]) == (50.0, 1.0)
+
+
+def test_a_filtered_answer_and_an_odd_usage_are_read() -> None:
+    filtered = said(None, finish_reason="content_filter")
+    with serving(lambda asked: (filtered[0], filtered[1] | {"usage": "many"})) as service:
+        (found,) = scores(service, "a")
+    assert (found.refused, found.tokens, found.failed) == (("judge",), {}, ("judge",))
 
 
 def test_an_endpoint_without_schemas_is_asked_without() -> None:
