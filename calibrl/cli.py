@@ -182,18 +182,21 @@ def show_presets(
 def verify_answer(
     truth: Annotated[str, typer.Argument(help="The correct answer, as in the data.")],
     answer: Annotated[str, typer.Argument(help="The answer of a completion.")],
-    verifier: Annotated[str, typer.Option(help="Type of the verifier.")] = "math",
+    verifier: Annotated[
+        str, typer.Option(help='Type of the verifier, or its settings as JSON: \'{"type": "numeric", "decimals": 2}\'.')
+    ] = "math",
     explain: Annotated[
-        bool, typer.Option("--explain", help="Show the steps by which both texts were read, and as what.")
+        bool,
+        typer.Option("--explain", help="Show the rule that decided, and how both texts were read."),
     ] = False,
 ) -> None:
     """Judge one answer by a verifier, as a training job does. Exit code 1: the answer is wrong."""
     require("trainer", "calibrl verify")
     from calibrl.commands import verify
 
-    score = verify.verdict(verifier, truth, answer)
-    print_rich(verify.page(score, truth, answer, explain=explain))
-    raise typer.Exit(score < 0.5)
+    found = verify.judged(verifier, truth, answer)
+    print_rich(verify.page(found, truth, answer, explain=explain))
+    raise typer.Exit(found.score < 0.5)
 
 
 @app.command("schema", rich_help_panel=JOBS)

@@ -1,38 +1,60 @@
-"""`calibrl verify`: the verdict on one answer, and how both texts are read."""
+"""`calibrl verify`: the verdict on one answer, the rule that decided, and how both texts are read."""
+
+import json
+from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from calibrl.specfile import SpecError
-from calibrl_core.verifiers.base import Deferred
-from calibrl_core.verifiers.explain import Reading, read
+from calibrl_core.verifiers.base import AnswerVerifier, Deferred, answer_form
+from calibrl_core.verifiers.explain import READING, Reading, read
+from calibrl_core.verifiers.refusals import truth_as_completion
 from calibrl_core.verifiers.registry import Reward
-from calibrl_core.verifiers.reward_input import RewardInput
 
 
-def verdict(verifier: str, truth: str, answer: str) -> float:
+class Judged(NamedTuple):
+    """The verdict on an answer. `reads`: the verifier reads both texts by the named steps."""
+
+    score: float
+    rule: str
+    reads: bool
+
+
+def judged(verifier: str, truth: str, answer: str) -> Judged:
     """Return the verdict on a completion whose answer is `answer`. A hard comparison runs in this process, without a
-    limit of time.
+    limit of time. `verifier`: a type, or settings as JSON.
 
     Raises:
-        SpecError: there is no such verifier.
+        SpecError: there is no such verifier, or it compares no answer with a truth.
     """
+    reward = _reward(verifier)
+    if not isinstance(reward, AnswerVerifier):
+        raise SpecError(f"verifier {reward.type!r}: it compares no answer with a truth; try a job, or graders/run")
+    found, rule = reward.decide(truth_as_completion(answer, answer_form([reward])), truth)
+    if isinstance(found, Deferred):
+        reward.prepare()
+        found = reward.judge(found.text, found.truth)
+    return Judged(found, rule, reward.type in READING)
+
+
+def _reward(verifier: str) -> Reward:
     try:
-        reward: Reward = TypeAdapter[Reward](Reward).validate_python({"type": verifier})
+        settings = json.loads(verifier) if verifier.lstrip().startswith("{") else {"type": verifier}
+        return TypeAdapter[Reward](Reward).validate_python(settings)
     except ValidationError as error:
         raise SpecError(f"verifier {verifier!r}: {error.errors()[0]['msg']}") from None
-    found = reward.settle(RewardInput(f"<think>-</think><answer>{answer}</answer>", truth))
-    if not isinstance(found, Deferred):
-        return found
-    reward.prepare()
-    return reward.judge(found.text, found.truth)
+    except ValueError as error:
+        raise SpecError(f"verifier {verifier!r}: it is neither a type nor JSON ({error})") from None
 
 
-def page(score: float, truth: str, answer: str, *, explain: bool) -> RenderableType:
-    """Return the verdict as text, with `explain` below it the steps by which both texts were read."""
-    lines = [Text("right" if score >= 0.5 else "wrong", style="bold")]
+def page(found: Judged, truth: str, answer: str, *, explain: bool) -> RenderableType:
+    """Return the verdict as text, with `explain` below it the rule and the steps by which both texts were read."""
+    lines = [Text("right" if found.score >= 0.5 else "wrong", style="bold")]
     if explain:
+        lines.append(Text(f"because {found.rule}"))
+    if explain and found.reads:
         for name, text in (("truth", truth), ("answer", answer)):
             lines += [Text(), *_lines(name, text, read(text))]
     return Group(*lines)

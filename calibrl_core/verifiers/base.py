@@ -42,6 +42,16 @@ class Verdict(NamedTuple):
     refused: bool = False
 
 
+class Decision(NamedTuple):
+    """A score, and the rule that decides: a sentence without a full stop."""
+
+    score: float | Deferred
+    rule: str
+
+
+NO_ANSWER = "there is no answer, or one of more than 500 characters"
+
+
 class Verifier(StrictSettings):
     """Settings of one reward term."""
 
@@ -154,6 +164,10 @@ class AnswerVerifier(Verifier):
 
     def score(self, completion: str, truth: str) -> float | Deferred:
         """Return the score as `settle` does: these verifiers see no more than two texts."""
+        return self.decide(completion, truth).score
+
+    def decide(self, completion: str, truth: str) -> Decision:
+        """Return the score as `settle` does, and the rule for it."""
         raise NotImplementedError
 
 

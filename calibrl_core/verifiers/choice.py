@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from calibrl_core.verifiers.base import AnswerForm, AnswerVerifier, final_answer
+from calibrl_core.verifiers.base import NO_ANSWER, AnswerForm, AnswerVerifier, Decision, final_answer
 from calibrl_core.verifiers.notation import LONGEST, strip_decoration
 from calibrl_core.verifiers.readings import letters
 
@@ -36,23 +36,27 @@ class ChoiceReward(AnswerVerifier):
             raise ValueError("a number names no option: use answer or boxed")
         return form
 
-    def score(self, completion: str, truth: str) -> float:
+    def decide(self, completion: str, truth: str) -> Decision:
         answer = final_answer(completion, self.answer_in)
         if answer is None or max(len(answer), len(truth)) > LONGEST:
-            return 0.0
-        return float(same_choice(answer, truth))
+            return Decision(0.0, NO_ANSWER)
+        return same_choice(answer, truth)
 
 
-def same_choice(answer: str, truth: str) -> bool:
-    """Return if both name the same options: by letter if both have one, else by the option's text."""
+def same_choice(answer: str, truth: str) -> Decision:
+    """Return 1.0 if both name the same options: by letter if both have one, else by the option's text."""
     asked = letters(strip_decoration(truth))
     if asked is not None:
-        return letters(_CALLED.sub("", strip_decoration(answer)).strip(), any_order=True) == asked
+        given = letters(_CALLED.sub("", strip_decoration(answer)).strip(), any_order=True)
+        return Decision(float(given == asked), "the letters of all options are compared")
     (letter, text), (right_letter, right_text) = _read(answer), _read(truth)
     if letter is not None and right_letter is not None:
         hedges = _ANOTHER.search(text) and not _OF_OTHERS.match(text)
-        return letter == right_letter and not hedges
-    return text != "" and text.casefold() == right_text.casefold()
+        rule = "the answer names another option too" if hedges else "the letters of the options are compared"
+        return Decision(float(letter == right_letter and not hedges), rule)
+    return Decision(
+        float(text != "" and text.casefold() == right_text.casefold()), "the texts of the options are compared"
+    )
 
 
 def _read(text: str) -> tuple[str | None, str]:

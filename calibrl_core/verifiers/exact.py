@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from calibrl_core.verifiers.base import AnswerVerifier, final_answer
+from calibrl_core.verifiers.base import AnswerVerifier, Decision, final_answer
 
 
 class ExactReward(AnswerVerifier):
@@ -13,8 +13,10 @@ class ExactReward(AnswerVerifier):
     type: Literal["exact"] = "exact"
     ignore_case: bool = Field(False, description="Treat upper and lower case as equal.")
 
-    def score(self, completion: str, truth: str) -> float:
+    def decide(self, completion: str, truth: str) -> Decision:
         answer, truth = final_answer(completion, self.answer_in), truth.strip()
         if answer is None or answer == "":
-            return 0.0
-        return float(answer.casefold() == truth.casefold() if self.ignore_case else answer == truth)
+            return Decision(0.0, "there is no answer")
+        if self.ignore_case:
+            return Decision(float(answer.casefold() == truth.casefold()), "characters are compared without their case")
+        return Decision(float(answer == truth), "characters are compared as they are")

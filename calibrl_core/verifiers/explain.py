@@ -7,6 +7,7 @@ from calibrl_core.verifiers.notation import LONGEST, reductions, strip_decoratio
 from calibrl_core.verifiers.quantities import read_quantity
 from calibrl_core.verifiers.readings import is_code, kind_of, only_words
 
+READING = ("math", "numeric", "choice")  # types of the verifiers that read by the named steps
 # What is neither a quantity nor of a kind of `readings`: its name, its meaning, and if a text is of it.
 _KINDS: dict[str, tuple[str, Callable[[str], object]]] = {
     "letter": ("a letter: an option, or a variable", lambda text: len(text) == 1 and text.isalpha()),

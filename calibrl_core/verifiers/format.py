@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from calibrl_core.verifiers.base import AnswerVerifier, follows_format
+from calibrl_core.verifiers.base import AnswerVerifier, Decision, follows_format
 
 
 class FormatReward(AnswerVerifier):
@@ -15,5 +15,5 @@ class FormatReward(AnswerVerifier):
     type: Literal["format"] = "format"
     weight: float = Field(0.1, ge=0, le=100, description="Factor of this score in the summed reward.")
 
-    def score(self, completion: str, truth: str) -> float:
-        return float(follows_format(completion, self.answer_in))
+    def decide(self, completion: str, truth: str) -> Decision:
+        return Decision(float(follows_format(completion, self.answer_in)), "the form of the completion counts")

@@ -4,12 +4,12 @@ import re
 from fractions import Fraction
 from typing import Literal
 
-from calibrl_core.verifiers.base import AnswerVerifier, Deferred, final_answer
+from calibrl_core.verifiers.base import NO_ANSWER, AnswerVerifier, Decision, Deferred, final_answer
 from calibrl_core.verifiers.choice import same_choice
 from calibrl_core.verifiers.expressions import equivalent, prepare
 from calibrl_core.verifiers.notation import LONGEST, strip_decoration, without_spaces
 from calibrl_core.verifiers.quantities import quantities_agree, read_quantity, split_unit, units_agree
-from calibrl_core.verifiers.readings import code_key, is_code, only_words, same_kind
+from calibrl_core.verifiers.readings import code_key, is_code, kind_of, only_words, same_kind
 
 _OPTION = re.compile(r"\(?[A-J]\)?")
 _APART = re.compile(r"(?<!_\d)(?<=\d) (?=\d)")  # two adjacent numbers, which LaTeX would read as a sum or a product
@@ -33,14 +33,14 @@ class MathReward(AnswerVerifier):
 
     type: Literal["math"] = "math"
 
-    def score(self, completion: str, truth: str) -> float | Deferred:
+    def decide(self, completion: str, truth: str) -> Decision:
         answer = final_answer(completion, self.answer_in)
         if not answer or len(answer) > LONGEST:
-            return 0.0
+            return Decision(0.0, NO_ANSWER)
         if answer == truth:
-            return 1.0
+            return Decision(1.0, "the texts are equal as they are")
         if len(truth) > LONGEST:
-            return 0.0
+            return Decision(0.0, "the correct answer has more than 500 characters, so that only the same text is right")
         return _compared(answer, strip_decoration(answer), strip_decoration(truth))
 
     def judge(self, text: str, truth: str) -> float:
@@ -54,26 +54,30 @@ class MathReward(AnswerVerifier):
         prepare()
 
 
-def _compared(written: str, answer: str, truth: str) -> float | Deferred:
+def _compared(written: str, answer: str, truth: str) -> Decision:
     """Return the verdict on an answer and a truth, both undecorated; `written`: the answer with its decoration."""
     answer, truth = _without_names(_signs(answer), _signs(truth))
     if _OPTION.fullmatch(truth):
-        return float(same_choice(written, truth))
+        return same_choice(written, truth)
     if answer == truth or without_spaces(answer) == without_spaces(truth) != "":
-        return 1.0
+        return Decision(1.0, "the texts are equal after the steps")
     quantity, expected = read_quantity(answer), read_quantity(truth)
     if quantity and expected:
-        return float(quantities_agree(quantity, expected, _near))
+        return Decision(float(quantities_agree(quantity, expected, _near)), "numbers and units are compared")
     if (quantity or expected) and _with_symbol(answer, truth):
-        return 1.0
+        return Decision(1.0, "the numbers are equal, and a symbol after one of them can be its unit")
     if (verdict := same_kind(answer, truth)) is not None:
-        return float(verdict)
+        kind = kind_of(truth) or kind_of(answer)
+        return Decision(float(verdict), f"they are compared as a {kind[0] if kind else 'ratio'}")
     if only_words(answer) or only_words(truth):
-        return float(only_words(answer) == only_words(truth))
+        return Decision(float(only_words(answer) == only_words(truth)), "words are compared without their case")
     if is_code(truth) or is_code(answer):
-        return float(code_key(answer) == code_key(truth))
-    contradicts = len({*_BASE.findall(answer), *_BASE.findall(truth)}) > 1
-    return 0.0 if not answer or contradicts or _APART.search(answer) else Deferred(answer, truth)
+        return Decision(float(code_key(answer) == code_key(truth)), "names and codes are compared sign by sign")
+    if len({*_BASE.findall(answer), *_BASE.findall(truth)}) > 1:
+        return Decision(0.0, "the bases of the numbers differ")
+    if not answer or _APART.search(answer):
+        return Decision(0.0, "the answer is empty, or has two numbers without a sign between them")
+    return Decision(Deferred(answer, truth), "mathematical expressions are compared")
 
 
 def _with_symbol(answer: str, truth: str) -> bool:

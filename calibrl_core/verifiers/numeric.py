@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from calibrl_core.verifiers.base import AnswerVerifier, Deferred, final_answer
+from calibrl_core.verifiers.base import NO_ANSWER, AnswerVerifier, Decision, Deferred, final_answer
 from calibrl_core.verifiers.expressions import prepare, value_of
 from calibrl_core.verifiers.notation import LONGEST, strip_decoration
 from calibrl_core.verifiers.quantities import Quantity, quantities_agree, read_quantity, split_unit
@@ -53,16 +53,18 @@ class NumericReward(AnswerVerifier):
     def _default(cls, name: str) -> Any:
         return cls.model_fields[name].default
 
-    def score(self, completion: str, truth: str) -> float | Deferred:
+    def decide(self, completion: str, truth: str) -> Decision:
         answer = final_answer(completion, self.answer_in)
         if answer is None or max(len(answer), len(truth)) > LONGEST:
-            return 0.0
+            return Decision(0.0, NO_ANSWER)
         given, right = (_NAMED.sub("", strip_decoration(text)) for text in (answer, truth))
         quantity, expected = read_quantity(given, doubtful=True), read_quantity(right, doubtful=True)
         if quantity is not None and expected is not None:
-            return float(quantities_agree(quantity, expected, self._near))
+            return Decision(float(quantities_agree(quantity, expected, self._near)), "numbers and units are compared")
         readable = all(_EXPRESSION.fullmatch(split_unit(text, doubtful=True)[0]) for text in (given, right))
-        return Deferred(given, right) if readable else 0.0
+        if readable:
+            return Decision(Deferred(given, right), "the values of expressions are compared")
+        return Decision(0.0, "one of the texts is not one number")
 
     def judge(self, text: str, truth: str) -> float:
         quantity, expected = _value(text), _value(truth)
