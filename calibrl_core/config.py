@@ -233,7 +233,7 @@ class TrainSettings(StrictSettings):
         gt=0,
         le=10_000,
         description="Number of passes over the data: the run has epochs x rows / prompts_per_step steps, rounded up. "
-        "Rows that prompts.too_long drops do not count. None: steps decides.",
+        "Rows that prompts.too_long or unearnable drops do not count. None: steps decides.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of the data order and of sampling.")
     shuffle_data: bool = Field(True, description="Shuffle the rows in each epoch. False: keep the order of the data.")
@@ -242,6 +242,11 @@ class TrainSettings(StrictSettings):
         description="Order of each epoch, easy rows first. pass_ratio: by this column of the data, which every row "
         "needs. measured: by the share of completions that passed when the row was last sampled; the first epoch has "
         "no such order. Rows of equal share keep the order of shuffle_data.",
+    )
+    unearnable: Literal["error", "drop"] = Field(
+        "error",
+        description="Handling of training rows whose answer no completion can earn, because a reward refuses even the "
+        "answer itself. error: refuse the data. drop: leave the rows out, and list them in the log.",
     )
     data_workers: int | None = Field(
         None,

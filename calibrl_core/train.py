@@ -28,7 +28,7 @@ from calibrl_core.config import TrainConfig
 from calibrl_core.data.order import DataOrder
 from calibrl_core.data.row_cache import row_cache
 from calibrl_core.data.schema import DataError, DataSource, Example
-from calibrl_core.data.views import Selected, repeats_of
+from calibrl_core.data.views import Selected, repeats_of, without
 from calibrl_core.diagnostics.memory import memory_bytes
 from calibrl_core.diagnostics.solved import SolvedPrompts
 from calibrl_core.distributed.ranks import ALONE, LaunchError, Ranks
@@ -190,15 +190,20 @@ class _Run:
         def length(example: Example) -> int:
             return self.policy.prompt_lengths([example])[0]
 
-        def check(source: DataSource, rows: Sequence[Example]) -> None:
+        def usable(place: int, source: DataSource, rows: Sequence[Example]) -> Sequence[Example]:
             check_rows(field, source, rows, self.policy.encoder.fault)
-            for note in check_answers(config, self.policy, field, source, rows, self.ranks):
+            known = self.identity.dropped(place) if field == "data" else None
+            found = check_answers(config, self.policy, field, source, rows, self.ranks, known)
+            for note in found.warnings:
                 self._log("warning", note)
+            if field == "data" and config.unearnable == "drop":
+                self.identity.add_dropped(place, found.dropped)
+            return without(rows, found.dropped)
 
         config, prompts = self.config, self.config.prompts
         cache, asks = row_cache(self.report), config.algorithm.samples
         answers = read_truth(config.rewards) and (asks or field != "data")  # without samples no reward is asked
-        rows = read_sources(field, sources, config.seed, cache, self._log, check, asks=asks, answers=answers)
+        rows = read_sources(field, sources, config.seed, cache, self._log, usable, asks=asks, answers=answers)
         examples, counts = fit_prompts(rows, prompts, length)
         for count, what in (
             (counts.dropped_for_images, f"{prompts.max_images} images were dropped"),

@@ -2,12 +2,13 @@
 
 import os.path
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from calibrl_core.data.formats import FORMATS
 from calibrl_core.data.formats.base import RowFormat
@@ -29,6 +30,8 @@ CHECKED_IMAGE_BYTES = 100_000_000
 CHECKED_SECONDS = 1.5  # of the CPU
 LONGEST_ANSWER = 1_000  # characters of an answer that is kept for checks
 LONGEST_PROBLEM = 2_000  # characters of a message; a row can have columns without number
+NO_RATIO = "no pass_ratio: fill this column, or choose another curriculum"
+RowsWithRatio = Literal["none", "all", "experts"]  # rows that need a pass ratio
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def valid_examples(
 @dataclass(frozen=True)
 class Survey:
     """Counts and problems of a file's first rows. `complete`: the file has no other rows. `row_format`: its title.
-    `answers`: different ones, each with its first row, without very long ones.
+    `answers`: different ones, each with its rows, without very long ones.
     """
 
     rows: int = 0
@@ -86,10 +89,16 @@ class Survey:
     with_expert: int = 0
     with_images: int = 0
     without_pass_ratio: int = 0
+    experts_without_pass_ratio: int = 0
     problems: tuple[str, ...] = ()
     row_format: str | None = None
     unused_columns: tuple[str, ...] = ()
-    answers: tuple[tuple[str, int], ...] = ()
+    answers: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    def lacking(self, ratios: RowsWithRatio) -> int:
+        """Return how many rows lack the pass ratio that they need."""
+        lacking = {"none": 0, "all": self.without_pass_ratio, "experts": self.experts_without_pass_ratio}
+        return lacking[ratios]
 
 
 def check_source(source: FileData, *, needs_experts: bool) -> list[str]:
@@ -103,19 +112,12 @@ def survey(
     """Read up to CHECKED_ROWS rows, CHECKED_IMAGE_BYTES of images or CHECKED_SECONDS, with at most one batch of rows in
     memory. `watch`: receives each of these rows; its time counts too. `answers`: rows need an answer.
     """
-    path = Path(source.path)
-    is_folder = os.path.isdir(path)  # noqa: PTH112 - as below
-    if not is_folder and kind_of(path) is None:
-        kinds = "neither JSON (.jsonl, .json, also with .gz or .zst) nor .parquet"
-        return Survey(problems=(f"{source.path} is {kinds}: convert it to one of them",))
-    # Also False if the name is too long or its folder is not readable.
-    if not is_folder and not os.path.isfile(path):  # noqa: PTH113
-        missing = "does not exist on this machine; give the absolute path of a file that workers can read"
-        return Survey(problems=(f"{source.path} {missing}",))
+    if refused := _path_problem(source):
+        return Survey(problems=(refused,))
     problems: list[str] = []
     facts = SourceFacts()
-    rows = image_bytes = experts = with_images = without_ratio = 0
-    first_rows = dict[str, int]()  # by answer
+    rows = image_bytes = experts = with_images = without_ratio = experts_without = 0
+    rows_of = defaultdict[str, list[int]](list)  # by answer
     complete, started = True, time.thread_time()
     for item in read_examples(source, facts, answers=answers):
         used = time.thread_time() - started
@@ -130,8 +132,9 @@ def survey(
             experts += bool(item.expert)
             with_images += bool(item.images)
             without_ratio += item.pass_ratio is None
+            experts_without += item.pass_ratio is None and bool(item.expert)
             if len(item.answer) <= LONGEST_ANSWER:
-                first_rows.setdefault(item.answer, rows)
+                rows_of[item.answer].append(rows)
         else:
             problems.append(str(item))
     title = facts.form.title if facts.form else None
@@ -141,17 +144,36 @@ def survey(
         experts,
         with_images,
         without_ratio,
+        experts_without,
         tuple(problems),
         title,
         facts.unused,
-        tuple(first_rows.items()),
+        tuple((answer, tuple(places)) for answer, places in rows_of.items()),
     )
 
 
+def _path_problem(source: FileData) -> str | None:
+    path = Path(source.path)
+    is_folder = os.path.isdir(path)  # noqa: PTH112 - as below
+    if not is_folder and kind_of(path) is None:
+        kinds = "neither JSON (.jsonl, .json, also with .gz or .zst) nor .parquet"
+        return f"{source.path} is {kinds}: convert it to one of them"
+    # Also False if the name is too long or its folder is not readable.
+    if not is_folder and not os.path.isfile(path):  # noqa: PTH113
+        missing = "does not exist on this machine; give the absolute path of a file that workers can read"
+        return f"{source.path} {missing}"
+    return None
+
+
 def survey_problems(
-    source: FileData, survey: Survey, *, needs_experts: bool, needs_pass_ratios: bool = False
+    source: FileData, survey: Survey, *, needs_experts: bool, ratios: RowsWithRatio = "none", drops: bool = False
 ) -> list[str]:
-    """Return the problems in a survey that prevent training, as sentences."""
+    """Return the problems in a survey that prevent training, as sentences.
+
+    Args:
+        ratios: rows that need a pass ratio.
+        drops: the trainer can drop rows.
+    """
     if survey.problems:
         return [join_problems(survey.problems)]
     if not survey.rows:
@@ -162,11 +184,9 @@ def survey_problems(
             "`solution`, with a pass_ratio above 0, or `target`; in a chat: a last message of the assistant), and this "
             "job needs experts: add them, or name their column in data.columns.expert; {type: grpo} trains without them"
         ]
-    if needs_pass_ratios and survey.without_pass_ratio:
-        return [
-            f"{survey.without_pass_ratio} of the {survey.rows} checked rows of {source.label} have no pass_ratio: fill "
-            "this column, or use curriculum: measured"
-        ]
+    lacking, needed = survey.lacking(ratios), survey.with_expert if ratios == "experts" else survey.rows
+    if lacking and (not drops or (survey.complete and lacking == needed)):
+        return [f"{lacking} of the {survey.rows} checked rows of {source.label} have {NO_RATIO}"]
     return []
 
 

@@ -63,7 +63,7 @@ class DataOrder:
         if without:
             raise DataError(
                 f"data: {len(without)} rows have no pass_ratio, such as {without[0]}; "
-                "fill this column, or use curriculum: measured"
+                "fill this column, or choose another curriculum"
             )
         return ratios
 

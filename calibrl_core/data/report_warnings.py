@@ -23,8 +23,8 @@ KINDS = {
     "unreadable": _WarningKind("{first}"),
     "invalid": _WarningKind("{count} of {rows} rows cannot be used ({first}): correct or remove them", dropped=True),
     "unearnable": _WarningKind(
-        "{count} of {rows} rows have an answer that no completion can earn ({first}): correct it, or choose another "
-        "reward",
+        "{count} of {rows} rows have an answer that no completion can earn ({first}): correct it, choose another "
+        "reward, or set unearnable: drop",
         dropped=True,
     ),
     "wrong_experts": _WarningKind(

@@ -3,7 +3,7 @@ together.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import overload
 
 import numpy as np
@@ -54,3 +54,11 @@ class Selected(ExampleView):
 def repeats_of(examples: Sequence[Example]) -> NDArray[np.int64]:
     """Return how often each example occurs per epoch of training."""
     return examples.repeats if isinstance(examples, ExampleView) else np.ones(len(examples), dtype=np.int64)
+
+
+def without(examples: Sequence[Example], rows: Collection[int]) -> Sequence[Example]:
+    """Return the examples except those of some rows, counted from 1."""
+    if not rows:
+        return examples
+    dropped = set(rows)
+    return Selected(examples, [place for place in range(len(examples)) if place + 1 not in dropped])

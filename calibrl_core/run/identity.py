@@ -22,8 +22,8 @@ from calibrl_core.data.views import repeats_of
 from calibrl_core.distributed.ranks import Ranks
 
 FIXED = (
-    *("algorithm.type", "prompts_per_step", "seed", "shuffle_data", "curriculum", "model.freeze_vision"),
-    *("optimizer.kind", "model.quantization"),
+    *("algorithm.type", "prompts_per_step", "seed", "shuffle_data", "curriculum", "unearnable"),
+    *("model.freeze_vision", "optimizer.kind", "model.quantization"),
     *("model.lora.rank", "model.lora.alpha", "model.lora.rslora", "model.lora.dora", "model.lora.targets"),
     *(f"prompts.{name}" for name in PromptFormat.model_fields),
 )
@@ -52,7 +52,9 @@ class RunIdentity:
         """
         self._ranks, self._before = ranks, (saved or {}).get("digests", {})
         settings = config.model_dump(mode="json")
-        self.values: dict[str, Any] = {"settings": settings, "digests": {}}  # JSON, for the next checkpoint
+        # JSON, for the next checkpoint
+        self.values: dict[str, Any] = {"settings": settings, "digests": {}, "dropped": {}}
+        self._dropped: Mapping[str, list[int]] = (saved or {}).get("dropped", {})
         self.notes: list[str] = []  # sentences on what changed
         if saved == {}:
             self.notes.append("resumes without a comparison of data and base model: the checkpoint names none")
@@ -76,6 +78,16 @@ class RunIdentity:
             ResumeError: they differ from those of the checkpoint's run.
         """
         self._add(field, data_digest(examples) if self._ranks.first else None)
+
+    def dropped(self, source: int) -> list[int] | None:
+        """Return the rows that the run dropped when it started, from 1; None: it starts now. The time of a check is
+        limited, so that a later one can find others. `source`: place in the training data, from 0.
+        """
+        return self._dropped.get(str(source))
+
+    def add_dropped(self, source: int, rows: list[int]) -> None:
+        """Keep the rows for a resume."""
+        self.values["dropped"][str(source)] = rows
 
     def _add(self, field: str, digest: str | None) -> None:
         self.values["digests"][field] = digest

@@ -15,7 +15,7 @@ def read_sources(
     seed: int,
     cache: RowCache,
     log: Callable[[str, str], None],
-    check: Callable[[DataSource, Sequence[Example]], None],
+    usable: Callable[[int, DataSource, Sequence[Example]], Sequence[Example]],
     *,
     asks: bool,
     answers: bool,
@@ -27,7 +27,8 @@ def read_sources(
         seed: chooses the rows of a weight that is no whole number.
         cache: where the rows are kept.
         log: receives the level and the text of each message.
-        check: raises DataError if the rows of a source cannot be used.
+        usable: returns the rows of a source, by its place from 0, that the run uses. Raises DataError if it cannot use
+            them.
         asks: every prompt requests an answer, also that of a chat whose expert states none: without an answer, a
             completion has no reward.
         answers: rows need an answer.
@@ -37,11 +38,10 @@ def read_sources(
         OSError: files.
     """
     parts: list[Sequence[Example]] = []
-    for source in sources:
+    for place, source in enumerate(sources):
         facts = SourceFacts()
         rows = data.load(source, facts, cache, answers=answers)
         if facts.form is not None:
             log("info", f"{field}: {source.name}: {facts.summary(rows)}")
-        check(source, rows)
-        parts.append(rows)
+        parts.append(usable(place, source, rows))
     return Mixture(sources, parts, seed, asks=asks)

@@ -22,6 +22,7 @@ from calibrl_core.verifiers.sandbox import NO_PERMISSIONS, SandboxPolicy
 from calibrl_core.verifiers.scorer import Score, Scorer
 
 SHOWN = 60  # characters of a truth in a message
+OR_DROP = ", or set unearnable: drop"  # end of a fault of training data
 _TOGETHER = 128  # completions that worker processes judge between two looks at the clock
 
 

@@ -78,7 +78,7 @@ FOLDED = {  # sections that are folded at first
             "cpu_offload",
             "seed",
         ),
-        "Order and loading of data": ("shuffle_data", "curriculum", "data_workers"),
+        "Order and loading of data": ("shuffle_data", "curriculum", "unearnable", "data_workers"),
         "Checkpoints, samples and diagnostics": ("checkpoints", "samples", "diagnostics"),
         "Health rules": ("health",),
         "Queue, labels and limits": ("priority", "labels", "depends_on", "resources", "limits"),

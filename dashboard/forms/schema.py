@@ -47,6 +47,7 @@ LABELS = {
     "max_grad_norm": "Max gradient norm",
     "max_resamples": "Max resampling rounds",
     "prompts_per_step": "Prompts per step",
+    "unearnable": "Rows with unearnable answers",
     "rows": "Max rows",
     "resources.labels": "Required machine labels",
     "labels": "Job labels",

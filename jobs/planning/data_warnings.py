@@ -1,16 +1,17 @@
 """Warnings of the data reports of a plan: from the first rows of files, which its checks have read."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from uuid import UUID
 
 from calibrl.schemas import KnownData, Notice, TrainSpec
-from calibrl_core.data.schema import FileData
-from calibrl_core.verifiers.refusals import expert_judges, refusals
+from calibrl_core.data.files import NO_RATIO
+from calibrl_core.data.schema import FileData, HubData
+from calibrl_core.verifiers.refusals import OR_DROP, expert_judges, refusals
 from jobs import models
 from jobs.files import datasets
 from jobs.specs import file_surveys
-from jobs.specs.file_surveys import FirstRows
+from jobs.specs.file_surveys import FirstRows, answer_faults
 from jobs.specs.references import NamedData, References
 
 EXPERT_SECONDS = 0.3  # of the CPU, to judge the experts of a file
@@ -32,15 +33,18 @@ def local_files(references: References, known: Mapping[UUID, models.Dataset]) ->
 
 def data_warnings(spec: TrainSpec, known: Mapping[UUID, models.Dataset]) -> Iterator[Notice]:
     """Yield the warnings of the training data, and of its overlap with the validation data."""
+    references = References.of(spec)
+    yield from _of_hub(references, known)
     read = [
         (named, file_surveys.first_rows(source, answers=named.needs_answers))
-        for named, source in local_files(References.of(spec), known)
+        for named, source in local_files(references, known)
     ]
     held_out = [rows.prompts for named, rows in read if named.field == "validation.data"]
     for named, rows in read:
         if named.field == "validation.data":
             continue
-        messages = [*(warning.message for warning in rows.warnings), *_wrong_experts(spec, named, rows)]
+        messages = [warning.message for warning in rows.warnings]
+        messages += [*_unearnable(named, rows), *_without_ratio(named, rows), *_wrong_experts(spec, named, rows)]
         if shared := sum(len(rows.prompts & prompts) for prompts in held_out):
             messages.insert(
                 0,
@@ -65,8 +69,45 @@ def _wrong_experts(spec: TrainSpec, named: NamedData, rows: FirstRows) -> Iterat
     if not found.labels:
         return
     numbers = [rows.experts[place][0] for place in sorted(found.labels)]
-    listed = ", ".join(map(str, numbers[:LISTED])) + (" ..." if len(numbers) > LISTED else "")
     yield (
-        f"{len(numbers)} of {found.judged} judged experts fail the rewards (rows {listed}), so that the run can learn "
-        "to avoid them: correct or remove them"
+        f"{len(numbers)} of {found.judged} judged experts fail the rewards (rows {_listed(numbers)}), so that the run "
+        "can learn to avoid them: correct or remove them"
     )
+
+
+def _unearnable(named: NamedData, rows: FirstRows) -> Iterator[str]:
+    """Yield a warning of the rows whose answers no completion can earn. A submission refuses those of a file, unless
+    they are dropped.
+    """
+    faults, places = answer_faults(rows.survey, named.rewards), dict(rows.survey.answers)
+    numbers = sorted(row for answer in faults for row in places[answer])
+    if not numbers:
+        return
+    reason = next(fault for answer, fault in faults.items() if numbers[0] in places[answer])
+    count = f"{len(numbers)} of {rows.survey.rows} rows ({_listed(numbers)})"
+    yield (
+        f"{count} are dropped: {reason}"
+        if named.drops_unearnable
+        else f"the trainer refuses {count}: {reason}{OR_DROP}"
+    )
+
+
+def _without_ratio(named: NamedData, rows: FirstRows) -> Iterator[str]:
+    """Yield a warning of the rows that lack the pass ratio of the curriculum, if a submission accepts them."""
+    if lacking := rows.survey.lacking(named.ratios):
+        exception = ", unless it drops them" if named.drops else ""
+        yield f"the trainer refuses {lacking} of {rows.survey.rows} rows{exception}: they have {NO_RATIO}"
+
+
+def _of_hub(references: References, known: Mapping[UUID, models.Dataset]) -> Iterator[Notice]:
+    """Yield a warning of each dataset of the hub whose rows need a pass ratio."""
+    for named in references.data:
+        dataset = known.get(named.source.dataset) if isinstance(named.source, KnownData) else None
+        on_hub = isinstance(named.source, HubData) or (dataset is not None and dataset.hub is not None)
+        if on_hub and named.ratios != "none":
+            text = "only the trainer reads these rows: each needs a pass_ratio, or choose another curriculum"
+            yield Notice(field=named.field, message=text)
+
+
+def _listed(rows: Sequence[int]) -> str:
+    return ", ".join(map(str, rows[:LISTED])) + (" ..." if len(rows) > LISTED else "")

@@ -1,7 +1,7 @@
 """Checks of a spec: fields, files, plugins, and the jobs and datasets that it names."""
 
 import os.path
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,8 +21,7 @@ from calibrl_core.data.schema import BuiltinData, DataSource, FileData, HubData
 from calibrl_core.run.process_checks import process_problems
 from calibrl_core.verifiers.base import judges_of
 from calibrl_core.verifiers.plugin import PluginError, plugin_versions
-from calibrl_core.verifiers.refusals import truth_faults
-from calibrl_core.verifiers.registry import Reward
+from calibrl_core.verifiers.refusals import OR_DROP
 from jobs.errors import FieldError
 from jobs.files import datasets
 from jobs.files.allowed_sources import data_problem, hub_model_problem, hub_problem, model_problem, path_problem
@@ -30,7 +29,6 @@ from jobs.models import Dataset, Job
 from jobs.specs import file_surveys
 from jobs.specs.references import NamedData, References
 
-ANSWER_SECONDS = 0.3  # of the CPU, to judge the answers of a file
 _RELATIVE = "must be an absolute path: the worker runs in its own folder"
 
 
@@ -74,8 +72,9 @@ def file_problems(references: References) -> list[FieldError]:
     for one in references.data:
         if isinstance(one.source, FileData):
             problems += [FieldError(f"{one.field}.path", text) for text in _file_problems(one.source, one)]
-        if isinstance(one.source, BuiltinData) and one.needs_pass_ratios:
-            problems.append(FieldError("curriculum", f"rows of {one.source.builtin} have no pass_ratio: use measured"))
+        if isinstance(one.source, BuiltinData) and one.ratios != "none":
+            missing = f"rows of {one.source.builtin} have no pass_ratio: choose another curriculum"
+            problems.append(FieldError("curriculum", missing))
         if isinstance(one.source, HubData) and (text := hub_problem(one.source.hub)):
             problems.append(FieldError(f"{one.field}.hub", text))
     return problems
@@ -151,8 +150,9 @@ def _dataset_problems(named: NamedData, choice: KnownData, dataset: Dataset) -> 
     if named.needs_experts and dataset.has_experts is False:
         text = "no row has an expert, but the job needs experts: use other data; {type: grpo} trains without them"
         yield FieldError(f"{named.field}.dataset", text)
-    if named.needs_pass_ratios and dataset.has_columns is not None and "pass_ratio" not in dataset.has_columns:
-        text = "the dataset has no column 'pass_ratio': add it, or use curriculum: measured"
+    needs_ratio = named.ratios == "all" or (named.ratios == "experts" and dataset.has_experts)
+    if needs_ratio and dataset.has_columns is not None and "pass_ratio" not in dataset.has_columns:
+        text = "the dataset has no column 'pass_ratio': add it, or choose another curriculum"
         yield FieldError(f"{named.field}.dataset", text)
     if (choice.answer is not None or named.needs_answers) and (problem := _answer_problem(dataset, choice)):
         yield FieldError(f"{named.field}.answer", problem)
@@ -221,17 +221,21 @@ def _file_problems(source: FileData, named: NamedData) -> list[str]:
         return [f"there is no file {path} on the server"]
     survey = file_surveys.survey(source, answers=named.needs_answers)
     problems = survey_problems(
-        source, survey, needs_experts=named.needs_experts, needs_pass_ratios=named.needs_pass_ratios
+        source, survey, needs_experts=named.needs_experts, ratios=named.ratios, drops=named.drops
     )
-    return problems or _answer_faults(source, survey, named.rewards)
+    return problems or _answer_faults(source, survey, named)
 
 
-def _answer_faults(source: FileData, survey: Survey, rewards: Sequence[Reward]) -> list[str]:
-    """Return the answers in the first rows that no completion can earn, in one text. The trainer checks all rows."""
-    rows = dict(survey.answers)
-    faults = truth_faults(rewards, rows, seconds=ANSWER_SECONDS, with_workers=False)
-    problems = [str(RowProblem(source.label, rows[answer], fault)) for answer, fault in faults.items()]
-    return [join_problems(problems)] if problems else []
+def _answer_faults(source: FileData, survey: Survey, named: NamedData) -> list[str]:
+    """Return the answers in the first rows that no completion can earn, in one text, if the trainer refuses them. It
+    checks all rows.
+    """
+    rows, faults = dict(survey.answers), file_surveys.answer_faults(survey, named.rewards)
+    problems = [str(RowProblem(source.label, rows[answer][0], fault)) for answer, fault in faults.items()]
+    if not named.drops_unearnable:
+        return [join_problems([f"{problem}{OR_DROP}" for problem in problems])] if problems else []
+    dropped = sum(len(rows[answer]) for answer in faults)
+    return [f"all {dropped} rows would be dropped: {problems[0]}"] if survey.complete and dropped == survey.rows else []
 
 
 def _is_file(path: Path) -> bool:

@@ -4,6 +4,7 @@ Results are cached in this process for the last CACHED_FILES files. The key is p
 modification time. A change of an image file next to it is not noticed; the trainer reads it again.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,10 +15,13 @@ from calibrl_core.data.report import ReportReader, ReportSettings
 from calibrl_core.data.report_facts import ReportWarning
 from calibrl_core.data.schema import DataError, Example, FileData, completed
 from calibrl_core.data.shards import data_files
+from calibrl_core.verifiers.refusals import truth_faults
+from calibrl_core.verifiers.registry import Reward
 from calibrl_core.verifiers.reward_input import RewardInput
 
 CACHED_FILES = 256
 MOST_CHARACTERS = 200_000  # of the experts of a file that are kept, with their questions and columns
+ANSWER_SECONDS = 0.3  # of the CPU, to judge the answers of a file
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,12 @@ def _fingerprint(source: FileData) -> tuple[int, int]:
     except (DataError, OSError, ValueError):  # the survey reports the error
         return 0, 0
     return sum(status.st_size for status in found), max(status.st_mtime_ns for status in found)
+
+
+def answer_faults(survey: Survey, rewards: Sequence[Reward]) -> dict[str, str]:
+    """Return why no completion can earn an answer of the first rows, by each such answer."""
+    answers = (answer for answer, _ in survey.answers)
+    return truth_faults(rewards, answers, seconds=ANSWER_SECONDS, with_workers=False)
 
 
 @lru_cache(CACHED_FILES)

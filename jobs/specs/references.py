@@ -8,6 +8,7 @@ from uuid import UUID
 
 from calibrl.schemas import AnySpec, AuditSpec, DataChoice, HubModel, JobModel, KnownData, ModelChoice, TrainSpec
 from calibrl_core.config import PathModel
+from calibrl_core.data.files import RowsWithRatio
 from calibrl_core.data.schema import FileData
 from calibrl_core.verifiers.base import read_truth
 from calibrl_core.verifiers.registry import Reward
@@ -15,15 +16,21 @@ from calibrl_core.verifiers.registry import Reward
 
 @dataclass(frozen=True)
 class NamedData:
-    """A dataset of a spec. `needs_experts`: the job needs experts in its rows. `needs_pass_ratios`: each row
-    needs one. `rewards`: must accept its answers. `needs_answers`: a reward compares with them."""
+    """A dataset of a spec, with what its job asks of its rows.
+
+    `needs_experts`: the job needs experts. `ratios`: rows that need a pass ratio. `rewards`: must accept the answers.
+    `needs_answers`: a reward compares with them. `drops_unearnable`: rows whose answers the rewards refuse are dropped.
+    `drops`: rows can be dropped.
+    """
 
     field: str
     source: DataChoice
     needs_experts: bool = False
-    needs_pass_ratios: bool = False
+    ratios: RowsWithRatio = "none"
     rewards: tuple[Reward, ...] = ()
     needs_answers: bool = True
+    drops_unearnable: bool = False
+    drops: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,13 +94,14 @@ class References:
 
 
 def _training_data(spec: TrainSpec) -> Iterator[NamedData]:
-    # Otherwise the rows that are left out need no pass ratio: only the trainer knows them.
-    all_rows = spec.algorithm.samples and spec.prompts.too_long != "drop"
-    by_ratio = spec.curriculum == "pass_ratio" and all_rows
+    samples, drops_unearnable = spec.algorithm.samples, spec.unearnable == "drop"
+    by_ratio: RowsWithRatio = "all" if samples else "experts"  # without samples, other rows are left out
+    ratios: RowsWithRatio = by_ratio if spec.curriculum == "pass_ratio" else "none"
     needs_experts = spec.algorithm.needs_experts and len(spec.sources) == 1  # of several, one with experts is enough
-    rewards = tuple(spec.rewards) if spec.algorithm.samples else ()
+    rewards = tuple(spec.rewards) if samples else ()
+    drops = spec.prompts.too_long == "drop" or (samples and drops_unearnable)
     for index, source in enumerate(spec.sources):
         field = f"data.{index}" if isinstance(spec.data, tuple) else "data"
-        yield NamedData(field, source, needs_experts, by_ratio, rewards, needs_answers=read_truth(rewards))
+        yield NamedData(field, source, needs_experts, ratios, rewards, read_truth(rewards), drops_unearnable, drops)
     if spec.validation is not None:
         yield NamedData("validation.data", spec.validation.data, needs_answers=read_truth(spec.rewards))

@@ -12,10 +12,13 @@ from calibrl_core.config import EvaluateConfig, TrainConfig
 from calibrl_core.data.schema import DataError
 from calibrl_core.evaluate import evaluate
 from calibrl_core.report import EventFile
+from calibrl_core.run import answer_check
+from calibrl_core.run.identity import ResumeError
 from calibrl_core.train import train
 from calibrl_core.verifiers.refusals import expert_judges, refusals, truth_faults
 from calibrl_core.verifiers.registry import Reward
 from calibrl_core.verifiers.reward_input import RewardInput
+from tests.support.training import of_type
 
 
 def rewards(*settings: dict[str, Any]) -> list[Reward]:
@@ -119,7 +122,7 @@ def test_training_names_all_rows_whose_answers_cannot_be_earned(tmp_path: Path) 
     assert first.startswith(
         f"data: {path}, row 2: no completion can earn the answer 'blue': the reward numeric refuses"
     )
-    assert first.endswith("as in 1 more rows (5)")
+    assert first.endswith("or choose another reward, or set unearnable: drop, as in 1 more rows (5)")
     assert second.startswith(f"{path}, row 4: no completion can earn the answer 'green'")
 
 
@@ -141,3 +144,35 @@ def test_an_evaluation_warns_of_answers(tmp_path: Path) -> None:
     config = {"models": [{"builtin": "tiny-vlm"}], "data": [{"path": path}], "rewards": [{"type": "numeric"}]}
     evaluate(EvaluateConfig.model_validate(config), EventFile(tmp_path / "run"), lambda: True)
     assert [text for text in logged(tmp_path / "run") if text.startswith("data.0: 1 of 2 rows (2) fail with any")]
+
+
+def dropping(folder: Path, data: Any, epochs: int) -> list[str]:
+    """Train without the rows that cannot be earned; return the new warnings of them."""
+    before = len(logged(folder)) if folder.exists() else 0
+    run = settings("", "grpo", unearnable="drop", steps=None, epochs=epochs) | {"data": data}
+    report = EventFile(folder)
+    train(TrainConfig.model_validate(run), report, lambda: False)
+    report.close()
+    return [text for text in logged(folder)[before:] if "dropped" in text]
+
+
+def test_a_resumed_run_drops_the_rows_that_it_dropped_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mixed = write(tmp_path / "own.jsonl", {"answer": "blue"}, {"answer": "2"}, {"answer": "blue"})
+    data = [{"path": write(tmp_path / "good.jsonl", {"answer": "3"})}, {"path": mixed}]
+    (first,) = dropping(tmp_path / "run", data, epochs=1)
+    assert first.startswith("data: own: 2 of 3 rows (1, 3) are dropped: no completion can earn the answer 'blue'")
+    monkeypatch.setattr(answer_check, "SECONDS", -1.0)  # a later check would find no row
+    assert dropping(tmp_path / "run", data, epochs=2) == [
+        "data: own: 2 of 3 rows (1, 3) are dropped: the run dropped them when it started"
+    ]
+    starts = [event["steps_total"] for event in of_type(tmp_path / "run", "start")]
+    assert starts == [2, 4]
+    write(tmp_path / "own.jsonl", {"answer": "5"}, {"answer": "5"})
+    with pytest.raises(ResumeError, match="data: the rows are not those"):
+        dropping(tmp_path / "run", data, epochs=3)
+
+
+def test_a_source_without_any_row_that_can_be_earned_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "own.jsonl", {"answer": "blue"}, {"answer": "red"})
+    with pytest.raises(DataError, match="data: own: all 2 rows would be dropped: no completion can earn"):
+        dropping(tmp_path / "run", {"path": path}, epochs=1)

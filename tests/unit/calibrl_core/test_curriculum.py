@@ -43,7 +43,7 @@ def test_equally_easy_rows_are_shuffled_in_each_epoch() -> None:
 
 def test_a_row_without_a_ratio_is_refused() -> None:
     rows = [*ROWS, replace(ROWS[0], id="file.jsonl:6", pass_ratio=None)]
-    with pytest.raises(DataError, match=r"data: 1 rows have no pass_ratio, such as file.jsonl:6; .*measured"):
+    with pytest.raises(DataError, match=r"data: 1 rows have no pass_ratio, such as file.jsonl:6; .*another curriculum"):
         DataOrder(rows, seed=0, per_step=2, curriculum="pass_ratio")
 
 

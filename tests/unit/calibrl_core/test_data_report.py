@@ -93,7 +93,7 @@ def test_each_harmful_row_is_named_the_worst_kind_first(tmp_path: Path) -> None:
     texts = {one.kind: one.message for one in checked.report.warnings}
     assert texts["unearnable"] == (
         "2 of 7 rows have an answer that no completion can earn (row 3: the reward numeric refuses even 'the left one' "
-        "itself): correct it, or choose another reward"
+        "itself): correct it, choose another reward, or set unearnable: drop"
     )
     assert texts["wrong_experts"].startswith("1 of 1 experts fail the rewards (row 4: numeric with the answer '7')")
 

@@ -17,7 +17,7 @@ from calibrl_core.config import EvaluateConfig, TrainConfig
 from calibrl_core.data.mixture import Mixture
 from calibrl_core.data.order import DataOrder
 from calibrl_core.data.row_cache import RowCache
-from calibrl_core.data.schema import DataError, Example, FileData, weighted_rows
+from calibrl_core.data.schema import DataError, DataSource, Example, FileData, weighted_rows
 from calibrl_core.data.views import repeats_of
 from calibrl_core.report import EventFile
 from calibrl_core.run.identity import data_digest
@@ -121,6 +121,10 @@ def test_sources_are_read_reported_and_mixed(tmp_path: Path) -> None:
 
     checked: list[str] = []
 
+    def usable(place: int, source: DataSource, rows: Sequence[Example]) -> Sequence[Example]:
+        checked.append(f"{place} {source.name} {len(rows)}")
+        return rows
+
     def read(asks: bool) -> Sequence[Example]:
         return read_sources(
             "data",
@@ -128,14 +132,15 @@ def test_sources_are_read_reported_and_mixed(tmp_path: Path) -> None:
             0,
             RowCache(tmp_path / "cache", 10**9),
             lambda *line: logged.append(line),
-            lambda source, rows: checked.append(f"{source.name} {len(rows)}"),
+            usable,
             asks=asks,
+            answers=True,
         )
 
     found = read(asks=True)
     assert repeats_of(found).tolist() == [2, 1] and found[1].asks_for_answer
     assert not read(asks=False)[1].asks_for_answer
-    assert checked == ["a 1", "b 1"] * 2
+    assert checked == ["0 a 1", "1 b 1"] * 2
     assert logged[:2] == [
         ("info", "data: a: 1 rows in the plain format, 0 with expert, 0 with images; unused columns: none"),
         ("info", "data: b: 1 rows in OpenAI's chat format, 1 with expert, 0 with images; unused columns: note"),

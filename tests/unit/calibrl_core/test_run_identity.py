@@ -60,6 +60,7 @@ def identity(saved: Any = None, ranks: Ranks = ALONE, **changes: Any) -> RunIden
         ({}, {"prompts_per_step": 4}, "prompts_per_step is 4, but the run started with 2"),
         ({}, {"seed": 1}, "seed is 1, but the run started with 0"),
         ({}, {"shuffle_data": False}, "shuffle_data is false, but the run started with true"),
+        ({}, {"unearnable": "drop"}, 'unearnable is "drop", but the run started with "error"'),
         (
             {},
             {"algorithm": {"type": "grpo", "mini_batches": 2}},

@@ -284,12 +284,15 @@ def test_a_curriculum_needs_pass_ratios_in_the_checked_rows(tmp_path: Path) -> N
     (problem,) = file_problems(spec(data={"path": str(some)}, **by_ratio))
     assert problem.field == "data.path"
     assert "1 of the 2 checked rows of" in problem.message
-    assert "have no pass_ratio: fill this column, or use curriculum: measured" in problem.message
+    assert "have no pass_ratio: fill this column, or choose another curriculum" in problem.message
     assert file_problems(spec(data={"path": str(every)}, **by_ratio)) == []
     assert file_problems(spec(data={"path": str(some)}, algorithm={"type": "grpo"})) == []
     assert file_problems(spec(data={"path": str(some)}, prompts={"too_long": "drop"}, **by_ratio)) == []
     (problem,) = file_problems(spec(**by_ratio))
-    assert (problem.field, problem.message) == ("curriculum", "rows of digits have no pass_ratio: use measured")
+    assert (problem.field, problem.message) == (
+        "curriculum",
+        "rows of digits have no pass_ratio: choose another curriculum",
+    )
 
 
 def test_the_trainer_gets_the_permissions_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,7 +335,13 @@ def test_a_file_needs_answers_only_if_a_reward_reads_them(tmp_path: Path) -> Non
 def test_an_uploaded_dataset_needs_answers_only_if_a_reward_reads_them() -> None:
     columns = Columns().model_dump()
     dataset = Dataset(
-        id=uuid4(), project="default", name="d", format="jsonl", columns=columns, has_columns=["question"]
+        id=uuid4(),
+        project="default",
+        name="d",
+        format="jsonl",
+        columns=columns,
+        read_as="auto",
+        has_columns=["question"],
     )
     changes = {"data": {"dataset": str(dataset.id)}, "algorithm": {"type": "grpo"}}
 
@@ -343,3 +352,31 @@ def test_an_uploaded_dataset_needs_answers_only_if_a_reward_reads_them() -> None
     assert problem.field == "data.answer" and "fit no known format" in problem.message
     polite = [{"type": "string_check", "reference": "{{ item.word }}"}]
     assert found(spec(**changes, rewards=polite)) == []
+
+
+def test_rows_that_cannot_be_earned_may_be_dropped_but_not_all(tmp_path: Path) -> None:
+    """A row that is left out needs no pass_ratio either."""
+    good = {"question": "q", "answer": "2", "pass_ratio": 0.5}
+    some = rows(tmp_path / "some.jsonl", good, {"question": "q", "answer": "blue"})
+    drops: dict[str, Any] = {"rewards": [{"type": "numeric"}], "algorithm": {"type": "grpo"}, "unearnable": "drop"}
+    assert file_problems(spec(data={"path": str(some)}, **drops, curriculum="pass_ratio")) == []
+    every = rows(tmp_path / "every.jsonl", {"question": "q", "answer": "blue"}, {"question": "p", "answer": "blue"})
+    (problem,) = file_problems(spec(data={"path": str(every)}, **drops))
+    assert problem.message.startswith(f"all 2 rows would be dropped: {every}, row 1: no completion can earn")
+
+
+def test_rows_that_are_left_out_need_no_pass_ratio(tmp_path: Path) -> None:
+    """Without samples only rows with an expert are used. Of rows that can be dropped some stay."""
+    row = {"question": "q", "answer": "1"}
+    bare = rows(tmp_path / "bare.jsonl", row, {**row, "expert": "e", "pass_ratio": 0.5})
+    by_ratio: dict[str, Any] = {"curriculum": "pass_ratio", "algorithm": {"type": "sft"}}
+    assert file_problems(spec(data={"path": str(bare)}, **by_ratio)) == []
+    expert = rows(tmp_path / "expert.jsonl", {**row, "pass_ratio": 0.5}, {**row, "expert": "e"})
+    drops = {"prompts": {"too_long": "drop"}}
+    for changes in ({}, drops):
+        (problem,) = file_problems(spec(data={"path": str(expert)}, **by_ratio, **changes))
+        assert problem.message.startswith("1 of the 2 checked rows of")
+    some = rows(tmp_path / "some.jsonl", {**row, "expert": "e", "pass_ratio": 0.5}, {**row, "expert": "e"})
+    assert file_problems(spec(data={"path": str(some)}, **by_ratio, **drops)) == []
+    (problem,) = file_problems(spec(**by_ratio))
+    assert problem.field == "curriculum"
