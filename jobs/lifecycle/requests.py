@@ -63,7 +63,8 @@ def check(session: Session, spec: AnySpec, visible_projects: frozenset[str] | No
     """
     references = References.of(spec)
     problems = checks.text_problems(spec) or [*checks.file_problems(references), *checks.plugin_problems(spec)]
-    problems += service_problems(spec.rewards, spec.project) + function_problems(spec.rewards)
+    problems += [*checks.prompt_problems(spec), *service_problems(spec.rewards, spec.project)]
+    problems += function_problems(spec.rewards)
     held = jobs.lock_shared(session, references.jobs)
     known = {id: job for id, job in held.items() if visible_projects is None or job.project in visible_projects}
     data = datasets.lock_shared(session, references.datasets)

@@ -27,6 +27,7 @@ from jobs.files import datasets
 from jobs.files.allowed_sources import data_problem, hub_model_problem, hub_problem, model_problem, path_problem
 from jobs.models import Dataset, Job
 from jobs.specs import file_surveys
+from jobs.specs.chat_templates import template_fault
 from jobs.specs.references import NamedData, References
 
 _RELATIVE = "must be an absolute path: the worker runs in its own folder"
@@ -95,6 +96,13 @@ def plugin_problems(spec: AnySpec | ReplayRequest) -> list[FieldError]:
         except PluginError as error:
             problems.append(FieldError(f"rewards.{index}", str(error)))
     return problems
+
+
+def prompt_problems(spec: AnySpec) -> list[FieldError]:
+    """Return a chat template that cannot be compiled."""
+    template = spec.prompts.chat_template
+    fault = template_fault(template) if template else None
+    return [FieldError("prompts.chat_template", f"{fault}: correct it")] if fault else []
 
 
 def job_problems(references: References, existing: Mapping[UUID, Job]) -> list[FieldError]:
