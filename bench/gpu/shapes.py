@@ -174,4 +174,5 @@ def tensor_shapes(shape: Shape) -> ModelShape:
         intermediate=text.intermediate_size,
         vocabulary=text.vocab_size,
         longest=text.max_position_embeddings,
+        takes_images=True,
     )

@@ -29,6 +29,7 @@ def warnings(spec: AnySpec, data: Sequence[DataFacts], memory: MemoryPlan | None
         facts = together(spec, data)
         steps = spec.steps if facts.rows is None else spec.step_count(facts.rows)  # None: unknown
         yield from _of_data(spec, facts)
+        yield from _of_weights(spec, data)
         yield from _of_learning(spec, steps)
         yield from _of_validation(spec, steps)
         if spec.precision == "bfloat16" and not spec.resources.gpus:
@@ -65,6 +66,13 @@ def _of_data(spec: TrainSpec, facts: DataFacts) -> Iterator[Notice]:
     if spec.algorithm.needs_experts and facts.with_expert is not None and facts.with_expert < facts.checked:
         share = 1 - facts.with_expert / facts.checked
         yield _notice("data", f"{share:.0%} of the checked rows have no expert and get no guidance")
+
+
+def _of_weights(spec: TrainSpec, data: Sequence[DataFacts]) -> Iterator[Notice]:
+    for source, facts in zip(spec.sources, data, strict=False):  # the data of the validation follows
+        if facts.rows and not weighted_rows(facts.rows, source.weight):
+            text = f"the trainer refuses this: {source.weight:g} leaves none of the {facts.rows} rows; raise it"
+            yield _notice(f"{facts.field}.weight", text)
 
 
 def _of_learning(spec: TrainSpec, steps: int | None) -> Iterator[Notice]:

@@ -31,6 +31,7 @@ from jobs.lifecycle.requests import Checked
 from jobs.planning import advice, memory, model_shapes
 from jobs.planning.data_warnings import data_warnings, local_files
 from jobs.planning.model_shapes import ModelShape, UnknownShape
+from jobs.planning.model_warnings import model_warnings
 from jobs.planning.remedies import remedies
 from jobs.repository import checkpoints, events, jobs, workers
 from jobs.specs import file_surveys
@@ -51,7 +52,9 @@ def dry_run(session: Session, spec: AnySpec, *, actor: str, visible_projects: fr
     waits = checked.open_dependencies > 0
     job.status = JobStatus.WAITING if waits else JobStatus.QUEUED
     data = [_facts(one, checked.datasets) for one in checked.references.data]
-    memory, unknown = _memory(session, checked)
+    shapes, unknown = _shapes(session, checked)
+    memory = _memory(session, spec, shapes)
+    of_models = [notice for each in shapes for notice in model_warnings(spec, *each, data)]
     of_data = data_warnings(spec, checked.datasets) if isinstance(spec, TrainSpec) else ()
     return JobPlan(
         spec=job.spec,
@@ -60,7 +63,7 @@ def dry_run(session: Session, spec: AnySpec, *, actor: str, visible_projects: fr
         data=data,
         memory=memory,
         queue=lifecycle.queue_forecast(session, job, waits=waits),
-        warnings=[*advice.warnings(spec, data, memory), *of_data, *unknown],
+        warnings=[*advice.warnings(spec, data, memory), *of_data, *of_models, *unknown],
     )
 
 
@@ -124,20 +127,26 @@ def _steps(spec: TrainSpec, facts: DataFacts) -> int | None:
     return None if facts.rows is None else spec.step_count(facts.rows)
 
 
-def _memory(session: Session, checked: Checked) -> tuple[MemoryPlan | None, list[Notice]]:
-    """Return the estimate for the largest model, and a notice for each model without an estimate."""
-    spec = checked.spec
-    plans, unknown = [], []
+def _shapes(session: Session, checked: Checked) -> tuple[list[tuple[str, ModelChoice, ModelShape]], list[Notice]]:
+    """Return the shape of each model, with its field, and a notice for each model without a known shape."""
+    shapes, unknown = list[tuple[str, ModelChoice, ModelShape]](), list[Notice]()
     for field, model in checked.references.models:
         try:
-            shape = _shape(session, model)
-            plans.append((memory.estimate(spec, shape, model), shape))
+            shapes.append((field, model, _shape(session, model)))
         except UnknownShape as error:
             unknown.append(Notice(field=field, message=f"memory unknown: {error}"))
+    return shapes, unknown
+
+
+def _memory(
+    session: Session, spec: AnySpec, shapes: Sequence[tuple[str, ModelChoice, ModelShape]]
+) -> MemoryPlan | None:
+    """Return the estimate for the largest model."""
+    plans = [(memory.estimate(spec, shape, model), shape) for _, model, shape in shapes]
     if not plans:
-        return None, unknown
+        return None
     largest, shape = max(plans, key=lambda plan: plan[0].bytes)
-    return _with_machines(largest, spec, shape, workers.page(session, limit=1000, silent_seconds=0)), unknown
+    return _with_machines(largest, spec, shape, workers.page(session, limit=1000, silent_seconds=0))
 
 
 def _shape(session: Session, model: ModelChoice) -> ModelShape:

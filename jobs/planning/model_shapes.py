@@ -25,7 +25,7 @@ class UnknownShape(Exception):
 @dataclass(frozen=True)
 class ModelShape:
     """Tensor shapes of a model by name, and the parts of its config that matter for memory. `longest`: number of
-    positions."""
+    positions. `takes_images`: it has a vision tower."""
 
     shapes: Mapping[str, tuple[int, ...]]
     source: str
@@ -35,6 +35,7 @@ class ModelShape:
     intermediate: int
     vocabulary: int
     longest: int
+    takes_images: bool
 
     @property
     def parameters(self) -> int:
@@ -194,4 +195,5 @@ def _shape(shapes: Shapes, config: Mapping[str, Any], source: str) -> ModelShape
         intermediate=size("up_proj", 0, "intermediate_size", "n_inner") or 4 * hidden,
         vocabulary=size("embed_tokens", 0, "vocab_size") or 0,
         longest=int(config.get("max_position_embeddings") or 0),
+        takes_images="vision_config" in config or any(map(is_vision, shapes)),
     )

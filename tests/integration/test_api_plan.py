@@ -181,7 +181,11 @@ def test_risks_are_reported_per_field(http: httpx.Client) -> None:
     assert fields(validation=None) == ["validation"]
     assert fields(optimizer={"lr": 1e-6}, steps=20) == ["optimizer.lr"]
     assert fields(optimizer={"lr": 3e-4}) == ["optimizer.lr"]
-    assert fields(rollout={"group_size": 2, "temperature": 0.5}) == ["rollout.group_size", "rollout.temperature"]
+    assert fields(rollout={"group_size": 2, "temperature": 0.5, "max_completion_tokens": 64}) == [
+        "rollout.group_size",
+        "rollout.temperature",
+    ]
+    assert fields(rollout={"max_completion_tokens": 512}) == ["rollout.max_completion_tokens"]
     assert fields(precision="bfloat16") == ["precision"]
     assert fields(data={"builtin": "digits", "rows": 4}) == ["prompts_per_step", "steps"]
     assert fields(steps=10) == ["validation.every_steps"]

@@ -41,3 +41,14 @@ def test_an_algorithm_needs_no_preset(monkeypatch: pytest.MonkeyPatch) -> None:
         assert rate_notices(1e-3) == []
     finally:
         advice._preset_lr.cache_clear()
+
+
+def test_a_weight_that_leaves_no_row_is_noticed() -> None:
+    few = FACTS.model_copy(update={"rows": 4})
+    data = [{"builtin": "digits", "rows": 4, "weight": weight} for weight in (0.1, 0.2)]  # 0.4 and 0.8 rows
+    mixed = TrainSpec.model_validate({**spec(1e-4).model_dump(), "data": data})
+    facts = [few.model_copy(update={"field": f"data.{place}"}) for place in range(2)]
+    found = [notice for notice in advice.warnings(mixed, facts, None) if notice.field.endswith("weight")]
+    assert [(notice.field, notice.message) for notice in found] == [
+        ("data.0.weight", "the trainer refuses this: 0.1 leaves none of the 4 rows; raise it")
+    ]
