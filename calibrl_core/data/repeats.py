@@ -44,13 +44,8 @@ def normalised(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def image_keys(example: Example) -> list[bytes]:
-    """Return a digest of each image file."""
-    return [blake2b(image, digest_size=8).digest() for image in example.images]
-
-
 def prompt_key(example: Example, images: list[bytes]) -> bytes:
-    """Return a digest of the texts and images of a prompt. `images`: their digests."""
+    """Return a digest of the texts and images of a prompt. `images`: their keys."""
     return _digest(*(normalised(turn.text) for turn in example.earlier), normalised(example.question), images=images)
 
 

@@ -14,7 +14,8 @@ from typing import Protocol
 
 from calibrl_core.data.files import RowProblem, read_examples
 from calibrl_core.data.image_decoding import image_kind
-from calibrl_core.data.repeats import Repeats, image_keys, prompt_key
+from calibrl_core.data.image_keys import ImageKeys
+from calibrl_core.data.repeats import Repeats, prompt_key
 from calibrl_core.data.report_facts import DataReport, ImageReport, ReportWarning, Spread
 from calibrl_core.data.report_warnings import FoundRows
 from calibrl_core.data.schema import DataError, Example, FileData, completed
@@ -34,6 +35,7 @@ from calibrl_core.verifiers.reward_input import RewardInput
 from calibrl_core.verifiers.scorer import Scorer
 
 MOST_ROWS = 1_000_000  # of a report; each needs about 300 bytes of memory
+MOST_PIXELS = 2_000_000_000  # that a report decodes, to compare images: about a minute
 TOGETHER, LARGEST_TOGETHER = 256, 2_000_000  # rows that are judged together; their characters and bytes of images
 LONGEST_SHOWN = 60  # characters of an answer in a message
 SHARES = 10  # intervals of pass ratios
@@ -53,9 +55,12 @@ class TokenCounter(Protocol):
 
 @dataclass(frozen=True)
 class ReportLimits:
-    """Limits of a report; beyond, rows are not read. `seconds`: of the CPU, for each source."""
+    """Limits of a report; beyond, rows are not read. `pixels`: as of `ImageKeys`. `seconds`: of the CPU, for each
+    source.
+    """
 
     rows: int = MOST_ROWS
+    pixels: int = MOST_PIXELS
     image_bytes: int | None = None
     seconds: float | None = None
 
@@ -95,9 +100,10 @@ def check_data(source: FileData, settings: ReportSettings) -> CheckedData:
         DataError: the validation data cannot be read.
         RuntimeError: worker processes cannot be started.
     """
-    held_out = _held_out(settings.against, settings.limits) if settings.against else None
+    keys = ImageKeys(settings.limits.pixels)
+    held_out = _held_out(settings.against, settings.limits, keys) if settings.against else None
     with ExitStack() as stack:
-        reader = ReportReader(settings, held_out, _judges(settings, stack))
+        reader = ReportReader(settings, keys, held_out, _judges(settings, stack))
         facts, limit = SourceFacts(), _Limit(settings.limits)
         complete = True
         for item in read_examples(source, facts, answers=read_truth(settings.rewards)):
@@ -125,7 +131,7 @@ class _Limit:
         return False
 
 
-def _held_out(source: FileData, limits: ReportLimits) -> _HeldOut:
+def _held_out(source: FileData, limits: ReportLimits, keys: ImageKeys) -> _HeldOut:
     found, limit = _HeldOut(), _Limit(limits)
     for item in read_examples(source, answers=False):
         if isinstance(item, RowProblem) and item.row is None:
@@ -133,7 +139,7 @@ def _held_out(source: FileData, limits: ReportLimits) -> _HeldOut:
         if limit.reached(item):
             break
         if isinstance(item, Example):
-            images = image_keys(item)
+            images = keys.of(item)
             found.images.update(images)
             found.prompts.add(prompt_key(item, images))
     return found
@@ -181,9 +187,13 @@ class ReportReader:
     """Collects the facts of rows. Without judges, neither answers nor experts are judged."""
 
     def __init__(
-        self, settings: ReportSettings, held_out: _HeldOut | None = None, judges: _Judges | None = None
+        self,
+        settings: ReportSettings,
+        keys: ImageKeys,
+        held_out: _HeldOut | None = None,
+        judges: _Judges | None = None,
     ) -> None:
-        self._settings, self._held_out, self._judges = settings, held_out, judges
+        self._settings, self._keys, self._held_out, self._judges = settings, keys, held_out, judges
         self._form = answer_form(settings.rewards)
         self._found, self._repeats = FoundRows(), Repeats()
         self._counts: Counter[str] = Counter()
@@ -207,7 +217,7 @@ class ReportReader:
         self._counts["rows"] += 1
         row = self._counts["rows"]
         self._look_at_texts(row, item)
-        images = image_keys(item)
+        images = self._keys.of(item)
         self._look_at_images(item)
         self._look_at_repeats(row, item, images)
         if self._settings.tokens:
@@ -357,6 +367,7 @@ class ReportReader:
             count=self._counts["images"],
             formats=dict(self._formats.most_common()),
             converted=dict(self._converted.most_common()),
+            decoded=self._keys.decoded,
             width=_spread(self._sizes["width"]),
             height=_spread(self._sizes["height"]),
         )

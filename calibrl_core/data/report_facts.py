@@ -23,6 +23,9 @@ class ImageReport(_Facts):
     count: int = 0
     formats: dict[str, int] = Field({}, description="Number of images by file format.")
     converted: dict[str, int] = Field({}, description="Number of images that are converted when used, by the reason.")
+    decoded: int = Field(
+        0, description="Number of different files whose pixels were compared, with those of the validation data."
+    )
     width: Spread | None = Field(None, description="Width in pixels, upright.")
     height: Spread | None = Field(None, description="Height in pixels, upright.")
 

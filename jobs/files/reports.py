@@ -12,7 +12,8 @@ from jobs.errors import Conflict, FieldError, Invalid
 from jobs.files import datasets
 from jobs.postgres_text import storable
 
-LIMITS = ReportLimits(CHECKED_ROWS, CHECKED_IMAGE_BYTES, seconds=0.7)  # of each of two sources
+# Of each of two sources; the pixels are those of both.
+LIMITS = ReportLimits(CHECKED_ROWS, pixels=10_000_000, image_bytes=CHECKED_IMAGE_BYTES, seconds=0.7)
 
 
 def report(dataset: models.Dataset, against: models.Dataset | None, rewards: Sequence[Reward]) -> DataReport:

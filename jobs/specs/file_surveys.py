@@ -11,6 +11,7 @@ from pathlib import Path
 
 from calibrl_core.data import files
 from calibrl_core.data.files import RowProblem, Survey
+from calibrl_core.data.image_keys import ImageKeys
 from calibrl_core.data.report import ReportReader, ReportSettings
 from calibrl_core.data.report_facts import ReportWarning
 from calibrl_core.data.schema import DataError, Example, FileData, completed
@@ -74,7 +75,7 @@ def answer_faults(survey: Survey, rewards: Sequence[Reward]) -> dict[str, str]:
 
 @lru_cache(CACHED_FILES)
 def _first_rows(source: FileData, answers: bool, size: int, changed: int) -> FirstRows:
-    reader, experts = ReportReader(ReportSettings(())), list[tuple[int, RewardInput]]()
+    reader, experts = ReportReader(ReportSettings(()), ImageKeys(pixels=0)), list[tuple[int, RewardInput]]()
     left = MOST_CHARACTERS
 
     def watch(item: Example | RowProblem) -> None:

@@ -28,6 +28,7 @@ CONTRACT = tuple(
         "host",
         "data.files",
         "data.image_decoding",
+        "data.image_keys",
         "data.images",
         "data.kept_rows",
         "data.report",

@@ -1,11 +1,13 @@
 """The data report: what it counts, and which rows it warns of."""
 
 import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from pydantic import TypeAdapter
 
 from calibrl_core.data.kept_rows import check_target, write_kept
@@ -151,6 +153,7 @@ def test_one_question_about_two_images_is_no_repetition(tmp_path: Path) -> None:
         "count": 3,
         "formats": {"PNG": 3},
         "converted": {},
+        "decoded": 2,
         "width": {"count": 3, "smallest": 4, "median": 4, "p95": 6, "largest": 6},
     }
 
@@ -171,6 +174,26 @@ def test_rows_of_the_validation_data_are_found_by_text_and_by_image(tmp_path: Pa
     assert report(source).report.overlap_prompts is None
     with pytest.raises(DataError, match=r"none\.jsonl cannot be read"):
         report(source, against=FileData(path=str(tmp_path / "none.jsonl")))
+
+
+def encoded_twice(colour: str) -> tuple[bytes, bytes]:
+    """Return two files with the same pixels, 4 x 4."""
+    png, bitmap = pictures.png(colour, size=4), io.BytesIO()
+    Image.open(io.BytesIO(png)).save(bitmap, "BMP")
+    return png, bitmap.getvalue()
+
+
+def test_files_with_equal_pixels_are_equal_images(tmp_path: Path) -> None:
+    red, red_again = (base64.b64encode(image).decode() for image in encoded_twice("red"))
+    green = base64.b64encode(encoded_twice("green")[1]).decode()
+    held_out = write(tmp_path / "test.jsonl", row("How many?", images=[red_again]))
+    source = write(tmp_path / "a.jsonl", *(row("Which?", images=[one]) for one in (red, green, red_again, red)))
+    checked = report(source, against=held_out)
+    assert kinds(checked) == {"overlap_images": [1, 3, 4], "duplicates": [3, 4]}
+    assert checked.report.images.decoded == 3
+    limited = report(source, limits=ReportLimits(pixels=32))  # of the first two files
+    assert kinds(limited) == {"duplicates": [4]}
+    assert limited.report.images.decoded == 2
 
 
 def test_a_limit_ends_the_report(tmp_path: Path) -> None:
