@@ -4,7 +4,6 @@ import os.path
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -14,7 +13,7 @@ from calibrl_core.data.formats import FORMATS
 from calibrl_core.data.formats.base import RowFormat
 from calibrl_core.data.image_tags import place_images
 from calibrl_core.data.other_media import refuse_media_columns, refuse_media_tags
-from calibrl_core.data.readers import BATCH, RawRow, image_folder, parse_row, read_count, read_rows
+from calibrl_core.data.readers import BATCH, BATCH_BYTES, RawRow, image_folder, parse_row, read_count, read_rows
 from calibrl_core.data.row import Row, has_content
 from calibrl_core.data.row_formats import check_format, detect_format
 from calibrl_core.data.row_items import row_item
@@ -230,12 +229,14 @@ def read_examples(
     """
     rows, facts = read_rows(source), facts or SourceFacts()
     try:
-        head = list(islice(rows, BATCH))
+        head = _head(rows)
         form = facts.form = source_format(source, head, answers=answers)
         folder = image_folder(source)
-        for number, raw in enumerate(islice(chain(head, rows), source.rows), start=1):
+        for number, values in enumerate(islice(chain(head, map(parsed_row, rows)), source.rows), start=1):
             try:
-                row = Row(f"{source.name}/{number}", parse_row(raw), source.columns, folder, facts.used)
+                if isinstance(values, DataError):
+                    raise values
+                row = Row(f"{source.name}/{number}", values, source.columns, folder, facts.used)
                 facts.columns.update(row.values)
                 facts.filled.update(name for name, value in row.values.items() if has_content(value))
                 yield _example(form, row, answers)
@@ -247,15 +248,37 @@ def read_examples(
         yield RowProblem(source.label, None, str(problem))
 
 
-def source_format(source: FileData | HubData, head: list[RawRow], *, answers: bool) -> RowFormat:
+def _head(rows: Iterator[RawRow]) -> list[dict[str, Any] | DataError]:
+    """Return the first rows, which tell the format: BATCH rows, or fewer large ones."""
+    head: list[dict[str, Any] | DataError] = []
+    size = 0
+    for raw in islice(rows, BATCH):
+        head.append(parsed_row(raw))
+        size += len(raw) if isinstance(raw, bytes) else 0
+        if size >= BATCH_BYTES:
+            break
+    return head
+
+
+def parsed_row(raw: RawRow) -> dict[str, Any] | DataError:
+    """Return the columns of a row, or why it has none."""
+    try:
+        return parse_row(raw)
+    except DataError as problem:  # reported with the row
+        return problem
+
+
+def source_format(
+    source: FileData | HubData, head: Sequence[dict[str, Any] | DataError], *, answers: bool
+) -> RowFormat:
     """Return the format of the first rows. A wrong column name is reported once, not once per row.
 
     Raises:
         DataError: the rows have no known format.
     """
-    rows = [row for raw in head for row in _parsed(raw)]
+    rows = [row for row in head if not isinstance(row, DataError)]
     if head and not rows:
-        raise DataError(f"{source.label} is not a file of JSON rows: {_reason(head[0])}; write one object per line")
+        raise DataError(f"{source.label} is not a file of JSON rows: {head[0]}; write one object per line")
     columns = dict.fromkeys(name for row in rows for name in row)
     if not columns:
         return FORMATS[-1]  # no rows, or empty ones; each is reported
@@ -263,21 +286,6 @@ def source_format(source: FileData | HubData, head: list[RawRow], *, answers: bo
         return detect_format(columns, source.columns, source.format, rows, answers=answers)
     except DataError as problem:
         raise DataError(f"{source.label} {problem}") from problem
-
-
-def _reason(raw: RawRow) -> str:
-    """Return why the first row is none."""
-    try:
-        parse_row(raw)
-    except DataError as problem:
-        return str(problem)
-    return ""
-
-
-def _parsed(raw: RawRow) -> list[dict[str, Any]]:
-    with suppress(DataError):  # reported with the row
-        return [parse_row(raw)]
-    return []
 
 
 def _unseen(source: FileData | HubData, column_names: set[str]) -> Iterator[str]:

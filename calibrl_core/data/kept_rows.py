@@ -9,7 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from calibrl_core.data.files import source_format
+from calibrl_core.data.files import parsed_row, source_format
 from calibrl_core.data.formats.base import RowFormat
 from calibrl_core.data.readers import BATCH, RawRow, parse_row, read_rows
 from calibrl_core.data.replaced_experts import read_row, with_expert
@@ -49,7 +49,8 @@ def write_chosen(source: FileData | HubData, chosen: Iterable[tuple[int, str | N
     """
     rows, written = read_rows(source), WrittenRows()
     head = list(islice(rows, BATCH))
-    form, moved = source_format(source, head, answers=False), _is_moved(source, target)
+    form = source_format(source, [*map(parsed_row, head)], answers=False)
+    moved = _is_moved(source, target)
     numbered = enumerate(islice(chain(head, rows), source.rows), start=1)
 
     def lines() -> Iterator[RawRow]:

@@ -18,9 +18,11 @@ from calibrl_core.data.truths import truth
 OPTION_COLUMNS = ("options", "choices", "option")
 _MARK = re.compile(r"(?:^|(?<=[\s;,]))\(?([A-Z])\s*[.):．：、]\s*")  # A. (A) A) A:
 _LETTER = re.compile(r"\(?\s*([A-Z])\s*(?:[).:．：、](?:\s.*)?|\)?)", re.DOTALL)  # B   (B)   B.   B. 5 cm
-_LETTERS = re.compile(r"[A-Z](?:\s*(?:,|;|、|&|and)?\s*[A-Z])+")  # ABD   A, C   A and C
+_LETTERS = re.compile(r"[A-Z](?:\s*+(?:,|;|、|&|and)?\s*+[A-Z])+")  # ABD   A, C   A and C
 _COLUMN = re.compile(r"([A-J])|(?:option|choice)_?([A-Ja-j])")  # with one option: A   option_a   choiceB
 _AFTER_LETTER = r"[\s.):．：、}~\\$]+"  # A. 3   (A) 3   \textbf{(A)}~3
+LONGEST_LISTING = 20_000  # characters of a question that can list its options itself
+LONGEST_FOLDED = 100_000  # characters; the words of a longer text need too much memory
 
 
 def with_row_options(row: Row, question: str, cell: Cell) -> tuple[str, str]:
@@ -86,12 +88,14 @@ def with_options(question: str, options: Sequence[str], answer: str = "") -> str
 def list_options(question: str, options: Sequence[str]) -> str:
     """Return the question with its options, lettered from A, one per line, unless it lists them already."""
     pairs = list(zip(ascii_uppercase, options, strict=False))
-    if all(_lists(question, letter, option) for letter, option in pairs):
+    if len(question) <= LONGEST_LISTING and all(_lists(question, letter, option) for letter, option in pairs):
         return question
     return "\n".join([question, "Choices:", *(f"({letter}) {option}" for letter, option in pairs)])
 
 
 def _lists(question: str, letter: str, option: str) -> bool:
+    if len(option) > len(question):
+        return False
     words = r"\s+".join(map(re.escape, option.split()))
     return re.search(f"(?<![A-Za-z]){letter}{_AFTER_LETTER}{words}", question) is not None
 
@@ -115,7 +119,8 @@ def _right_letter(cell: Cell, options: Sequence[str]) -> str:
     if not answer:
         return ""
     letters = ascii_uppercase[: len(options)]
-    texts = [index for index, option in enumerate(options) if _folded(option) == _folded(answer)]
+    folded = _folded(answer)
+    texts = [index for index, option in enumerate(options) if _folded(option) == folded]
     if (found := _LETTER.fullmatch(answer)) and found[1] in letters and (len(answer) == 1 or len(texts) != 1):
         return found[1]
     if len(texts) == 1:
@@ -229,4 +234,4 @@ def _split(text: str) -> list[str]:
 
 
 def _folded(text: str) -> str:
-    return " ".join(text.split()).casefold()
+    return " ".join(text.split()).casefold() if len(text) <= LONGEST_FOLDED else text

@@ -60,7 +60,7 @@ def hostile_files(seed: int, count: int) -> Iterator[Hostile]:
     images = {form: _image(form) for form in FORMATS}
     kinds: tuple[Callable[[random.Random, dict[str, bytes]], Hostile], ...] = (
         _mutated_image, _mutated_image, _lying_image, _wrong_types, _mutated_line, _nested, _mutated_parquet,
-        _parquet_of_images, _compressed, _many,
+        _parquet_of_images, _compressed, _many, _long,
     )  # fmt: skip
     for number in range(count):
         made = kinds[number % len(kinds)](chance, images)
@@ -267,6 +267,14 @@ def _many(chance: random.Random, images: dict[str, bytes]) -> Hostile:
         )
     )
     return Hostile("many.jsonl", _row(images["PNG"], **cells))
+
+
+def _long(chance: random.Random, images: dict[str, bytes]) -> Hostile:
+    """Return a row with a cell of up to 30 MB."""
+    size = 20_000_000 if chance.random() < LARGE else 3_000
+    part = chance.choice(("word ", "<", "<img ", "#### ", "{", "\\boxed{1} ", "A. ", "A ", " ", "9", "9\n"))
+    column = chance.choice(("question", "answer", "expert", "images", "options", "note"))
+    return Hostile("long.jsonl", _row(images["PNG"], **{column: "A" + part * (size // len(part)) + "x"}))
 
 
 def _resident(name: str) -> float:

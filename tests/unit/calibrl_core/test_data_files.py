@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from calibrl_core import data
-from calibrl_core.data import json_rows, readers
+from calibrl_core.data import files, json_rows, readers
 from calibrl_core.data.files import check_source, count_rows
 from calibrl_core.data.schema import DataError, FileData
 
@@ -181,3 +181,21 @@ def test_a_decimal_answer_is_the_number_that_it_is(tmp_path: Path, number: str, 
     assert [data.load(FileData(path=str(tmp_path / name)))[0].answer for name in ("a.parquet", "b.parquet")] == [
         text
     ] * 2
+
+
+@pytest.mark.parametrize(("most", "parsed"), [(10**6, len(ROWS)), (1, 1)], ids=["all", "large"])
+def test_each_line_is_parsed_once_and_large_ones_when_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, parsed: int
+) -> None:
+    lines: list[Any] = []
+
+    def counted(raw: Any) -> dict[str, Any]:
+        lines.append(raw)
+        return readers.parse_row(raw)
+
+    monkeypatch.setattr(files, "parse_row", counted)
+    monkeypatch.setattr(files, "BATCH_BYTES", most)
+    rows = files.read_examples(source(tmp_path, "a.jsonl", LINES))
+    next(rows)
+    assert len(lines) == parsed
+    assert len([*rows]) == len(ROWS) - 1 and len(lines) == len(ROWS)

@@ -145,3 +145,9 @@ def test_a_row_shows_its_images_where_its_tags_are(tmp_path: Path) -> None:
 def test_settings_of_prompts_hold_no_tag() -> None:
     with pytest.raises(ValidationError, match="must not contain <image>"):
         PromptFormat(instruction="Look at <|image_pad|>.")
+
+
+@pytest.mark.parametrize(("tag", "count"), [("<image>", 10_001), ("<img ", 200_001)])
+def test_very_many_tags_are_refused(tag: str, count: int) -> None:
+    with pytest.raises(DataError, match=f"a text has more than {count - 1} "):
+        placed(tag * count, A)

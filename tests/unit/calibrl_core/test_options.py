@@ -120,3 +120,14 @@ def test_options_are_added_unless_the_question_lists_them() -> None:
     listed = "Which?\nA. 3\nB. 5"
     assert with_options(listed, ["3", "5"]) == f"{listed}\n{request}"
     assert with_options("Which?", ["3", "5"], "A, B").endswith("Answer with the letters of all right choices.")
+
+
+def test_a_long_answer_is_read_once() -> None:
+    with pytest.raises(DataError, match="must be the letter"):
+        right_letter(Cell("answer", "A" + " " * 200_000 + "1"), THREE)
+
+
+def test_options_in_a_question_are_found_behind_any_of_their_letters() -> None:
+    question = "Is A. the one? A. 3, (B) 5, C: 4"
+    assert with_options(question, THREE) == f"{question}\nAnswer with the letter of the right choice."
+    assert "(C) 45" in with_options(question, ["3", "5", "45"])

@@ -140,6 +140,13 @@ def test_a_truth_loses_its_wrapper(tmp_path: Path, answer: str, known: str) -> N
     assert only(tmp_path, {"question": "q", "answer": answer}, format="plain").answer == known
 
 
+@pytest.mark.parametrize(
+    "answer", ["\\boxed{1}" + " " * 200_000 + "x", "#### " * 100_000 + "\nx"], ids=["box", "hashes"]
+)
+def test_a_long_answer_is_searched_once(tmp_path: Path, answer: str) -> None:
+    assert only(tmp_path, {"question": "q", "answer": answer}, format="plain").answer == answer
+
+
 def test_steps_before_hashes_are_an_expert_with_the_answer(tmp_path: Path) -> None:
     example = only(tmp_path, {"question": "q", "answer": "9+9=<<9+9=18>>18\n#### 18"})
     assert (example.answer, example.expert) == ("18", "<think>9+9=18</think>\n<answer>18</answer>")
