@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from calibrl.schemas import DataReport, Spread
+from calibrl.schemas import DataReport
 from calibrl.views.terminal import plain
 
 NONE = "none"
@@ -27,16 +27,13 @@ def report_page(report: DataReport) -> RenderableType:
 
 
 def _facts(report: DataReport) -> dict[str, str]:
-    images = report.images
     facts = {
         "rows": f"{report.rows:,}" + ("" if report.complete else " were read; the source has more"),
         "by format": _counts(report.formats),
         "columns used": ", ".join(report.used_columns) or NONE,
         "columns left out": ", ".join(report.unused_columns) or NONE,
-        "images": f"{images.count:,} in {report.with_images:,} rows; {_counts(images.formats)}"
-        if images.count
-        else NONE,
-        "converted": _counts(images.converted),
+        "images": _images(report),
+        "converted": _counts(report.images.converted),
         "answers": _counts(report.truths),
         "experts": _experts(report),
         "repeated": f"{report.duplicates:,} duplicates, {report.near_duplicates:,} near duplicates, "
@@ -53,6 +50,14 @@ def _facts(report: DataReport) -> dict[str, str]:
     return facts
 
 
+def _images(report: DataReport) -> str:
+    images = report.images
+    if not images.count:
+        return NONE
+    compared = f"; the pixels of {images.decoded:,} files were compared" if images.decoded else ""
+    return f"{images.count:,} in {report.with_images:,} rows; {_counts(images.formats)}{compared}"
+
+
 def _experts(report: DataReport) -> str:
     if not report.with_expert:
         return NONE
@@ -67,15 +72,6 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 def _sizes(report: DataReport) -> Table:
     table = Table("SIZES", "SMALLEST", "MEDIAN", "95 %", "LARGEST", box=None, pad_edge=False)
-    sizes: dict[str, Spread | None] = {
-        "prompt, characters": report.prompt_characters,
-        "prompt, tokens": report.prompt_tokens,
-        "expert, characters": report.expert_characters,
-        "expert, tokens": report.expert_tokens,
-        "image width, pixels": report.images.width,
-        "image height, pixels": report.images.height,
-    }
-    for name, spread in sizes.items():
-        if spread:
-            table.add_row(name, f"{spread.smallest:,}", f"{spread.median:,}", f"{spread.p95:,}", f"{spread.largest:,}")
+    for name, spread in report.sizes.items():
+        table.add_row(name, f"{spread.smallest:,}", f"{spread.median:,}", f"{spread.p95:,}", f"{spread.largest:,}")
     return table

@@ -76,3 +76,16 @@ class DataReport(_Facts):
         description="Number of rows by pass ratio, in ten intervals from 0 to 1; empty without any."
     )
     warnings: list[ReportWarning] = Field(description="The most harmful one first.")
+
+    @property
+    def sizes(self) -> dict[str, Spread]:
+        """Sizes by what they measure, without those of nothing."""
+        found = {
+            "prompt, characters": self.prompt_characters,
+            "prompt, tokens": self.prompt_tokens,
+            "expert, characters": self.expert_characters,
+            "expert, tokens": self.expert_tokens,
+            "image width, pixels": self.images.width,
+            "image height, pixels": self.images.height,
+        }
+        return {name: spread for name, spread in found.items() if spread}

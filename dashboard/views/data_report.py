@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import streamlit as st
 
 from calibrl.client import CalibrlError
-from calibrl.schemas import DataReport, Dataset, ReportWarning, Spread
+from calibrl.schemas import DataReport, Dataset, ReportWarning
 from dashboard import states
 from dashboard.markup import chip, escape, progress_bar, table
 from dashboard.palette import CORRECT, EXPERT, NEUTRAL, POLICY, RARENESS
@@ -106,14 +106,7 @@ def _bars(title: str, counts: Mapping[str, int], total: int, colour: str) -> str
 
 
 def _sizes(report: DataReport) -> Iterator[str]:
-    sizes: dict[str, Spread | None] = {
-        "prompt, characters": report.prompt_characters,
-        "expert, characters": report.expert_characters,
-        "image width, pixels": report.images.width,
-        "image height, pixels": report.images.height,
-    }
-    for name, spread in sizes.items():
-        if spread:
-            numbers = (spread.smallest, spread.median, spread.p95, spread.largest)
-            cells = (f'<td data-label="{title}">{number:,}</td>' for title, number in zip(SPREAD, numbers, strict=True))
-            yield f"<tr><td>{name}</td>{''.join(cells)}</tr>"
+    for name, spread in report.sizes.items():
+        numbers = (spread.smallest, spread.median, spread.p95, spread.largest)
+        cells = (f'<td data-label="{title}">{number:,}</td>' for title, number in zip(SPREAD, numbers, strict=True))
+        yield f"<tr><td>{name}</td>{''.join(cells)}</tr>"
