@@ -84,7 +84,7 @@ async def keep(
     same = await read(request, lambda session: datasets.find_same(session, incoming, options))
     if same is not None:
         return same, False
-    inspection = await to_thread.run_sync(datasets.inspect_upload, incoming, name, options.columns, limiter=CHECKS)
+    inspection = await to_thread.run_sync(datasets.inspect_upload, incoming, name, options, limiter=CHECKS)
     async with contextmanager_in_threadpool(datasets.put_into_storage(incoming)) as stored:
         note = partial(
             datasets.save, await begin(), stored, inspection, name=name, options=options, user=request.state.caller.user

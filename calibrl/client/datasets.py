@@ -26,11 +26,13 @@ class DatasetRequests(FileTransfer):
         project: str = "default",
         *,
         columns: dict[str, str] | None = None,
+        format: str | None = None,
         progress: Progress | None = None,
     ) -> Dataset:
         """Upload a Parquet or JSONL file. The same content gives the same dataset.
 
-        `name` defaults to the name of the file. `columns` maps fields of the plain format to columns with other names.
+        `name` defaults to the name of the file. `columns` maps fields to columns with other names.
+        `format`: row format; None: that of the columns.
         After a broken connection the file is sent again from its beginning, if it can be read again.
 
         Raises:
@@ -39,13 +41,14 @@ class DatasetRequests(FileTransfer):
         if isinstance(file, Path | str):
             try:
                 with Path(file).open("rb") as opened:
-                    return self.upload(opened, name or Path(file).stem, project, columns=columns, progress=progress)
+                    name = name or Path(file).stem
+                    return self.upload(opened, name, project, columns=columns, format=format, progress=progress)
             except OSError as error:
                 raise CalibrlError(f"{file} can't be read: {error.strerror}") from error
         size = _size(file)
         begin = None if size is None else file.tell()
         headers = {"Content-Type": "application/octet-stream"} | ({"Content-Length": str(size)} if size else {})
-        params = {"name": name, "project": project, **(columns or {})}
+        params = {"name": name, "project": project, "format": format, **(columns or {})}
 
         def send() -> httpx.Response:
             if begin is not None:

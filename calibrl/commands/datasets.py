@@ -26,6 +26,11 @@ Column = Annotated[
     typer.Option("--column", metavar="FIELD=NAME", help="Column of a field: answer=result", show_default=False),
 ]
 
+RowFormat = Annotated[
+    str | None,
+    typer.Option("--format", metavar="NAME", help="Row format, such as verl.", show_default="that of the columns"),
+]
+
 
 @data_app.command()
 def upload(
@@ -38,13 +43,14 @@ def upload(
     name: Annotated[str | None, typer.Option(help="Name of the dataset.", show_default="the name of the file")] = None,
     project: Annotated[str, typer.Option(metavar="SLUG", help="Project of the dataset.")] = "default",
     column: Column = None,
+    form: RowFormat = None,
     as_json: AsJson = False,
     data: StackFolder = None,
 ) -> None:
     """Upload a dataset and print its id, for `data: {dataset: ID}` in a spec. The service checks each row."""
     columns = _columns(column)
     with Client(data_dir=data) as client, _bar(f"Uploading {file.name}") as progress:
-        dataset = client.upload(file, name, project, columns=columns, progress=progress)
+        dataset = client.upload(file, name, project, columns=columns, format=form, progress=progress)
     print_json(dataset) if as_json else typer.echo(str(dataset.id))
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from calibrl.schemas.base import Name, Record, Slug
-from calibrl_core.data.schema import Columns, HubSource
+from calibrl_core.data.schema import AUTO, FORMAT, Columns, FormatName, HubSource
 from calibrl_core.settings.base import StrictSettings
 from calibrl_core.verifiers.math import MathReward
 from calibrl_core.verifiers.registry import Reward
@@ -16,7 +16,7 @@ ColumnName = Field(None, min_length=1, max_length=200)
 
 
 class UploadOptions(StrictSettings):
-    """Options of an upload. The format is recognised by the column names, unless columns are named here."""
+    """Options of an upload."""
 
     name: Name | None = Field(None, description="Name in lists and results. None: the name of the file, if it is sent.")
     project: Slug = "default"
@@ -24,6 +24,7 @@ class UploadOptions(StrictSettings):
     images: str | None = ColumnName
     answer: str | None = ColumnName
     expert: str | None = ColumnName
+    format: FormatName = FORMAT
 
     @property
     def columns(self) -> Columns:
@@ -50,6 +51,7 @@ class Dataset(Record):
     bytes: int | None
     rows: int | None
     columns: Columns = Field(description="Column names, if the dataset has the plain format.")
+    read_as: str = Field(AUTO, description="Row format that was chosen at the upload. auto: that of the columns.")
     has_columns: list[str] | None = Field(description="Names of all columns in the file.")
     has_experts: bool | None = Field(description="True: at least one row has an expert completion.")
     row_format: str | None = Field(None, description="Row format of the file.")

@@ -10,7 +10,7 @@ import streamlit as st
 from pydantic import ValidationError
 
 from calibrl.client import CalibrlError
-from calibrl.schemas import Dataset, PreviewRow
+from calibrl.schemas import Dataset, PreviewRow, UploadOptions
 from dashboard import paging, states
 from dashboard.markup import chip, escape, file_link, moment, table
 from dashboard.palette import EXPERT, NEUTRAL, WRONG
@@ -26,6 +26,7 @@ MAX_MEGABYTES = 200  # of an uploaded file: it passes through the memory of the 
 IMAGE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=]+")
 TITLES = ("Dataset", "Project", "Format", "Rows", "Size", "Experts", "Added", "By")
 COLUMNS = ("question", "images", "answer", "expert")
+FORMATS = UploadOptions.model_json_schema()["properties"]["format"]["enum"]
 
 
 def _experts(dataset: Dataset) -> str:
@@ -92,7 +93,8 @@ def _upload(projects: list[str]) -> None:
         )
         name = st.text_input("Display name", placeholder="Default: file name", max_chars=120)
         project = st.selectbox("Project", projects)
-        with st.expander("Column mapping"):
+        with st.expander("Row format and columns"):
+            form = st.selectbox("Row format", FORMATS, help="auto: the first format that the columns fit.")
             columns = {column: st.text_input(f"Column with the {column}", max_chars=200) for column in COLUMNS}
         st.caption(f"All rows are validated first. Files above {MAX_MEGABYTES} MB: `calibrl data upload`.")
         pressed = st.button("Validate and upload", type="primary", disabled=file is None)
@@ -105,6 +107,7 @@ def _upload(projects: list[str]) -> None:
                 name.strip() or Path(file.name).stem,
                 project,
                 columns={column: given.strip() for column, given in columns.items() if given.strip()},
+                format=form,
             )
     except CalibrlError as error:
         _refused(error)

@@ -9,7 +9,7 @@ from errno import EDQUOT, ENOSPC
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 from uuid import UUID, uuid4
 
 from sqlalchemy.orm import Session
@@ -122,13 +122,13 @@ def check_upload(session: Session, options: UploadOptions, visible_projects: fro
     _check_project(session, options.project, visible_projects)
 
 
-def inspect_upload(incoming: IncomingFile, name: str, columns: Columns) -> Inspection:
+def inspect_upload(incoming: IncomingFile, name: str, options: UploadOptions) -> Inspection:
     """Inspect a received file. Reads all of it, which can take minutes: hold no transaction meanwhile.
 
     Raises:
         Invalid: rows cannot be used. The first faults are listed, all are counted.
     """
-    inspection = inspect(incoming.path, name, columns)
+    inspection = inspect(incoming.path, name, options.columns, options.format)
     if inspection.fault_count:
         more = inspection.fault_count - len(inspection.faults)
         count = f"The file has {inspection.fault_count} error{'s' if inspection.fault_count > 1 else ''}"
@@ -140,7 +140,7 @@ def inspect_upload(incoming: IncomingFile, name: str, columns: Columns) -> Inspe
 
 def find_same(session: Session, incoming: IncomingFile, options: UploadOptions) -> models.Dataset | None:
     """Return the dataset of the project with the same content, or None."""
-    return datasets.find(session, options.project, incoming.sha256, options.columns.model_dump(), None)
+    return datasets.find(session, {"project": options.project, "sha256": incoming.sha256, **_reading(options)})
 
 
 @contextmanager
@@ -170,7 +170,7 @@ def save(
         "format": file.incoming.format,
         "sha256": file.incoming.sha256,
         "bytes": file.incoming.bytes,
-        "columns": options.columns.model_dump(),
+        **_reading(options),
         **inspection.model_dump(mode="json", exclude={"faults", "fault_count"}),
     }
     dataset, file.saved = datasets.add(session, row)
@@ -224,16 +224,15 @@ def open_content(dataset: models.Dataset) -> BinaryIO:
 
 def source(dataset: models.Dataset, choice: KnownData) -> FileData | HubData:
     """Return the data source from which a trainer on this machine reads the dataset."""
-    columns = columns_of(dataset, choice)
+    columns, form = columns_of(dataset, choice), format_of(dataset, choice)
     if dataset.hub is not None:
-        form = dataset.hub.get("format", AUTO) if choice.format == AUTO else choice.format
         hub = {**dataset.hub, "columns": columns, "format": form}
         return HubData(**hub, rows=choice.rows, weight=choice.weight)
     path = str(_local_path(dataset))
     return FileData(
         path=path,
         columns=columns,
-        format=choice.format,
+        format=form,
         rows=choice.rows,
         weight=choice.weight,
         title=dataset.name,
@@ -244,6 +243,12 @@ def source(dataset: models.Dataset, choice: KnownData) -> FileData | HubData:
 def columns_of(dataset: models.Dataset, choice: KnownData) -> Columns:
     """Return the columns of the dataset, with the answer column of the choice if it names one."""
     return Columns.model_validate(dataset.columns | ({"answer": choice.answer} if choice.answer else {}))
+
+
+def format_of(dataset: models.Dataset, choice: KnownData) -> str:
+    """Return the row format of the choice, or else the one that was chosen with the dataset."""
+    own: str = dataset.read_as if dataset.hub is None else dataset.hub.get("format", AUTO)
+    return own if choice.format == AUTO else choice.format
 
 
 def files(rows: Mapping[UUID, models.Dataset]) -> tuple[LocalFile, ...]:
@@ -275,6 +280,11 @@ def fetch_to_machine(file: LocalFile) -> Iterator[None]:
         yield from store.fetch(file.key, path, file.sha256)
     except FileNotFoundError as error:
         raise _missing_file(file.dataset_id) from error
+
+
+def _reading(options: UploadOptions) -> dict[str, Any]:
+    """Return how the file is read, as it is stored."""
+    return {"columns": options.columns.model_dump(), "read_as": options.format}
 
 
 def _check_project(session: Session, slug: str, visible_projects: frozenset[str] | None) -> None:

@@ -1,6 +1,6 @@
 """Inspects an uploaded file in a separate process with limits: a harmful file can only end that process.
 
-    python -m jobs.files.inspection FILE REPORT '{"title": ..., "columns": {...}}'
+    python -m jobs.files.inspection FILE REPORT '{"title": ..., "columns": {...}, "format": ...}'
 
 Reads each row as a trainer reads it, including all images. The report is an `Inspection` as JSON.
 """
@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from calibrl_core.data.files import LONGEST_PROBLEM, RowProblem, read_examples
 from calibrl_core.data.image_decoding import open_image
-from calibrl_core.data.schema import Columns, DataError, Example, FileData
+from calibrl_core.data.schema import AUTO, Columns, DataError, Example, FileData
 from calibrl_core.data.source_facts import SourceFacts
 from jobs.errors import FieldError, Invalid
 from jobs.postgres_text import storable
@@ -52,14 +52,14 @@ class Inspection(BaseModel):
             self.faults.append(FieldError(field, text[:LONGEST_PROBLEM]))
 
 
-def inspect(path: Path, title: str, columns: Columns) -> Inspection:
+def inspect(path: Path, title: str, columns: Columns, form: str = AUTO) -> Inspection:
     """Inspect a file in a process that is killed at its limits. The report is next to the file meanwhile.
 
     Raises:
         Invalid: the process reached its limits or was ended by the file.
     """
     report, log = path.with_name(f"{path.name}.report"), path.with_name(f"{path.name}.log")
-    options = json.dumps({"title": title, "columns": columns.model_dump()})
+    options = json.dumps({"title": title, "columns": columns.model_dump(), "format": form})
     try:
         status = sandbox.run(
             __name__, str(path), str(report), options, log=log, memory=MEMORY_BYTES, seconds=LIMIT_SECONDS

@@ -12,12 +12,12 @@ from jobs.models.base import Base, CreatedAt, JobKey
 
 class Dataset(Base):
     """A file in storage, or a name on the hub (then the columns of files are NULL). `columns`: names of the columns
-    to read."""
+    to read. `read_as`: row format that was chosen."""
 
     __tablename__ = "datasets"
     __table_args__ = (
         Index("ix_datasets_newest", text("created_at DESC"), text("id DESC")),
-        UniqueConstraint("project", "sha256", "columns"),
+        UniqueConstraint("project", "sha256", "columns", "read_as"),
         UniqueConstraint("project", "hub"),
     )
 
@@ -30,6 +30,7 @@ class Dataset(Base):
     bytes: Mapped[int | None] = mapped_column(BigInteger)
     rows: Mapped[int | None] = mapped_column(BigInteger)
     columns: Mapped[dict[str, Any]]
+    read_as: Mapped[str] = mapped_column(default="auto", server_default="auto")
     has_columns: Mapped[list[str] | None] = mapped_column(JSONB(none_as_null=True))
     has_experts: Mapped[bool | None]
     row_format: Mapped[str | None]

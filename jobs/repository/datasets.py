@@ -19,18 +19,19 @@ def add(session: Session, values: dict[str, Any]) -> tuple[Dataset, bool]:
     new = session.scalar(insert(Dataset).values(values).on_conflict_do_nothing().returning(Dataset.id))
     if new is not None:
         return session.get_one(Dataset, new), True
-    same = find(session, values["project"], values.get("sha256"), values["columns"], values.get("hub"))
+    same = find(session, values)
     if same is None:  # deleted between the two statements
         return add(session, values)
     return same, False
 
 
-def find(
-    session: Session, project: str, sha256: str | None, columns: dict[str, Any], hub: dict[str, Any] | None
-) -> Dataset | None:
-    """Return the dataset of a project with this content: the hash of a file, or the location on the hub."""
-    content = Dataset.hub == hub if sha256 is None else (Dataset.sha256 == sha256) & (Dataset.columns == columns)
-    return session.scalar(select(Dataset).where(Dataset.project == project, content))
+def find(session: Session, values: dict[str, Any]) -> Dataset | None:
+    """Return the dataset of a project with the content of `values`: the hash of a file, and how it is read; or the
+    location on the hub.
+    """
+    names = ("sha256", "columns", "read_as") if values.get("sha256") else ("hub",)
+    content = [getattr(Dataset, name) == values[name] for name in names]
+    return session.scalar(select(Dataset).where(Dataset.project == values["project"], *content))
 
 
 def get(session: Session, dataset_id: UUID, projects: frozenset[str] | None = None) -> Dataset:

@@ -175,7 +175,7 @@ def _answer_problem(dataset: Dataset, choice: KnownData) -> str | None:
         return None
     if choice.answer is not None and choice.answer not in known:
         return f"the dataset has no column {choice.answer!r}; its columns are {', '.join(map(repr, known))}"
-    return format_problem(known, datasets.columns_of(dataset, choice), choice.format)
+    return format_problem(known, datasets.columns_of(dataset, choice), datasets.format_of(dataset, choice))
 
 
 def _texts(at: tuple[str, ...], value: Any) -> Iterator[tuple[str, str]]:

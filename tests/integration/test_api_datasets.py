@@ -111,6 +111,19 @@ def test_a_compressed_list_of_rows_is_read_and_unused_columns_are_named(http: ht
     assert (dataset["rows"], dataset["unused_columns"]) == (2, ["note"])
 
 
+def test_the_row_format_can_be_chosen_at_the_upload(http: httpx.Client) -> None:
+    content = jsonl(row(qid="7"))
+    detected = upload(http, content).json()
+    answer = upload(http, content, format="plain")
+    chosen = answer.json()
+    assert (detected["read_as"], detected["row_format"]) == ("auto", "ViRL39K's format")
+    assert (answer.status_code, chosen["read_as"], chosen["row_format"]) == (201, "plain", "the plain format")
+    again = upload(http, content, format="plain")
+    assert (again.status_code, again.json()["id"]) == (200, chosen["id"])
+    refusal = upload(http, content, format="none").json()
+    assert [error["field"] for error in refusal["errors"]] == ["format"]
+
+
 def test_parquet_with_images_and_columns_under_other_names(http: httpx.Client) -> None:
     rows = [{"problem": "<image>q", "image": {"bytes": png("blue", 500), "path": None}, "result": 3}]
     given = {"question": "problem", "images": "image", "answer": "result"}

@@ -42,10 +42,11 @@ def test_an_upload_sends_the_file_and_prints_the_id(service: Service, tmp_path: 
     path = tmp_path / "mine.jsonl"
     path.write_text('{"question": "q"}')
     service.on("POST", "/v1/datasets/upload", dataset())
-    result = calibrl("data", "upload", path, "--column", "answer=result", "--project", "vision")
+    options = ("--column", "answer=result", "--project", "vision", "--format", "verl")
+    result = calibrl("data", "upload", path, *options)
     assert (result.exit_code, result.stdout) == (0, f"{ID}\n")
     sent = service.requests[-1]
-    assert sent.query == {"name": "mine", "project": "vision", "answer": "result"}
+    assert sent.query == {"name": "mine", "project": "vision", "answer": "result", "format": "verl"}
     assert sent.body == {"question": "q"}
     assert sent.headers["Content-Length"] == str(path.stat().st_size)
     assert json.loads(calibrl("data", "upload", path, "--json").stdout)["rows"] == 1234
