@@ -126,7 +126,8 @@ def _budgets(report: StudyReport) -> Iterator[Part]:
         return
     yield Paragraph(
         "Validation accuracy at the largest budget that all runs of both arms reached. Intervals are over seeds only, "
-        "by Student's t, and are not corrected for the number of comparisons."
+        "by Student's t, and are not corrected for the number of comparisons. A pair is missing if one of its runs "
+        "validated nothing within the budget of the others."
     )
     rows: list[list[Cell]] = []
     for row in report.budgets:

@@ -90,4 +90,4 @@ def test_a_study_runs_continues_and_reports(folder: Path, file: Path, tmp_path: 
     assert (written.exit_code, written.stderr) == (0, "")
     page = (tmp_path / "report" / "mini.html").read_text()
     assert all(str(job.id) in page for job in jobs)
-    assert (tmp_path / "report" / "mini-curves-seconds.svg").exists()
+    assert (tmp_path / "report" / "mini-curves-rollouts.svg").exists()
