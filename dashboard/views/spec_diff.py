@@ -66,15 +66,25 @@ def _like(value: Any, template: Any) -> Any:
 
 def changed_fields(spec: dict[str, Any]) -> list[ChangedField]:
     """Return the fields of a complete spec that differ from the defaults of its kind and algorithm."""
-    defaults = _defaults(spec)
+    defaults, unchanged = _defaults(spec), _unchanged(spec)
     different = [ChangedField(field, value, defaults.get(field)) for field, value in flat(ordered(spec)).items()]
     return [
         row
         for row in different
         if row.field.partition(".")[0] not in NAMING
         and row.value != row.default
+        and row.field not in unchanged
         and not (row.default is None and row.value in UNSET)
     ]
+
+
+def _unchanged(spec: dict[str, Any]) -> set[str]:
+    """Return the fields that have the default of their section, such as `model.attention`."""
+    try:
+        valid = KINDS[spec["kind"]].model_validate(spec)
+    except ValidationError:
+        return set()
+    return {*flat(valid.model_dump(mode="json"))} - {*flat(valid.model_dump(mode="json", exclude_defaults=True))}
 
 
 def _defaults(spec: dict[str, Any]) -> dict[str, str]:

@@ -93,5 +93,5 @@ def test_values_other_than_defaults_are_marked(world: World) -> None:
     found = {row.field: row for row in changed_fields(job.spec)}
     assert found["algorithm.negative_slope"] == ChangedField("algorithm.negative_slope", "0.25", "0.5")
     assert found["model.builtin"].default is None
-    assert not {"optimizer.lr", "name", "algorithm.type"} & found.keys()
+    assert not {"optimizer.lr", "name", "algorithm.type", "model.attention", "data.weight"} & found.keys()
     assert "<code>algorithm.negative_slope</code>" in html(job_page(job.id, "Spec"))
