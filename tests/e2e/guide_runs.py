@@ -52,8 +52,8 @@ def submit(client: Client, folder: Path) -> list[Job]:
         warmup,
         calibrl,
         client.submit(evaluation_spec([warmup, calibrl])),
-        run("grpo", name="collapsed", data=few, optimizer={"lr": 2e-4}, steps=240),
-        run("grpo", name="exploded", optimizer={"lr": 1e-3}, steps=120),
+        run("grpo", name="collapsed", data=few, optimizer={"lr": 3e-4}, steps=240),
+        run("grpo", name="exploded", optimizer={"lr": 1.5e-3}, steps=120),
         run("calibrl", name="far-expert", data=far, steps=120),
         run("grpo"),
     ]
