@@ -12,7 +12,8 @@ from calibrl_core.report import EventFile
 @pytest.fixture(autouse=True)
 def registered_metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fail a test whose run reports a metric that no entry of the registry describes."""
-    emit, unknown = EventFile.emit, set()
+    emit = EventFile.emit
+    unknown: set[str] = set()
 
     def checked(self: EventFile, type: str, **fields: Any) -> None:
         if type == "metrics":
