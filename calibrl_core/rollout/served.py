@@ -146,7 +146,7 @@ class ServedEngine:
                 raise StaleWeightsError(f"vLLM sampled with weights {choice['weight_versions']}, not {version}")
         buffers = self._buffers(choices)
         self._write_logprobs(examples, buffers, request)
-        return buffers.rollouts(self._policy, request.group_size)
+        return buffers.rollouts(self._policy, request.group_size, request.sampling.stop)
 
     def _ask(self, examples: Sequence[Example], request: SamplingRequest) -> Asked:
         if not self._sampling:
@@ -176,7 +176,10 @@ class ServedEngine:
                 "logprobs": 0,
                 "stop_token_ids": sorted(self._policy.stop_ids),
                 "ignore_eos": True,
-                "detokenize": False,
+                "stop": list(request.sampling.stop),
+                "detokenize": bool(request.sampling.stop),  # vLLM finds a stop string in the text, after each token
+                "skip_special_tokens": False,
+                "include_stop_str_in_output": True,
                 "logit_bias": {str(token): BAN for token in self._policy.banned.nonzero().flatten().tolist()},
             },
         }

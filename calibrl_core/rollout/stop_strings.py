@@ -27,5 +27,7 @@ class StopStrings:
 
         Asked after every token, this is true for the first time at the token that completes the string.
         """
-        texts = self._tokenizer.batch_decode([row[-self.tail :] for row in rows], skip_special_tokens=False)
+        texts = self._tokenizer.batch_decode(
+            [row[-self.tail :] for row in rows], skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
         return [any(string in text for string in self._strings) for text in texts]

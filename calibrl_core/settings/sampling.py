@@ -67,7 +67,7 @@ class EngineSettings(SamplingSettings):
     engine: Literal["shared_prefill", "vllm", "vllm_server"] = Field(
         "shared_prefill",
         description="shared_prefill: the trainer's own engine. vllm: vLLM, if it is installed, in the process of the "
-        "trainer. vllm_server: vLLM servers beside the processes of the trainer, without stop strings.",
+        "trainer. vllm_server: vLLM servers beside the processes of the trainer.",
     )
     server_gpus: int | None = Field(
         None,
@@ -86,8 +86,6 @@ class EngineSettings(SamplingSettings):
 
     @model_validator(mode="after")
     def _is_served(self) -> Self:
-        if self.engine == "vllm_server" and self.stop:
-            raise ValueError("stop: the engine vllm_server has no stop strings; use shared_prefill or vllm")
         if self.engine != "vllm_server" and self.server_gpus:
             raise ValueError("server_gpus: only the engine vllm_server has servers; set engine, or remove server_gpus")
         if (self.server_gpus or 1) % self.tensor_parallel:

@@ -116,6 +116,28 @@ def test_stop_tokens_bans_and_filters_hold(
     assert one.logprobs[one.mask].max() < -0.01
 
 
+def test_a_stop_string_ends_a_completion_with_the_token_that_completes_it(
+    engine: ServedEngine, policy: Policy, examples: list[Example]
+) -> None:
+    """The same seeds draw the same tokens up to there. The string lies in two tokens of a completion."""
+    decode = policy.tokenizer.decode
+    plain = sampled(engine, examples[:3], max_tokens=24)
+    whole = [tokens[mask].tolist() for tokens, mask in zip(plain.tokens, plain.mask, strict=True)]
+    pairs = [row[place : place + 2] for row in whole for place in range(3, 20)]
+    string = next(text for text in map(decode, pairs) if text.isascii() and text.isprintable())
+    rollouts = sampled(engine, examples[:3], max_tokens=24, sampling=SamplingSettings(stop=(string,)))
+    cut = 0
+    for row, tokens in enumerate(whole):
+        end = next((end for end in range(1, len(tokens) + 1) if string in decode(tokens[:end])), None)
+        assert rollouts.tokens[row][rollouts.mask[row]].tolist() == tokens[:end]
+        if end is not None:
+            cut += end < len(tokens)
+            assert not rollouts.truncated[row]
+            assert string in rollouts.texts[row]
+    assert cut
+    assert_same_policy(rollouts)
+
+
 def test_new_weights_leave_no_cached_prefix_or_image(
     engine: ServedEngine, policy: Policy, examples: list[Example]
 ) -> None:

@@ -24,7 +24,7 @@ from calibrl_core.rollout.served import ServedEngine
 from calibrl_core.rollout.vllm import StaleWeightsError
 from calibrl_core.rollout.vllm_server import RefusedError, ServerError
 from calibrl_core.rollout.weight_files import WeightFiles
-from calibrl_core.settings.sampling import EngineSettings, RolloutSettings
+from calibrl_core.settings.sampling import EngineSettings, RolloutSettings, SamplingSettings
 from tests.support.fake_vllm import FakeServer
 
 SETTINGS = EngineSettings(engine="vllm_server", batch_tokens=1000)
@@ -98,6 +98,20 @@ def test_a_greedy_group_is_one_completion_repeated(engine: ServedEngine, fake: F
     rollouts = sampled(engine, SamplingRequest(group_size=2, temperature=0, max_tokens=3, seed=[7]))
     assert [body["sampling_params"]["n"] for body in fake.asked] == [1, 1]
     assert rollouts.tokens.tolist() == [[70, 70, 70]] * 4
+
+
+def test_stop_strings_are_found_by_the_server_and_stay_in_the_text(
+    engine: ServedEngine, fake: FakeServer, policy: Policy
+) -> None:
+    sampled(engine)
+    string = policy.tokenizer.decode([70, 71])  # the end of the second completion of each group
+    rollouts = sampled(engine, replace(REQUEST, sampling=SamplingSettings(stop=(string,))))
+    plain, stopped = fake.asked[0]["sampling_params"], fake.asked[-1]["sampling_params"]
+    assert (plain["stop"], plain["detokenize"]) == ([], False)
+    assert (stopped["stop"], stopped["detokenize"]) == ([string], True)
+    assert stopped["include_stop_str_in_output"] and not stopped["skip_special_tokens"]
+    assert rollouts.truncated.tolist() == [True, False] * 2
+    assert rollouts.texts[1] == policy.tokenizer.decode([70, 70, 71])
 
 
 def test_lost_requests_are_asked_again_of_a_new_server(engine: ServedEngine, fake: FakeServer) -> None:
@@ -227,7 +241,6 @@ def test_weight_files_hold_the_weights_of_the_moment(policy: Policy, monkeypatch
 @pytest.mark.parametrize(
     "rollout, validation, message",
     [
-        ({"stop": ["end"]}, {}, "stop strings"),
         ({"temperature": 2.5}, {}, "permits 2"),
         ({}, {"temperature": 3}, r"validation\.temperature"),
     ],
