@@ -146,6 +146,17 @@ class ShardedWeights(Weights):
             for layer in self._layers:
                 layer.set_reshard_after_forward(True, recurse=False)
 
+    def parts(self, model: nn.Module) -> Iterator[dict[str, Tensor]]:
+        """Yield every tensor: see `Weights.parts`.
+
+        Raises:
+            RuntimeError: called within `gathered`. torch shards all weights again to list them, so processes that still
+                use the whole weights would wait for each other without end.
+        """
+        if self._gathered:
+            raise RuntimeError("the tensors of a model cannot be listed within gathered(): list them before or after")
+        return super().parts(model)
+
     def sum_gradients(self, parameters: Sequence[nn.Parameter], ranks: Ranks) -> None:
         """Set the gradient of parameters unused on every process to None, so that AdamW skips them.
 

@@ -1,7 +1,7 @@
 """Program of two processes, started by a launcher: `run_ranks.py FILE`, a JSON list of runs of the trainer.
 
-Each is {folder, config, stop_after}, {folder, evaluate} or {folder, audit}. A fresh model never answers right, so the
-completions' hash decides instead.
+Each is {folder, config, stop_after}, {folder, evaluate}, {folder, audit}, or {folder}: records of sharded weights. A
+fresh model never answers right, so the completions' hash decides instead.
 """
 
 import json
@@ -78,11 +78,23 @@ def rollouts(model: BuiltinModel, ranks: Ranks) -> dict[str, Any]:
         if ranks.first:  # no process waits for another as long as the weights are here
             made = engine.generate(examples, SamplingRequest(group_size=2, temperature=1.0, max_tokens=8, seed=[5]))
             found["tokens"], found["logprobs"] = made.tokens.tolist(), made.logprobs.tolist()
+        try:
+            policy.weights.parts(policy.model)
+        except RuntimeError:
+            found["refuses_parts_meanwhile"] = True
     found["sharded_again"] = all(isinstance(one, DTensor) for one in policy.model.parameters())
     parts = list(policy.weights.parts(policy.model))
     found["parts_are_whole"] = all(torch.equal(whole[name], one) for part in parts for name, one in part.items())
     found["parts_are_all"] = sum(map(len, parts)) == len(whole)
     return found
+
+
+def record_sharded_weights(folder: Path, ranks: Ranks) -> None:
+    """Write what this process finds to `folder` with the rank as suffix, and a checkpoint into the folder."""
+    found = rollouts(BuiltinModel(builtin="tiny-vlm"), ranks)
+    if find_spec("torchao"):
+        found["restored"] = moments_in_8_bits(folder, Sharding(), ranks)
+    folder.with_suffix(f".{ranks.rank}.json").write_text(json.dumps(found))
 
 
 def moments_in_8_bits(folder: Path, sharding: Sharding | None, ranks: Ranks) -> bool:
@@ -118,16 +130,15 @@ def main(file: Path) -> None:
     Scorer.grade = score_by_hash  # type: ignore[method-assign]
     with join_process_group() as ranks:
         for one in json.loads(file.read_text()):
+            folder = Path(one["folder"])
             if "evaluate" in one:
-                evaluation(Path(one["folder"]), one["evaluate"], ranks)
+                evaluation(folder, one["evaluate"], ranks)
             elif "audit" in one:
-                audited(Path(one["folder"]), one["audit"], ranks)
+                audited(folder, one["audit"], ranks)
+            elif "config" in one:
+                run(folder, one["config"], one.get("stop_after"), ranks)
             else:
-                run(Path(one["folder"]), one["config"], one.get("stop_after"), ranks)
-        found = rollouts(BuiltinModel(builtin="tiny-vlm"), ranks)
-        if find_spec("torchao"):
-            found["restored"] = moments_in_8_bits(file.parent / "8-bit/two", Sharding(), ranks)
-    file.with_suffix(f".{ranks.rank}.json").write_text(json.dumps(found))
+                record_sharded_weights(folder, ranks)
 
 
 if __name__ == "__main__":

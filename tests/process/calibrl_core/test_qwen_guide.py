@@ -64,7 +64,10 @@ def join_traces(folder: Path) -> None:
 def cut(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return the config of the spec for the twin: sizes of seconds, everything else as in the file."""
     changed = {name: value for name, value in spec.items() if name not in ("kind", "name", "resources")}
-    changed["model"] = {"path": str(folder / "model"), "freeze_vision": spec["model"]["freeze_vision"]}
+    options = {name: value for name, value in spec["model"].items() if name != "hub"}
+    # The real model recomputes activations, because of its size; `auto` means bfloat16 on its GPUs.
+    changed["model"] = {**options, "path": str(folder / "model"), "gradient_checkpointing": True}
+    changed["precision"] = "bfloat16"
     changed["data"] = spec["data"] | {"path": str(folder / "train.parquet")}
     of_validation = spec["validation"]["data"] | {"path": str(folder / "validation.parquet")}
     changed["validation"] = spec["validation"] | {"data": of_validation}
