@@ -14,12 +14,19 @@ from calibrl_core.health import HealthSettings
 from calibrl_core.settings.base import StrictSettings, one_of
 from calibrl_core.settings.optimizer import OptimizerSettings
 from calibrl_core.settings.record import CheckpointSettings, DiagnosticsSettings, SampleSettings
-from calibrl_core.settings.sampling import EngineSettings, EvaluateRollout, RolloutSettings
+from calibrl_core.settings.sampling import (
+    EngineSettings,
+    EvaluateRollout,
+    RolloutSettings,
+    SamplingSettings,
+    StopString,
+)
 from calibrl_core.verifiers import FormatReward, MathReward
 from calibrl_core.verifiers.base import AnswerVerifier, judges_of
 from calibrl_core.verifiers.registry import Reward
 from calibrl_core.verifiers.sandbox import NO_PERMISSIONS, SandboxPolicy
 
+SAMPLING = tuple(SamplingSettings.model_fields)
 RECOMPUTED_FROM = 1_000_000_000  # parameters
 NEEDS_GPU = ("flash_attention_2", "flex")  # values of `model.attention`
 
@@ -163,6 +170,12 @@ class ValidationSettings(StrictSettings):
     top_k: int | None = Field(None, ge=0, le=1_000_000, description="Replaces rollout.top_k. None: no change.")
     top_p: float | None = Field(None, gt=0, le=1, description="Replaces rollout.top_p. None: no change.")
     min_p: float | None = Field(None, ge=0, le=1, description="Replaces rollout.min_p. None: no change.")
+    repetition_penalty: float | None = Field(
+        None, gt=0, le=10, description="Replaces rollout.repetition_penalty. None: no change."
+    )
+    stop: tuple[StopString, ...] | None = Field(
+        None, max_length=16, description="Replaces rollout.stop. Empty: no stop strings. None: no change."
+    )
     max_completion_tokens: int | None = Field(
         None, ge=1, le=131072, description="Replaces rollout.max_completion_tokens. None: no change."
     )
@@ -178,8 +191,7 @@ class ValidationSettings(StrictSettings):
 
     def rollout(self, training: RolloutSettings) -> RolloutSettings:
         """Return how validation samples: as in training, except for what is set here. Temperature 0 is greedy."""
-        names = ("temperature", "top_k", "top_p", "min_p", "max_completion_tokens")
-        given = {name: getattr(self, name) for name in names}
+        given = {name: getattr(self, name) for name in ("temperature", "max_completion_tokens", *SAMPLING)}
         return training.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 

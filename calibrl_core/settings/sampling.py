@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from calibrl_core.settings.base import StrictSettings
 
+StopString = Annotated[str, Field(min_length=1, max_length=200)]
+
 
 class SamplingSettings(StrictSettings):
     """Filters of the sampled distribution, and strings that end a completion."""
@@ -32,7 +34,7 @@ class SamplingSettings(StrictSettings):
         description="Divisor of the positive logits, and factor of the negative logits, of all tokens that the prompt "
         "or the completion has already. 1: no penalty.",
     )
-    stop: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(
+    stop: tuple[StopString, ...] = Field(
         (),
         max_length=16,
         description="Strings that end a completion, like the end of a turn. The string stays in the completion.",

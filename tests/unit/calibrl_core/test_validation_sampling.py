@@ -28,9 +28,11 @@ def test_validation_samples_as_training_does_by_default() -> None:
 
 
 def test_each_setting_of_validation_replaces_that_of_training() -> None:
-    own = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "max_completion_tokens": 7}
+    filters = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+    own = {"temperature": 0.0, **filters, "stop": ("y", "z"), "max_completion_tokens": 7}
     found = ValidationSettings(samples=1, **own).rollout(TRAINING)
     assert found.model_dump() == TRAINING.model_dump() | own
+    assert ValidationSettings(stop=()).rollout(TRAINING).stop == ()
 
 
 def test_several_greedy_samples_are_refused() -> None:
