@@ -15,7 +15,7 @@ COPY pyproject.toml hatch_build.py alembic.ini constraints.txt README.md LICENSE
 # A torchvision that was built for another torch cannot be imported, and breaks every image processor: without it most
 # of them work.
 RUN --mount=type=cache,target=/root/.cache/pip pip install -c constraints.txt '.[server,trainer,vision,dashboard,s3]' \
-    && { python -c 'import torchvision' || pip uninstall -y torchvision; }
+    && { python -c 'import torchvision' || { echo 'torchvision does not fit this torch: it is removed' && pip uninstall -y torchvision; }; }
 
 FROM python:3.11-slim-bookworm
 # For functions of users; the container also needs the options in docs/how-to/server.md.
