@@ -79,6 +79,8 @@ def _of_learning(spec: TrainSpec, steps: int | None) -> Iterator[Notice]:
     lr = spec.optimizer.lr
     if lr <= SMALL_LR and steps is not None and steps < FEW_STEPS:
         yield _notice("optimizer.lr", f"{lr:g} is too small to change the weights in {steps} steps")
+    elif lr <= SMALL_LR and spec.model.lora:
+        yield _notice("optimizer.lr", f"{lr:g} is small for LoRA; about {LARGE_LORA_LR / 10:g} is usual")
     preset_lr = _preset_lr(spec.algorithm.type)
     if preset_lr is not None and isinstance(spec.model, BuiltinModel) and lr > ABOVE_PRESET * preset_lr:
         times = f"{lr / preset_lr:.3g} times"

@@ -9,12 +9,12 @@ from jobs.planning import advice
 FACTS = DataFacts(field="data", name="digits", rows=9, checked=9, with_expert=9, with_images=9)
 
 
-def spec(lr: float) -> TrainSpec:
+def spec(lr: float, **model: object) -> TrainSpec:
     return TrainSpec.model_validate(
         {
             "kind": "train",
             "name": "x",
-            "model": {"builtin": "tiny-vlm"},
+            "model": {"builtin": "tiny-vlm", **model},
             "data": {"builtin": "digits"},
             "algorithm": {"type": "grpo", "mini_batches": 1},
             "optimizer": {"lr": lr},
@@ -24,14 +24,21 @@ def spec(lr: float) -> TrainSpec:
     )
 
 
-def rate_notices(lr: float) -> list[str]:
-    return [each.message for each in advice.warnings(spec(lr), [FACTS], None) if each.field == "optimizer.lr"]
+def rate_notices(lr: float, **model: object) -> list[str]:
+    found = advice.warnings(spec(lr, **model), [FACTS], None)
+    return [each.message for each in found if each.field == "optimizer.lr"]
 
 
 def test_a_rate_far_above_the_preset_is_noticed() -> None:
     assert rate_notices(1e-4) == []
     (message,) = rate_notices(1e-3)  # the preset's is 1e-4
     assert "10 times" in message
+
+
+def test_a_rate_for_all_weights_is_noticed_with_lora() -> None:
+    assert rate_notices(1e-6) == rate_notices(1e-5, lora={}) == []
+    (message,) = rate_notices(1e-6, lora={})
+    assert message == "1e-06 is small for LoRA; about 0.0001 is usual"
 
 
 def test_an_algorithm_needs_no_preset(monkeypatch: pytest.MonkeyPatch) -> None:
