@@ -96,8 +96,8 @@ def train(
             report.emit("progress", step=run.state.step, steps_total=run.state.step)  # a target can end the run early
         run.save_if_new()
     outcome = {"status": "succeeded" if ended else "stopped", "step": run.state.step, "result": run.result()}
-    if run.paused_by and not ended:
-        outcome |= {"reason": "health", "message": run.pause_message(run.paused_by)}
+    if run.paused_by:  # after the last step too: jobs that need its result must not start
+        outcome |= {"status": "stopped", "reason": "health", "message": run.pause_message(run.paused_by)}
     return outcome
 
 

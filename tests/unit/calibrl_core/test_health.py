@@ -265,16 +265,19 @@ def test_a_verifier_without_verdicts_pauses_in_any_case() -> None:
     assert observe(8, 0.0) == ([("verifier_failures", "cleared")], False)
 
 
+@pytest.mark.parametrize("steps", [4, 2])
 def test_a_run_whose_verifier_gives_no_verdict_pauses_with_the_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
+    """At its last step too."""
+
     def failing(self: Any, inputs: Any) -> Any:
         failed = Score({"math": 0.0, "format": 1.0}, 1.0, False, False, "math: KeyError: 'x'", ("math",))
         return [failed for _ in inputs]
 
     monkeypatch.setattr(Scorer, "grade", failing)
     report = EventFile(tmp_path)
-    result = train(config(), report, lambda: False)
+    result = train(config(steps=steps), report, lambda: False)
     report.close()
     assert (result["status"], result["reason"], result["step"]) == ("stopped", "health", 2)
     assert result["message"] == (
