@@ -99,7 +99,8 @@ def test_paper_as_run_is_the_published_arithmetic(tmp_path: Path) -> None:
     found = spec("paper_as_run", tmp_path)
     algorithm = found.algorithm
     assert isinstance(algorithm, CalibRL)
-    processes = 8
+    processes = found.resources.gpus
+    assert processes == 8
     rows = found.prompts_per_step // processes * (found.rollout.group_size + 1)
     assert rows == 660
     assert algorithm.mini_batch_rows == 150
