@@ -16,7 +16,11 @@ from calibrl_core.config import TrainSettings
 from calibrl_core.data.files import check_source
 from calibrl_core.data.prompts import messages
 from calibrl_core.data.schema import DataError, FileData, Turn
+from calibrl_core.report import EventFile
+from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
+from calibrl_core.train import train
 from calibrl_core.verifiers.scorer import Scorer
+from tests.support.training import config, of_type
 
 ROW = {
     "data_source": "geometry3k",
@@ -180,17 +184,52 @@ def test_experts_dropped_by_their_pass_ratio_are_not_trained_on(tmp_path: Path, 
     assert "`solution`, with a pass_ratio above 0" in problem
 
 
-def test_a_prompt_for_boxed_answers_stays_as_the_guide_says(tmp_path: Path, png: bytes) -> None:
+GEO3K = "<image>Find x. Reason within <think> </think> tags. The final answer MUST BE put in \\boxed{}."
+
+
+def shown_for_boxed_answers() -> Any:
+    """Return the settings that the guide shows for data whose prompts request a boxed answer."""
     guide = (Path(__file__).parents[3] / "docs/how-to/data-formats.md").read_text()
-    (shown,) = [
-        yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL) if "boxed," in block
-    ]
-    settings = TrainSettings.model_validate({"steps": 1, **shown})
-    asks = "<image>Find x. Reason within <think> </think> tags. The final answer MUST BE put in \\boxed{}."
-    prompt = [{"role": "user", "content": asks}]
-    (example,) = data.load(write(tmp_path / "geo3k.jsonl", ROW | {"prompt": prompt}))
+    blocks = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
+    (shown,) = [yaml.safe_load(block) for block in blocks if "boxed," in block]
+    return shown
+
+
+def geo3k(folder: Path) -> FileData:
+    return write(folder / "geo3k.jsonl", ROW | {"prompt": [{"role": "user", "content": GEO3K}]})
+
+
+def test_a_prompt_for_boxed_answers_stays_as_the_guide_says(tmp_path: Path, png: bytes) -> None:
+    settings = TrainSettings.model_validate({"steps": 1, **shown_for_boxed_answers()})
+    (example,) = data.load(geo3k(tmp_path))
     (turn,) = messages(example, settings.prompts)
-    assert turn["content"] == [{"type": "image"}, {"type": "text", "text": asks.removeprefix("<image>")}]
+    assert turn["content"] == [{"type": "image"}, {"type": "text", "text": GEO3K.removeprefix("<image>")}]
     with Scorer(settings.rewards) as scorer:
         right, bare = scorer.score_all([r"<think>1+2.</think> So \boxed{3}.", r"\boxed{3}"], [example.answer] * 2)
     assert (right.reward, right.strict, bare.reward, bare.strict) == (1.1, True, 1.0, False)
+
+
+@pytest.mark.slow
+def test_a_file_of_geo3k_trains_with_its_own_prompt(
+    tmp_path: Path, png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts: list[str] = []
+    generate = SharedPrefillEngine.generate
+
+    def recording(self: Any, examples: Any, request: Any) -> Any:
+        rows = self._policy.encode(examples)
+        kept = [tokens[mask.bool()] for tokens, mask in zip(rows.input_ids, rows.attention_mask, strict=True)]
+        prompts.extend(self._policy.tokenizer.batch_decode(kept))
+        return generate(self, examples, request)
+
+    monkeypatch.setattr(SharedPrefillEngine, "generate", recording)
+    settings = {"data": geo3k(tmp_path).model_dump(), "algorithm": {"type": "grpo", "mini_batches": 1}, "steps": 2}
+    report = EventFile(tmp_path / "run")
+    result = train(config(**settings, **shown_for_boxed_answers()), report, lambda: False)
+    report.close()
+    assert (result["status"], result["step"]) == ("succeeded", 2)
+    written = GEO3K.removeprefix("<image>")
+    assert len(prompts) >= 4
+    assert all(prompt.count(written) == 1 and "<answer>" not in prompt for prompt in prompts)
+    completions = [one for event in of_type(tmp_path / "run", "sample") for one in event["group"]["completions"]]
+    assert all(one["rewards"].keys() == {"math", "format"} for one in completions)
