@@ -124,4 +124,9 @@ def test_the_guide_states_the_memory_of_its_plan() -> None:
     assert max(whole.phases, key=lambda phase: whole.phases[phase]) == "update"
     assert f"memory per GPU, by phase: at most {whole.bytes / 1e9:.0f} GB, in the update" in text
     assert f"the plan needs {alone.bytes / 1e9:.0f} GB of one GPU" in text
+    rollout = yaml.safe_load(SPEC.read_text())["rollout"] | {"engine": "vllm_server"}
+    beside, apart = (plan(rollout=rollout | more) for more in ({}, {"server_gpus": 4, "max_staleness": 1}))
+    assert f"The plan needs {beside.bytes / 1e9:.0f} GB per GPU, in the rollout" in text
+    assert f"the plan needs {apart.bytes / 1e9:.0f} GB of each" in text
+    assert beside.bytes == beside.phases["rollout"]
     assert f"downloads {whole.parameters * 2 / 1e9:.1f} GB once" in text
