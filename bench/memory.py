@@ -165,16 +165,20 @@ def make_policy(size: Size, **shape: int) -> Policy:
     return Policy(model, tokenizer, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def make_batch(policy: Policy, config: TrainConfig, tokens: int, vocabulary: int) -> StepBatch:
-    """Make one prompt with synthetic rollouts, each with a non-zero advantage."""
-    drawn = torch.randint(2, vocabulary, (ROWS, tokens), generator=torch.Generator().manual_seed(1))
+def make_batch(
+    policy: Policy, config: TrainConfig, tokens: int, vocabulary: int, example: Example = EXAMPLE
+) -> StepBatch:
+    """Make one prompt, `example`, with synthetic rollouts, each with a non-zero advantage."""
+    sampled = (~policy.banned).nonzero().flatten().tolist()
+    allowed = torch.tensor([token for token in sampled if token not in policy.stop_ids])
+    drawn = allowed[torch.randint(len(allowed), (ROWS, tokens), generator=torch.Generator().manual_seed(1))]
     shape = drawn.shape
     near = torch.full(
         shape, -float(torch.tensor(vocabulary).log()), device=policy.device
     )  # log-probability under a random model
     advantages = torch.linspace(-1, 1, ROWS, dtype=torch.float64, device=policy.device)[None]
     return StepBatch(
-        examples=[EXAMPLE],
+        examples=[example],
         rollouts=Rollouts(
             tokens=drawn.to(policy.device),
             mask=torch.ones(shape, dtype=torch.bool, device=policy.device),
@@ -189,7 +193,7 @@ def make_batch(policy: Policy, config: TrainConfig, tokens: int, vocabulary: int
         rewards=advantages,
         passed=advantages > 0,
         advantages=advantages,
-        experts=find_experts(policy, [EXAMPLE], config),
+        experts=find_experts(policy, [example], config),
     )
 
 

@@ -22,7 +22,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench import memory, report
 from calibrl.schemas import MemoryPhase, TrainSpec, job_spec_adapter
-from calibrl_core.config import TrainConfig
+from calibrl_core import data
+from calibrl_core.config import BuiltinModel, TrainConfig
+from calibrl_core.data.schema import BuiltinData, Example
 from calibrl_core.models.policy import Policy, load_policy, make_reference
 from calibrl_core.models.quantisation import quantised_layers
 from calibrl_core.rollout.base import SamplingRequest
@@ -38,8 +40,9 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference" / "memory.md"
 PHASES = tuple(phase for phase in get_args(MemoryPhase) if phase != "reference")
 SIZE = memory.Size(vocabulary=2000, tokens=96)
 PROMPT_TOKENS = 3  # of the benchmark's example
+IMAGE_PROMPT_TOKENS = 32  # of a digit, its image included
 LORA: dict[str, Any] = {"rank": 8}
-# Changes of the spec, by what the page calls them.
+# Changes of the spec, by what the page calls them. A built-in model: with an image in the prompt.
 CASES: Mapping[str, dict[str, Any]] = {
     "all weights": {},
     "all weights, layers recomputed": {"model": {"gradient_checkpointing": True}},
@@ -54,6 +57,8 @@ CASES: Mapping[str, dict[str, Any]] = {
     "DoRA, layers recomputed": {"model": {"lora": {**LORA, "dora": True}, "gradient_checkpointing": True}},
     "LoRA on 4 bits": {"model": {"lora": LORA, "quantization": "nf4"}},
     "LoRA on 4 bits, bfloat16": {"model": {"lora": LORA, "quantization": "nf4"}, "precision": "bfloat16"},
+    "image: all weights": {"model": {"builtin": "tiny-vlm"}},
+    "image: LoRA": {"model": {"builtin": "tiny-vlm", "lora": LORA}},
 }
 HEAD = """# Planned and measured memory
 
@@ -61,7 +66,8 @@ HEAD = """# Planned and measured memory
 `make bench-plan` writes this page: it compares the plan with the memory that torch
 allocates on a CPU, without the constant part of a process (Python and its libraries). The model is
 a Llama with hidden size 256, 4 layers and a vocabulary of 2,000; a step has 8 completions of 96
-tokens. No GPU was measured.
+tokens. In the rows `image` the model is the built-in `tiny-vlm`, and the prompt has an image. No
+GPU was measured.
 
 A cell has the planned and the measured peak in MB (10^6 bytes), and their ratio. `load`, `rollout`,
 `update` and `save` are the phases of a process; only the largest decides whether a job fits.
@@ -88,15 +94,27 @@ def _cell(planned: int, measured: int) -> str:
 
 def compare(changes: dict[str, Any], folder: Path) -> tuple[dict[str, int], dict[str, int]]:
     """Return the planned and the measured bytes of each phase. `folder`: for the model and a checkpoint."""
-    memory.make_policy(SIZE).save(folder)
+    example = _subject(folder, changes.get("model", {}))
     spec = _spec(folder, changes)
     plan = estimate(spec, of_folder(folder), spec.model)
     planned: dict[str, int] = {phase: size - BASE_BYTES[False] for phase, size in plan.phases.items()}
-    found = _measured(spec, folder / "run")
+    found = _measured(spec, folder / "run", example)
     return {phase: planned[phase] for phase in found}, found
 
 
+def _subject(folder: Path, options: Mapping[str, Any]) -> Example:
+    """Save the model to the folder; return the prompt."""
+    if "builtin" not in options:
+        memory.make_policy(SIZE).save(folder)
+        return memory.EXAMPLE
+    load_policy(BuiltinModel(builtin=options["builtin"])).save(folder)
+    (example,) = data.load(BuiltinData(builtin="digits", split="train", rows=1))
+    return example
+
+
 def _spec(folder: Path, changes: dict[str, Any]) -> TrainSpec:
+    options = dict(changes.get("model", {}))
+    prompt_tokens = IMAGE_PROMPT_TOKENS if options.pop("builtin", None) else PROMPT_TOKENS
     spec = job_spec_adapter.validate_python(
         {
             "kind": "train",
@@ -104,19 +122,19 @@ def _spec(folder: Path, changes: dict[str, Any]) -> TrainSpec:
             "data": {"builtin": "digits"},
             "algorithm": {"type": "grpo", "mini_batches": 1},
             "rollout": {"group_size": memory.ROWS, "max_completion_tokens": SIZE.tokens},
-            "prompts": {"max_tokens": PROMPT_TOKENS},
+            "prompts": {"max_tokens": prompt_tokens},
             "prompts_per_step": 1,
             "micro_batch_rows": memory.ROWS // 2,  # so that the first gradient is there when the second is computed
             "steps": 1,
             **changes,
-            "model": {"path": str(folder), **changes.get("model", {})},
+            "model": {"path": str(folder), **options},
         }
     )
     assert isinstance(spec, TrainSpec)
     return spec
 
 
-def _measured(spec: TrainSpec, folder: Path) -> dict[str, int]:
+def _measured(spec: TrainSpec, folder: Path, example: Example) -> dict[str, int]:
     """Return the peak in bytes of each phase: what is there before, and what is allocated beside it."""
     config = TrainConfig.model_validate(spec.model_dump(mode="json", include={*TrainConfig.model_fields}))
     policies: list[Policy] = []
@@ -136,11 +154,11 @@ def _measured(spec: TrainSpec, folder: Path) -> dict[str, int]:
     optimizer = make_optimizer(policy, config.optimizer)
     gradient = GradientStep(policy, optimizer, config.optimizer)
     updater = Updater(policy, gradient, config, reference)
-    updater.update(memory.make_batch(policy, config, 8, SIZE.vocabulary), step=0)  # creates the moments
+    updater.update(memory.make_batch(policy, config, 8, SIZE.vocabulary, example), step=0)  # creates the moments
     gradient.clear()
     trained = sum(parameter.numel() for parameter in policy.trained.values())
     kept = 8 * trained + sum(map(_weights, policies))
-    batch = memory.make_batch(policy, config, SIZE.tokens, SIZE.vocabulary)
+    batch = memory.make_batch(policy, config, SIZE.tokens, SIZE.vocabulary, example)
     update = kept + growth(lambda: updater.update(batch, step=0))
     kept += 4 * trained  # the gradients
     request = SamplingRequest(group_size=memory.ROWS, temperature=1.0, max_tokens=SIZE.tokens, seed=[5])
@@ -148,7 +166,7 @@ def _measured(spec: TrainSpec, folder: Path) -> dict[str, int]:
     checkpoints = Checkpoints(folder, CheckpointSettings())
     return {
         "load": loaded,
-        "rollout": kept + growth(lambda: engine.generate([memory.EXAMPLE], request)),
+        "rollout": kept + growth(lambda: engine.generate([example], request)),
         "update": update,
         "save": kept + growth(lambda: checkpoints.save(policy, optimizer, TrainerState(step=1))),
     }

@@ -93,7 +93,7 @@ def trains(changed: TrainConfig, folder: Path) -> bool:
         ended = train(changed, report, lambda: False)
     report.close()
     (checkpoint,) = of_type(folder, "checkpoint")
-    return ended["status"] == "succeeded" and checkpoint["step"] == 1
+    return bool(ended["status"] == "succeeded" and checkpoint["step"] == 1)
 
 
 @pytest.mark.slow
