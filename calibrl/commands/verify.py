@@ -9,17 +9,17 @@ from rich.text import Text
 
 from calibrl.specfile import SpecError
 from calibrl_core.verifiers.base import AnswerVerifier, Deferred, answer_form
-from calibrl_core.verifiers.explain import READING, Reading, read
+from calibrl_core.verifiers.explain import READING, Reading, changes, read
 from calibrl_core.verifiers.refusals import truth_as_completion
 from calibrl_core.verifiers.registry import Reward
 
 
 class Judged(NamedTuple):
-    """The verdict on an answer. `reads`: the verifier reads both texts by the named steps."""
+    """The verdict of a verifier, by its type, on an answer."""
 
+    verifier: str
     score: float
     rule: str
-    reads: bool
 
 
 def judged(verifier: str, truth: str, answer: str) -> Judged:
@@ -36,7 +36,7 @@ def judged(verifier: str, truth: str, answer: str) -> Judged:
     if isinstance(found, Deferred):
         reward.prepare()
         found = reward.judge(found.text, found.truth)
-    return Judged(found, rule, reward.type in READING)
+    return Judged(reward.type, found, rule)
 
 
 def _reward(verifier: str) -> Reward:
@@ -54,12 +54,19 @@ def page(found: Judged, truth: str, answer: str, *, explain: bool) -> Renderable
     lines = [Text("right" if found.score >= 0.5 else "wrong", style="bold")]
     if explain:
         lines.append(Text(f"because {found.rule}"))
-    if explain and found.reads:
-        for name, text in (("truth", truth), ("answer", answer)):
-            lines += [Text(), *_lines(name, text, read(text))]
+    if explain and found.verifier in READING:
+        readings = {"truth": (truth, read(truth)), "answer": (answer, read(answer))}
+        contents = [reading.text for _, reading in readings.values()]
+        for (name, (text, reading)), other in zip(readings.items(), reversed(contents), strict=True):
+            later = changes(reading.text, other, found.verifier, found.rule)
+            lines += [Text(), *_lines(name, text, reading), *map(_line, later)]
     return Group(*lines)
 
 
 def _lines(name: str, text: str, reading: Reading) -> list[Text]:
-    steps = [Text(f"  {step}: {changed}   ({step} {meaning})") for step, meaning, changed in reading.steps]
-    return [Text(f"{name}: {text}"), *steps, Text(f"  read as {reading.kind}")]
+    return [Text(f"{name}: {text}"), *map(_line, reading.steps), Text(f"  read as {reading.kind}")]
+
+
+def _line(step: tuple[str, str, str]) -> Text:
+    name, meaning, changed = step
+    return Text(f"  {name}: {changed}   ({name} {meaning})")

@@ -47,7 +47,7 @@ def same_choice(answer: str, truth: str) -> Decision:
     """Return 1.0 if both name the same options: by letter if both have one, else by the option's text."""
     asked = letters(strip_decoration(truth))
     if asked is not None:
-        given = letters(_CALLED.sub("", strip_decoration(answer)).strip(), any_order=True)
+        given = letters(without_call(strip_decoration(answer)), any_order=True)
         return Decision(float(given == asked), "the letters of all options are compared")
     (letter, text), (right_letter, right_text) = _read(answer), _read(truth)
     if letter is not None and right_letter is not None:
@@ -59,9 +59,14 @@ def same_choice(answer: str, truth: str) -> Decision:
     )
 
 
+def without_call(text: str) -> str:
+    """Return an undecorated text without a lead such as `The correct option is`."""
+    return _CALLED.sub("", text).strip()
+
+
 def _read(text: str) -> tuple[str | None, str]:
     """Return the option's letter in upper case or None, and its text or an empty one."""
-    text = _CALLED.sub("", strip_decoration(text)).strip()
+    text = without_call(strip_decoration(text))
     if match := _LETTER.fullmatch(text):
         return match[1].upper(), ""
     if match := _WITH_TEXT.fullmatch(text):

@@ -31,12 +31,22 @@ def prepare() -> None:
 
 def equivalent(answer: str, truth: str) -> bool:
     """Return if one part of a chain such as `a = b \\approx c` is the truth, and all parts have the same value."""
-    parts = [_PERCENT.sub(r"\\frac{\1}{100}", part.strip()) for part in _CHAIN.split(answer)]
+    parts = chain(answer)
     if len(parts) == 1 or "=" in truth or "," in answer:
         return _equal(answer, truth)
     if not _is_one_value(parts):
         return False
     return any(_equal(part, truth) for part in parts) or _equal(answer, truth)
+
+
+def chain(text: str) -> list[str]:
+    """Return the parts of a chain such as `a = b`, with percentages as fractions; without a sign of equality, one."""
+    return [_PERCENT.sub(r"\\frac{\1}{100}", part.strip()) for part in _CHAIN.split(text)]
+
+
+def named_lines(text: str) -> str:
+    """Return a text in which adjacent capitals are one name: AB is a line."""
+    return _CAPITALS.sub(r"q_{\g<0>}", text)
 
 
 def _equal(answer: str, truth: str) -> bool:
@@ -127,14 +137,21 @@ def _one(text: str) -> Any:
     return next(iter(_parse(text)), None)
 
 
+def normal_latex(text: str) -> str:
+    """Return a text in the LaTeX that the parser knows, by the rules of math-verify's library."""
+    from latex2sympy2_extended.latex2sympy2 import NormalizationConfig, normalize_latex
+
+    rules = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
+    return str(normalize_latex(text, rules))
+
+
 @lru_cache(maxsize=512)  # parsing takes most of the time, and the truth is the same for a whole group
 def _parse(text: str) -> tuple[Any, ...]:
     """Return the expression of the whole text, or nothing: never of a part, so that `7 or 8` is two values."""
-    from latex2sympy2_extended.latex2sympy2 import ConversionConfig, NormalizationConfig, latex2sympy, normalize_latex
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
     from math_verify.grader import should_treat_as_complex
 
-    rules = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
-    latex = normalize_latex(_CAPITALS.sub(r"q_{\g<0>}", text), rules)
+    latex = normal_latex(named_lines(text))
     try:
         return (
             latex2sympy(

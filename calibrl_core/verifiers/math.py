@@ -11,6 +11,11 @@ from calibrl_core.verifiers.notation import LONGEST, strip_decoration, without_s
 from calibrl_core.verifiers.quantities import quantities_agree, read_quantity, split_unit, units_agree
 from calibrl_core.verifiers.readings import code_key, is_code, kind_of, only_words, same_kind
 
+# Rules
+WORDS = "words are compared without their case"
+CODES = "names and codes are compared sign by sign"
+EXPRESSIONS = "mathematical expressions are compared"
+
 _OPTION = re.compile(r"\(?[A-J]\)?")
 _APART = re.compile(r"(?<!_\d)(?<=\d) (?=\d)")  # two adjacent numbers, which LaTeX would read as a sum or a product
 _BASE = re.compile(r"(?<=\d)_ ?\{? ?(\d+)")  # 101_2, which math-verify reads as 101
@@ -47,7 +52,7 @@ class MathReward(AnswerVerifier):
         if _same_mathematics(text, truth):
             return 1.0
         if ("degree" in text) != ("degree" in truth):  # the sign may be missing, as a unit may
-            return float(_same_mathematics(text.replace("degree", " "), truth.replace("degree", " ")))
+            return float(_same_mathematics(without_degrees(text, truth), without_degrees(truth, text)))
         return 0.0
 
     def prepare(self) -> None:
@@ -56,7 +61,7 @@ class MathReward(AnswerVerifier):
 
 def _compared(written: str, answer: str, truth: str) -> Decision:
     """Return the verdict on an answer and a truth, both undecorated; `written`: the answer with its decoration."""
-    answer, truth = _without_names(_signs(answer), _signs(truth))
+    answer, truth = without_names(two_values(answer), two_values(truth))
     if _OPTION.fullmatch(truth):
         return same_choice(written, truth)
     if answer == truth or without_spaces(answer) == without_spaces(truth) != "":
@@ -70,14 +75,14 @@ def _compared(written: str, answer: str, truth: str) -> Decision:
         kind = kind_of(truth) or kind_of(answer)
         return Decision(float(verdict), f"they are compared as a {kind[0] if kind else 'ratio'}")
     if only_words(answer) or only_words(truth):
-        return Decision(float(only_words(answer) == only_words(truth)), "words are compared without their case")
+        return Decision(float(only_words(answer) == only_words(truth)), WORDS)
     if is_code(truth) or is_code(answer):
-        return Decision(float(code_key(answer) == code_key(truth)), "names and codes are compared sign by sign")
+        return Decision(float(code_key(answer) == code_key(truth)), CODES)
     if len({*_BASE.findall(answer), *_BASE.findall(truth)}) > 1:
         return Decision(0.0, "the bases of the numbers differ")
     if not answer or _APART.search(answer):
         return Decision(0.0, "the answer is empty, or has two numbers without a sign between them")
-    return Decision(Deferred(answer, truth), "mathematical expressions are compared")
+    return Decision(Deferred(answer, truth), EXPRESSIONS)
 
 
 def _with_symbol(answer: str, truth: str) -> bool:
@@ -90,7 +95,7 @@ def _with_symbol(answer: str, truth: str) -> bool:
     return quantities_agree(quantity, expected, _near)
 
 
-def _signs(text: str) -> str:
+def two_values(text: str) -> str:
     """Return the two values of a text with ±, with a comma between them."""
     if r"\pm" not in text:
         return text
@@ -99,7 +104,7 @@ def _signs(text: str) -> str:
     return f"{first}, {second}"
 
 
-def _without_names(answer: str, truth: str) -> tuple[str, str]:
+def without_names(answer: str, truth: str) -> tuple[str, str]:
     """Return answer and truth without the name before a quantity or a point, if one of the two has no name, or both
     have the same: `\\angle A = 75` and `P(5, -1)`.
     """
@@ -110,6 +115,11 @@ def _without_names(answer: str, truth: str) -> tuple[str, str]:
     return (first["value"] or first["place"] if first else answer), (
         second["value"] or second["place"] if second else truth
     )
+
+
+def without_degrees(text: str, other: str) -> str:
+    """Return a text without its degree signs if the other one has none."""
+    return text if "degree" in other else text.replace("degree", " ")
 
 
 def _same_mathematics(text: str, truth: str) -> bool:

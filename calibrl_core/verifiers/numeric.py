@@ -57,7 +57,7 @@ class NumericReward(AnswerVerifier):
         answer = final_answer(completion, self.answer_in)
         if answer is None or max(len(answer), len(truth)) > LONGEST:
             return Decision(0.0, NO_ANSWER)
-        given, right = (_NAMED.sub("", strip_decoration(text)) for text in (answer, truth))
+        given, right = (without_name(strip_decoration(text)) for text in (answer, truth))
         quantity, expected = read_quantity(given, doubtful=True), read_quantity(right, doubtful=True)
         if quantity is not None and expected is not None:
             return Decision(float(quantities_agree(quantity, expected, self._near)), "numbers and units are compared")
@@ -78,6 +78,11 @@ class NumericReward(AnswerVerifier):
             return _rounded(answer, self.decimals) == _rounded(truth, self.decimals)
         difference = abs(answer - truth)
         return difference <= self.absolute_tolerance or difference <= Fraction(self.relative_tolerance) * abs(truth)
+
+
+def without_name(text: str) -> str:
+    """Return an undecorated text without `x =` at its start."""
+    return _NAMED.sub("", text)
 
 
 def _rounded(number: Fraction, decimals: int) -> int:

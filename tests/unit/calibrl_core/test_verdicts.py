@@ -11,6 +11,8 @@ import pytest
 
 from calibrl_core.verifiers import ChoiceReward, FormatReward, MathReward, NumericReward
 from calibrl_core.verifiers.base import Deferred
+from calibrl_core.verifiers.explain import CHANGES, changes
+from calibrl_core.verifiers.math import CODES, EXPRESSIONS, WORDS
 from calibrl_core.verifiers.notation import STEPS, reductions
 from tests.support import ROOT
 
@@ -49,6 +51,32 @@ def test_a_truth_is_right_as_an_answer() -> None:
 def test_the_docs_have_every_step() -> None:
     page = (ROOT / "docs" / "reference" / "verifiers.md").read_text()
     assert [step.name for step in STEPS if f"| {step.name} |" not in page] == []
+    rows = {one: f"| {one.name} | `{one.of}` | {one.meaning} |" for one in CHANGES}
+    assert [one.name for one, row in rows.items() if row not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("verifier", "rule", "text", "other", "found"),
+    [
+        ("math", "", r"2 \pm 1", "1, 3", {"two values": "2 + 1, 2 - 1"}),
+        ("math", "", "x", "y", {}),
+        ("math", "", r"\angle A = 75", "75", {"names": "75"}),
+        ("math", "", r"\angle A = 75", r"\angle A = 70", {"names": "75"}),
+        ("math", WORDS, "The Circle", "circle", {"words": "circle"}),
+        ("math", WORDS, "dne", "does not exist", {"words": "does not exist"}),
+        ("math", CODES, "H_{2}O", "H2O", {"codes": "h2o"}),
+        ("math", EXPRESSIONS, "180 degree-2x", "180-2x", {"missing degrees": "180  -2x"}),
+        ("math", EXPRESSIONS, r"\sqrt 3", "1.73", {"parser": r"\sqrt{3}"}),
+        ("math", EXPRESSIONS, r"\frac{1}{4} = 25%", "0.25", {"hundredths": r"\frac{1}{4} = \frac{25}{100}"}),
+        ("math", EXPRESSIONS, "2AB", "2 BC", {"lines of figures": "2q_{AB}"}),
+        ("numeric", "", "x = 5", "5", {"variable": "5"}),
+        ("choice", "", "The correct option is B", "B", {"call": "B"}),
+    ],
+)
+def test_changes_after_the_steps_are_named(
+    verifier: str, rule: str, text: str, other: str, found: dict[str, str]
+) -> None:
+    assert {name: changed for name, _, changed in changes(text, other, verifier, rule)} == found
 
 
 def test_the_steps_name_what_they_change() -> None:
