@@ -15,7 +15,7 @@ from calibrl_core.data.image_tags import place_images
 from calibrl_core.data.other_media import refuse_media_columns, refuse_media_tags
 from calibrl_core.data.readers import BATCH, BATCH_BYTES, RawRow, image_folder, parse_row, read_count, read_rows
 from calibrl_core.data.row import Row, has_content
-from calibrl_core.data.row_formats import check_format, detect_format
+from calibrl_core.data.row_formats import check_format, detect_format, wrapped_rows
 from calibrl_core.data.row_items import row_item
 from calibrl_core.data.schema import AUTO, Columns, DataError, Example, FileData, HubData
 from calibrl_core.data.shards import kind_of
@@ -285,7 +285,7 @@ def source_format(
     try:
         return detect_format(columns, source.columns, source.format, rows, answers=answers)
     except DataError as problem:
-        raise DataError(f"{source.label} {problem}") from problem
+        raise DataError(f"{source.label} {wrapped_rows(rows) or problem}") from problem
 
 
 def _unseen(source: FileData | HubData, column_names: set[str]) -> Iterator[str]:

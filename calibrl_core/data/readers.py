@@ -113,7 +113,10 @@ def parse_row(raw: RawRow) -> dict[str, Any]:
     """
     row = raw if isinstance(raw, dict) else _parsed(raw)
     if len(row) > MOST_COLUMNS:
-        raise DataError(f"the row has {len(row)} columns; the limit is {MOST_COLUMNS}: use fewer")
+        raise DataError(
+            f"the row has {len(row)} columns; the limit is {MOST_COLUMNS}: use fewer, or write each as a row if they "
+            "are the rows"
+        )
     return row
 
 

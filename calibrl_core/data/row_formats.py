@@ -50,6 +50,28 @@ def detect_format(
     )
 
 
+def wrapped_rows(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return that the only row can be an object around all rows, with the remedy; None if it is a row."""
+    if len(rows) != 1:
+        return None
+    (row,) = rows
+    name = next((name for name, cell in row.items() if _is_list_of_rows(cell)), None)
+    if name is None and not all(isinstance(cell, dict) for cell in row.values()):
+        return None
+    what = f"with a list in {name!r}" if name else f"of {len(row)} objects, such as {next(iter(row))!r}"
+    return (
+        f"is one object {what}: if these are the rows, write them as a list, or one object per line; if not, name the "
+        "columns: columns: {question: ..., answer: ...}"
+    )
+
+
+def _is_list_of_rows(cell: Any) -> bool:
+    """Return if a cell is a list of objects which are no messages."""
+    if not isinstance(cell, list) or not cell:
+        return False
+    return all(isinstance(entry, dict) and not {"role", "from"} & entry.keys() for entry in cell)
+
+
 def check_format(form: RowFormat, names: Collection[str], columns: Columns, *, answers: bool) -> None:
     """Check that a row has the columns of the format. `answers`: as of `detect_format`.
 

@@ -199,3 +199,25 @@ def test_each_line_is_parsed_once_and_large_ones_when_they_are_read(
     next(rows)
     assert len(lines) == parsed
     assert len([*rows]) == len(ROWS) - 1 and len(lines) == len(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        ({"data": ROWS}, "is one object with a list in 'data': if these are the rows, write them as a list, or one"),
+        ({"version": "1.1", "data": ROWS}, "is one object with a list in 'data': if these are the rows"),
+        ({"1": ROWS[0], "2": ROWS[1]}, "is one object of 2 objects, such as '1': if these are the rows, write them as"),
+        ({"talk": [{"role": "user", "content": "q"}]}, "has the columns 'talk', which fit no known format"),
+        ({"data": [], "name": "x"}, "has the columns 'data', 'name', which fit no known format"),
+    ],
+)
+def test_rows_in_an_object_are_recognised(tmp_path: Path, document: dict[str, Any], problem: str) -> None:
+    with pytest.raises(DataError, match=problem):
+        data.load(source(tmp_path, "all.json", json.dumps(document, indent=1).encode()))
+
+
+def test_an_object_with_too_many_rows_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "MOST_COLUMNS", 2)
+    made = source(tmp_path, "all.json", json.dumps({str(number): ROWS[0] for number in range(3)}).encode())
+    with pytest.raises(DataError, match="has 3 columns; the limit is 2: use fewer, or write each as a row if they are"):
+        data.load(made)
