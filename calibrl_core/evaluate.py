@@ -27,7 +27,6 @@ import calibrl_core.trainer_extra  # noqa: F401
 import numpy as np
 from numpy.typing import NDArray
 
-from calibrl_core import data
 from calibrl_core.config import BuiltinModel, EvaluateConfig, ModelSource
 from calibrl_core.data.row_cache import row_cache
 from calibrl_core.data.schema import Example
@@ -41,6 +40,7 @@ from calibrl_core.run.answer_check import answer_faults, answers_warning
 from calibrl_core.run.frozen_policy import NamedRows, load_frozen
 from calibrl_core.run.identity import model_digest
 from calibrl_core.run.process import run_process
+from calibrl_core.run.sources import read_source
 from calibrl_core.verifiers.base import answer_form, read_truth
 from calibrl_core.verifiers.scorer import NO_SERVICES, Scorer, check_needed, check_verdicts
 from calibrl_core.verifiers.services import Services
@@ -108,16 +108,22 @@ class _Evaluation:
         self._warn_of_answers()
 
     def _load_sets(self) -> list[tuple[str, Sequence[Example]]]:
-        """Return the name and the examples of each dataset."""
+        """Return the name and the examples of each dataset, and log its format and columns."""
         cache, answers = row_cache(self.report), read_truth(self.config.rewards)
-        return [(source.name, data.load(source, cache=cache, answers=answers)) for source in self.config.data]
+        return [
+            (source.name, read_source(f"data.{place}", source, cache, self._log, answers=answers))
+            for place, source in enumerate(self.config.data)
+        ]
+
+    def _log(self, level: str, message: str) -> None:
+        self.report.emit("log", level=level, message=message)
 
     def _warn_of_answers(self) -> None:
         """Report rows whose answer no completion can earn."""
         for place, (_, examples) in enumerate(self.sets):
             faults = answer_faults(self.config.rewards, examples) if self.ranks.first else {}
             if warning := answers_warning(f"data.{place}", examples, faults):
-                self.report.emit("log", level="warning", message=warning)
+                self._log("warning", warning)
 
     def _expected_parts(self) -> dict[Part, Expected]:
         """Return all parts of the evaluation, in order."""

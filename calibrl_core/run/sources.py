@@ -39,9 +39,17 @@ def read_sources(
     """
     parts: list[Sequence[Example]] = []
     for place, source in enumerate(sources):
-        facts = SourceFacts()
-        rows = data.load(source, facts, cache, answers=answers)
-        if facts.form is not None:
-            log("info", f"{field}: {source.name}: {facts.summary(rows)}")
+        rows = read_source(field, source, cache, log, answers=answers)
         parts.append(usable(place, source, rows))
     return Mixture(sources, parts, seed, asks=asks)
+
+
+def read_source(
+    field: str, source: DataSource, cache: RowCache, log: Callable[[str, str], None], *, answers: bool
+) -> Sequence[Example]:
+    """Return the examples of a source, and log its format and columns. Arguments and errors: as of `read_sources`."""
+    facts = SourceFacts()
+    rows = data.load(source, facts, cache, answers=answers)
+    if facts.form is not None:
+        log("info", f"{field}: {source.name}: {facts.summary(rows)}")
+    return rows

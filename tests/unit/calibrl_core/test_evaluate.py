@@ -62,10 +62,19 @@ def test_evaluation(tmp_path: Path, settings: Any) -> None:
         assert metrics["accuracy"] == 0.0  # a fresh model is never right
     assert {row["split"] for row in comparisons} == {"sums", "test"}
     assert (comparisons[0]["difference"], comparisons[0]["distinguishable"]) == (0.0, False)
-    assert events[0]["versions"] == {}
+    (start,) = [event for event in events if event["type"] == "start"]
+    assert start["versions"] == {}
     metrics = [event for event in events if event["type"] == "metrics"]
     assert [event["step"] for event in metrics] == [1, 2]
     assert {"eval/sums/greedy_accuracy", "eval/test/pass_at_k"} <= set(metrics[1]["values"])
+
+
+def test_the_format_and_the_columns_of_each_file_are_logged(tmp_path: Path, settings: Any) -> None:
+    rows = (tmp_path / "sums.jsonl").read_text().replace('"data_source"', '"note": "n", "data_source"')
+    (tmp_path / "sums.jsonl").write_text(rows)
+    _, events = run(tmp_path / "run", settings | {"models": settings["models"][:1]})
+    logged = [event["message"] for event in events if event["type"] == "log" and event["level"] == "info"]
+    assert logged == ["data.0: sums: 5 rows in verl's format, 0 with expert, 0 with images; unused columns: note"]
 
 
 def test_every_prompts_accuracy_is_reported(tmp_path: Path, settings: Any) -> None:
@@ -137,7 +146,7 @@ def test_a_model_is_freed_before_the_next_one_loads(
 def test_an_evaluation_stops_on_request(tmp_path: Path, settings: Any) -> None:
     ended, events = run(tmp_path / "run", settings, should_stop=lambda: True)
     assert (ended["status"], ended["result"]) == ("stopped", {})
-    assert [event["type"] for event in events] == ["start", "checked", "progress"]
+    assert [event["type"] for event in events] == ["log", "start", "checked", "progress"]
 
 
 def test_a_model_that_is_computed_wrongly_is_refused_before_it_is_sampled(
