@@ -15,6 +15,7 @@ import pytest
 from calibrl.processes import children
 from calibrl.stack.services import free_port
 from jobs.settings import Settings
+from tests.support import documents
 from tests.support.waiting import LIMIT_SECONDS
 
 pytestmark = pytest.mark.integration
@@ -125,6 +126,26 @@ def _settings(environment: dict[str, str]) -> Settings:
         for name, value in environment.items():
             patch.setenv(name, value)
         return Settings.read()
+
+
+# Fields of `Settings` that Compose sets in no container.
+NOT_PASSED_ON = {
+    *("profile", "config_home", "dashboard_token"),  # of clients
+    *("data_dir", "trainer"),  # the image decides
+    *("worker_name", "worker_address"),  # the name of the host
+    *("heartbeat_seconds", "stop_grace_seconds", "sweep_seconds", "max_attempts"),  # no administrator changes them
+}
+
+
+def test_the_services_get_every_setting(config: dict[str, Any], tmp_path: Path) -> None:
+    variable = documents.generator().variable
+    names = {field: variable(field) for field in Settings.model_fields}
+    chosen = dict.fromkeys(names.values(), "1") | SECRETS
+    answer = compose(tmp_path, "--profile", "gpu", "config", "--format", "json", env=chosen)
+    assert answer.returncode == 0, answer.stderr
+    services = json.loads(answer.stdout)["services"].values()
+    passed = {name for service in services for name in set_variables(service)}
+    assert {field for field, name in names.items() if name not in passed} == NOT_PASSED_ON
 
 
 def test_storage_keys_reach_only_the_services_that_read_files(config: dict[str, Any], tmp_path: Path) -> None:
