@@ -302,7 +302,7 @@ def _example(form: RowFormat, row: Row, answers: bool) -> Example:
     refuse_media_columns(row.values)
     example = form.read(row)
     if answers and not example.answer:
-        raise DataError(form.without_answer(row))
+        raise DataError(form.without_answer(row.values, row.columns))
     texts, images = place_images([*(turn.text for turn in example.earlier), example.question], example.images)
     earlier = tuple(replace(turn, text=text) for turn, text in zip(example.earlier, texts, strict=False))
     refuse_media_tags(texts)

@@ -92,6 +92,9 @@ def look_into(source: FileData) -> Inspection:
         if isinstance(each, RowProblem):
             inspection.blame(f"rows.{each.row}", each.text)
             continue
+        if not each.answer and facts.form and facts.form.has_answers(facts.columns, source.columns):
+            inspection.blame(f"rows.{inspection.rows}", facts.form.without_answer(facts.columns, source.columns))
+            continue
         unpacked += _size(each)
         inspection.has_experts |= each.expert is not None
         if len(inspection.preview) < PREVIEW_ROWS:

@@ -226,7 +226,7 @@ def truncated() -> bytes:
         (jsonl(row(images=["mine.jsonl"])), "rows.1", "paths are not read here"),
         (b'{"question": "q", "answer": "a", "x": ' + b"[" * 100_000, "file", "nested too deep"),
         (b'{"question": "' + b"q" * 2**25 + b'", "answer": "a"}', "file", "a line of more than 32 MiB"),
-        (jsonl({"prompt": "q", "reply": "a"}), "file", "no known form"),
+        (jsonl({"asked": "q", "reply": "a"}), "file", "no known form"),
         (gzip.compress(jsonl(row()))[:-20], "file", "broken or cut off"),
         (b"", "file", "has no rows"),
         (b"PAR1", "file", "not a readable Parquet file"),

@@ -77,9 +77,9 @@ def test_data_is_counted_and_looked_into_once(
     read: list[Any] = []
     survey = files.survey
 
-    def counted(source: Any, watch: Any) -> Any:
+    def counted(source: Any, watch: Any, *, answers: bool) -> Any:
         read.append(source)
-        return survey(source, watch)
+        return survey(source, watch, answers=answers)
 
     monkeypatch.setattr(files, "survey", counted)
     path = rows(tmp_path / "d.jsonl", 40, 30)

@@ -78,13 +78,19 @@ class RowFormat:
         needs = (need for need in self.needs if answers or need.role != "answer")
         return [need.named(columns)[0] for need in needs if not need.met(names, columns)]
 
-    def without_answer(self, row: Row) -> str:
-        """Return why a row without an answer is refused."""
-        named = row.columns.named("answer")
+    def has_answers(self, names: Collection[str], columns: Columns) -> bool:
+        """Return if rows with the columns `names` have a column of the answer."""
+        if columns.named("answer"):
+            return True
+        return any(need.role == "answer" and need.met(names, columns) for need in self.needs)
+
+    def without_answer(self, names: Collection[str], columns: Columns) -> str:
+        """Return why a row with the columns `names` and without an answer is refused."""
+        named = columns.named("answer")
         if named is None and self.no_answer:
             return self.no_answer
         known = (named,) if named else next((need.names for need in self.needs if need.role == "answer"), ("answer",))
-        column = next((name for name in known if name in row.values), known[0])
+        column = next((name for name in known if name in names), known[0])
         return f"column {column!r} must hold the answer, as text or a number: a reward compares with it"
 
 
