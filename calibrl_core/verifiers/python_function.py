@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
@@ -17,6 +18,7 @@ from calibrl_core.verifiers.sandbox import NO_PERMISSIONS, Sandbox, SandboxError
 from calibrl_core.verifiers.templates import choices, output_text
 
 MIB = 2**20
+_TRUTH = re.compile(r"""["']truth["']|item(?:\[|\.get\()\s*["']answer["']""")  # sample["truth"], item.get("answer")
 
 
 class PythonReward(InputVerifier):
@@ -50,6 +52,10 @@ class PythonReward(InputVerifier):
     @property
     def label(self) -> str:
         return f"python-{self.name}"
+
+    @property
+    def reads_truth(self) -> bool:
+        return _TRUTH.search(self.source) is not None
 
     @field_validator("source")
     @classmethod
