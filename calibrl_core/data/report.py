@@ -22,6 +22,9 @@ from calibrl_core.data.schema import DataError, Example, FileData, completed
 from calibrl_core.data.source_facts import SourceFacts
 from calibrl_core.verifiers.base import answer_form, read_truth
 from calibrl_core.verifiers.explain import truth_kind
+from calibrl_core.verifiers.math import MathReward
+from calibrl_core.verifiers.parsing import unparsed
+from calibrl_core.verifiers.pool import WorkerPool
 from calibrl_core.verifiers.refusals import (
     expert_judges,
     judging_rewards,
@@ -153,6 +156,7 @@ class _Judges:
 
     of_truths: Judge
     of_experts: Judge
+    parser: WorkerPool | None
     asks_experts: bool
     not_asked: str | None
     see_images: bool
@@ -166,7 +170,9 @@ def _judges(settings: ReportSettings, stack: ExitStack) -> _Judges | None:
     comparing = judging_rewards(settings.rewards)
     of_experts = _judge_of(asked, stack, with_workers=settings.with_workers)
     of_truths = of_experts if comparing == asked else _judge_of(comparing, stack, with_workers=settings.with_workers)
-    return _Judges(of_truths, of_experts, bool(asked), not_asked, sees_images(asked))
+    parses = settings.with_workers and any(isinstance(reward, MathReward) for reward in comparing)
+    parser = stack.enter_context(WorkerPool([MathReward()])) if parses else None
+    return _Judges(of_truths, of_experts, parser, bool(asked), not_asked, sees_images(asked))
 
 
 def _judge_of(rewards: Sequence[Reward], stack: ExitStack, *, with_workers: bool) -> Judge:
@@ -319,11 +325,20 @@ class ReportReader:
             if labels := hopeless.get(one.answer):
                 reason = f"the reward {', '.join(labels)} refuses even '{_shown(one.answer)}' itself"
                 self._found.add("unearnable", row, reason)
+        if self._judges.parser:
+            self._find_unparsed(pending, unparsed(truths, self._judges.parser))
         experts = [(row, one) for row, one in pending if one.expert and one.answer not in hopeless]
         if self._judges.not_asked and experts and not self._found.count("not_asked"):
             self._found.add("not_asked", 0, self._judges.not_asked)
         if experts and self._judges.asks_experts:
             self._judge_experts(experts, self._judges.of_experts)
+
+    def _find_unparsed(self, rows: Sequence[tuple[int, Example]], truths: set[str]) -> None:
+        for row, one in rows:
+            if one.answer in truths:
+                self._truths.subtract(["expression"])
+                self._truths["not parsed"] += 1
+                self._found.add("unparsed", row, f"'{_shown(one.answer)}'")
 
     def _judge_experts(self, experts: Sequence[tuple[int, Example]], judge: Judge) -> None:
         seen = [one for _, example in experts for one in completed([example], [example.expert or ""])]
@@ -353,7 +368,7 @@ class ReportReader:
             **{name: found.count(name) for name in ("duplicates", "contradictions", "near_duplicates", "unearnable")},
             overlap_prompts=found.count("overlap_prompts") if self._held_out is not None else None,
             overlap_images=found.count("overlap_images") if self._held_out is not None else None,
-            truths=dict(self._truths.most_common()),
+            truths={kind: count for kind, count in self._truths.most_common() if count},
             judged_experts=counts["judged"],
             right_experts=counts["judged"] - found.count("wrong_experts"),
             cut_experts=found.count("long_experts") if cuts else None,

@@ -60,6 +60,10 @@ KINDS = {
         "{count} of {rows} rows nearly repeat the text of an earlier row ({first}): look at them, and remove what is "
         "the same problem"
     ),
+    "unparsed": _WarningKind(
+        "{count} of {rows} answers look like mathematics, but cannot be parsed ({first}), so that only equal signs "
+        "pass: correct them"
+    ),
     "read_as_text": _WarningKind(
         "{count} of {rows} answers are longer than 500 characters or empty, so that they are compared as text: shorten "
         "them to the final answer"

@@ -59,6 +59,12 @@ class MathReward(AnswerVerifier):
         prepare()
 
 
+def with_itself(truth: str) -> Deferred:
+    """Return the comparison of a truth that is an expression with itself: `judge` accepts it only if it is parsed."""
+    text = _signs(strip_decoration(truth))
+    return Deferred(*_without_names(text, text))
+
+
 def _compared(written: str, answer: str, truth: str) -> Decision:
     """Return the verdict on an answer and a truth, both undecorated; `written`: the answer with its decoration."""
     answer, truth = without_names(two_values(answer), two_values(truth))
