@@ -61,8 +61,8 @@ class MathReward(AnswerVerifier):
 
 def with_itself(truth: str) -> Deferred:
     """Return the comparison of a truth that is an expression with itself: `judge` accepts it only if it is parsed."""
-    text = _signs(strip_decoration(truth))
-    return Deferred(*_without_names(text, text))
+    text = two_values(strip_decoration(truth))
+    return Deferred(*without_names(text, text))
 
 
 def _compared(written: str, answer: str, truth: str) -> Decision:
