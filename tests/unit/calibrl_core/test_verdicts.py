@@ -34,6 +34,15 @@ def test_verdicts(notation: str) -> None:
     assert [pair for pair in PAIRS[notation] if verdict(pair) != float(pair["right"])] == []
 
 
+@pytest.mark.slow
+def test_public_pairs_differ_where_the_docs_say() -> None:
+    rows = map(json.loads, (ROOT / "bench" / "public_pairs.jsonl").read_text().splitlines())
+    differ = [row for row in rows if verdict({"verifier": "math", **row}) != float(row["right"])]
+    page = (ROOT / "docs" / "reference" / "verifiers.md").read_text()
+    assert len(differ) == 5
+    assert [row for row in differ if f"`{row['answer'].strip('$')}`" not in page] == []
+
+
 @pytest.mark.parametrize("verifier", [MathReward(), NumericReward()], ids=lambda one: one.type)
 def test_a_prepared_verifier_hides_the_warnings_of_its_library(verifier: MathReward | NumericReward) -> None:
     library = logging.getLogger("math_verify")
