@@ -32,6 +32,18 @@ RowFormat = Annotated[
 ]
 
 
+CheckedFile = Annotated[
+    Path | None,
+    typer.Argument(metavar="[FILE]", help="A data file, or a folder of shards, unless SPEC has one.", exists=True),
+]
+JobFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="SPEC", help="Training job: its data, rewards, limits and model count without options.", exists=True
+    ),
+]
+
+
 @data_app.command()
 def upload(
     file: Annotated[
@@ -56,7 +68,8 @@ def upload(
 
 @data_app.command()
 def check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A data file, or a folder of shards.", exists=True)],
+    file: CheckedFile = None,
+    spec: JobFile = None,
     model: Annotated[
         str | None, typer.Option(metavar="PATH", help="Folder of a model, to count tokens.", show_default=False)
     ] = None,
@@ -64,7 +77,10 @@ def check(
         Path | None,
         typer.Option(metavar="FILE", help="Validation data, to find rows that are in both.", exists=True),
     ] = None,
-    rewards: Annotated[str, typer.Option(metavar="TYPES", help="Rewards of the job, such as math,choice.")] = "math",
+    rewards: Annotated[
+        str | None,
+        typer.Option(metavar="TYPES", help="Rewards of the job, such as math,choice.", show_default="math"),
+    ] = None,
     max_prompt_tokens: Annotated[
         int | None, typer.Option(min=1, help="Limit of the job for prompts.", show_default="none")
     ] = None,
@@ -76,20 +92,19 @@ def check(
         typer.Option(metavar="FILE", help="Write the rows that harm no job, as JSONL.", dir_okay=False),
     ] = None,
     column: Column = None,
+    form: RowFormat = None,
     as_json: AsJson = False,
 ) -> None:
     """Report on a data file: what a job reads of it, and which rows harm a job. Needs no service."""
     require("trainer", "calibrl data check")
     from calibrl.commands import data_check
 
-    settings = data_check.settings_of(
-        rewards,
-        model=model,
-        against=against,
-        max_prompt_tokens=max_prompt_tokens,
-        max_completion_tokens=max_completion_tokens,
+    job = data_check.job_of(spec) if spec else None
+    options = data_check.Options(
+        file, _columns(column), form, rewards, model, against, max_prompt_tokens, max_completion_tokens
     )
-    report, kept = data_check.check(file, _columns(column), settings, write)
+    source = data_check.source_of(options, job)
+    report, kept = data_check.check(source, data_check.settings_of(options, job), write)
     print_json(report) if as_json else print_rich(data_report.report_page(report))
     if write and not as_json:
         typer.echo(f"{kept:,} of {report.rows:,} rows are in {write}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from calibrl_core.data.schema import DataError, Example
 
 if TYPE_CHECKING:
+    from calibrl_core.data.prompts import PromptFormat
     from calibrl_core.models.encoding import PromptEncoder
 
 
@@ -32,8 +33,9 @@ class ModelTokens:
         return len(self._encoder.tokenizer(text, add_special_tokens=False).input_ids) + self._turn_end
 
 
-def model_tokens(path: str) -> ModelTokens:
-    """Return the counter of a model: the folder of a saved model, or the name of a built-in one.
+def model_tokens(path: str, form: PromptFormat | None = None) -> ModelTokens:
+    """Return the counter of a model: the folder of a saved model, or the name of a built-in one. `form`: of the
+    prompts; None: the default.
 
     Raises:
         DataError: there is no model that can be read.
@@ -47,5 +49,5 @@ def model_tokens(path: str) -> ModelTokens:
         processor = load_model_processor(path)
     except (ModelError, OSError, ValueError) as error:
         raise DataError(f"--model: {error}") from error
-    encoder = PromptEncoder(processor, None)
+    encoder = PromptEncoder(processor, None, form) if form else PromptEncoder(processor, None)
     return ModelTokens(encoder, len(turn_end(encoder, ())))

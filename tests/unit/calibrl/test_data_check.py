@@ -52,10 +52,45 @@ def test_tokens_of_a_model(file: Path) -> None:
     assert found["cut_experts"] == 2 and found["prompt_tokens"]["count"] == 2
 
 
+def test_a_job_gives_data_rewards_and_limits(file: Path, tmp_path: Path) -> None:
+    spec = {
+        "kind": "train",
+        "name": "a job",
+        "model": {"builtin": "tiny-vlm"},
+        "data": {"path": file.name, "format": "plain", "rows": 1},
+        "validation": {"data": {"path": file.name}},
+        "rewards": [{"type": "exact"}],
+        "algorithm": {"type": "sft"},
+        "prompts": {"max_tokens": 5},
+        "rollout": {"max_completion_tokens": 4},
+        "steps": 1,
+    }
+    (tmp_path / "job.yaml").write_text(json.dumps(spec))
+    result = CliRunner().invoke(app, ["data", "check", "--spec", str(tmp_path / "job.yaml"), "--json"])
+    found = json.loads(result.stdout)
+    assert (found["rows"], found["cut_experts"], found["overlap_prompts"], found["right_experts"]) == (1, 1, 1, 1)
+    assert {"long_prompts", "long_experts"} <= {warning["kind"] for warning in found["warnings"]}
+    own = ["--spec", str(tmp_path / "job.yaml"), "--rewards", "numeric", "--max-completion-tokens", "100", "--json"]
+    named = json.loads(CliRunner().invoke(app, ["data", "check", str(file), *own]).stdout)
+    assert (named["rows"], named["cut_experts"]) == (1, 0)
+
+
+def test_a_job_of_several_files_needs_a_name(file: Path, tmp_path: Path) -> None:
+    data = [{"path": str(file)}, {"path": str(file), "title": "again"}]
+    spec = {"kind": "train", "name": "a job", "model": {"builtin": "tiny-vlm"}, "data": data, "steps": 1}
+    (tmp_path / "job.yaml").write_text(json.dumps(spec))
+    said = fault(calibrl("data", "check", "--spec", tmp_path / "job.yaml"), 2)
+    assert f"name FILE: the job has 2 data files: {file}" in said
+    evaluation = {"kind": "evaluate", "name": "e", "models": [{"builtin": "tiny-vlm"}], "data": [{"path": str(file)}]}
+    (tmp_path / "job.yaml").write_text(json.dumps(evaluation))
+    assert "is no training job" in fault(calibrl("data", "check", "--spec", tmp_path / "job.yaml"), 2)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
         (["--rewards", "nope"], "--rewards 'nope'"),
+        (["--format", "verll"], "format: Value error, must be one of auto"),
         (["--model", "/nowhere"], "--model: "),
         (["--column", "answer"], "answer=result"),
     ],
