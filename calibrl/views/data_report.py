@@ -41,7 +41,8 @@ def _facts(report: DataReport) -> dict[str, str]:
     }
     if report.overlap_prompts is not None:
         facts["in the validation data"] = (
-            f"{report.overlap_prompts:,} prompts, {report.overlap_images or 0:,} more by an image"
+            f"{report.overlap_prompts:,} prompts, {report.overlap_near or 0:,} more nearly, "
+            f"{report.overlap_images or 0:,} more by an image"
         )
     if report.pass_ratios:
         facts["pass ratios"] = ", ".join(

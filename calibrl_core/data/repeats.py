@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from hashlib import blake2b
-from typing import Literal
+from typing import Literal, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -20,6 +20,7 @@ from calibrl_core.data.schema import Example
 from calibrl_core.verifiers.quantities import canonical_answer
 
 Repeat = Literal["duplicates", "contradictions", "near_duplicates"]
+Overlap = Literal["overlap_prompts", "overlap_near", "overlap_images"]
 NEAR = 0.8  # estimated Jaccard similarity of the 5-grams from which texts are near duplicates
 COMPARED_ROWS = 100_000  # rows whose texts are compared for near duplicates; each needs about 1 kB of memory
 SHORTEST = 12  # words of a text that is compared: a few words differ too easily by chance
@@ -62,6 +63,10 @@ class Repeats:
         """Return the digests of all prompts."""
         return frozenset(self._seen)
 
+    def has(self, key: bytes) -> bool:
+        """Return if a prompt was seen."""
+        return key in self._seen
+
     def kind(self, example: Example, images: list[bytes], key: bytes) -> Repeat | None:
         """Return how a row repeats an earlier one, or None; remember it. `images` and `key`: of its prompt."""
         answer, expert = _digest(str(canonical_answer(example.answer))), _digest(example.expert or "")
@@ -70,26 +75,63 @@ class Repeats:
                 return "contradictions"
             return "duplicates" if found[1] == expert else "near_duplicates"
         self._seen[key] = (answer, expert)
-        near = len(self._signatures) < COMPARED_ROWS and self._is_near(normalised(example.question), images)
-        return "near_duplicates" if near else None
+        if len(self._signatures) >= COMPARED_ROWS or (text := _Text.of(example, images)) is None:
+            return None
+        if self._has_near(text):
+            return "near_duplicates"
+        for band in text.bands:
+            self._buckets[band].append(len(self._signatures))
+        self._signatures.append(text.signature)
+        return None
 
-    def _is_near(self, text: str, images: list[bytes]) -> bool:
-        """Return if an earlier text with the same images is nearly equal; otherwise remember this one."""
-        words = _WORD.findall(text[:_LONGEST])
+    def is_near(self, example: Example, images: list[bytes]) -> bool:
+        """Return if a remembered text with the same images is nearly equal."""
+        text = _Text.of(example, images)
+        return text is not None and self._has_near(text)
+
+    def _has_near(self, text: _Text) -> bool:
+        candidates = {place for band in text.bands for place in self._buckets.get(band, ())}
+        return any(np.mean(self._signatures[place] == text.signature) >= NEAR for place in candidates)
+
+
+class HeldOut:
+    """Prompts and images of validation data, as digests."""
+
+    def __init__(self) -> None:
+        self._prompts, self._images = Repeats(), set[bytes]()
+
+    def add(self, example: Example, images: list[bytes], key: bytes) -> None:
+        """Remember a row. `images` and `key`: of its prompt."""
+        self._prompts.kind(example, images, key)
+        self._images.update(images)
+
+    def overlap(self, example: Example, images: list[bytes], key: bytes) -> Overlap | None:
+        """Return what a row has in common with the validation data, or None."""
+        if self._prompts.has(key):
+            return "overlap_prompts"
+        if self._prompts.is_near(example, images):
+            return "overlap_near"
+        return None if self._images.isdisjoint(images) else "overlap_images"
+
+
+class _Text(NamedTuple):
+    """A text that is compared with others: its signature, and the digests of the bands of this one."""
+
+    signature: NDArray[np.uint32]
+    bands: list[bytes]
+
+    @classmethod
+    def of(cls, example: Example, images: list[bytes]) -> _Text | None:
+        """Return the question of an example with its images, or None if it is too short."""
+        words = _WORD.findall(normalised(example.question)[:_LONGEST])
         if len(words) < SHORTEST:
-            return False
+            return None
         signature = _signature(words)
         bands = [
             _digest(str(band), signature[band * _PER_BAND : (band + 1) * _PER_BAND].tobytes().hex(), images=images)
             for band in range(_BANDS)
         ]
-        candidates = {place for band in bands for place in self._buckets.get(band, ())}
-        if any(np.mean(self._signatures[place] == signature) >= NEAR for place in candidates):
-            return True
-        for band in bands:
-            self._buckets[band].append(len(self._signatures))
-        self._signatures.append(signature)
-        return False
+        return cls(signature, bands)
 
 
 def _signature(words: list[str]) -> NDArray[np.uint32]:

@@ -9,13 +9,13 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, get_args
 
 from calibrl_core.data.files import RowProblem, read_examples
 from calibrl_core.data.image_decoding import image_kind
 from calibrl_core.data.image_keys import ImageKeys
-from calibrl_core.data.repeats import Repeats, prompt_key
+from calibrl_core.data.repeats import HeldOut, Overlap, Repeats, prompt_key
 from calibrl_core.data.report_facts import DataReport, ImageReport, ReportWarning, Spread
 from calibrl_core.data.report_warnings import FoundRows
 from calibrl_core.data.schema import DataError, Example, FileData, completed
@@ -90,12 +90,6 @@ class CheckedData:
     names_files: bool  # rows name image files
 
 
-@dataclass
-class _HeldOut:
-    prompts: set[bytes] = field(default_factory=set)
-    images: set[bytes] = field(default_factory=set)
-
-
 def check_data(source: FileData, settings: ReportSettings) -> CheckedData:
     """Read a source and report on it.
 
@@ -134,8 +128,8 @@ class _Limit:
         return False
 
 
-def _held_out(source: FileData, limits: ReportLimits, keys: ImageKeys) -> _HeldOut:
-    found, limit = _HeldOut(), _Limit(limits)
+def _held_out(source: FileData, limits: ReportLimits, keys: ImageKeys) -> HeldOut:
+    found, limit = HeldOut(), _Limit(limits)
     for item in read_examples(source, answers=False):
         if isinstance(item, RowProblem) and item.row is None:
             raise DataError(str(item))
@@ -143,8 +137,7 @@ def _held_out(source: FileData, limits: ReportLimits, keys: ImageKeys) -> _HeldO
             break
         if isinstance(item, Example):
             images = keys.of(item)
-            found.images.update(images)
-            found.prompts.add(prompt_key(item, images))
+            found.add(item, images, prompt_key(item, images))
     return found
 
 
@@ -196,7 +189,7 @@ class ReportReader:
         self,
         settings: ReportSettings,
         keys: ImageKeys,
-        held_out: _HeldOut | None = None,
+        held_out: HeldOut | None = None,
         judges: _Judges | None = None,
     ) -> None:
         self._settings, self._keys, self._held_out, self._judges = settings, keys, held_out, judges
@@ -281,11 +274,8 @@ class ReportReader:
 
     def _look_at_repeats(self, row: int, example: Example, images: list[bytes]) -> None:
         key = prompt_key(example, images)
-        if self._held_out is not None:
-            if key in self._held_out.prompts:
-                self._found.add("overlap_prompts", row)
-            elif not self._held_out.images.isdisjoint(images):
-                self._found.add("overlap_images", row)
+        if self._held_out and (overlap := self._held_out.overlap(example, images, key)):
+            self._found.add(overlap, row)
         if repeat := self._repeats.kind(example, images, key):
             self._found.add(repeat, row)
 
@@ -366,8 +356,7 @@ class ReportReader:
             images=self._image_report(),
             **{name: _spread(self._sizes[name]) for name in _SIZES if name not in ("width", "height")},
             **{name: found.count(name) for name in ("duplicates", "contradictions", "near_duplicates", "unearnable")},
-            overlap_prompts=found.count("overlap_prompts") if self._held_out is not None else None,
-            overlap_images=found.count("overlap_images") if self._held_out is not None else None,
+            **{name: found.count(name) if self._held_out else None for name in get_args(Overlap)},
             truths={kind: count for kind, count in self._truths.most_common() if count},
             judged_experts=counts["judged"],
             right_experts=counts["judged"] - found.count("wrong_experts"),

@@ -62,6 +62,9 @@ class DataReport(_Facts):
     overlap_prompts: int | None = Field(
         None, description="Number of rows whose prompt is in the validation data. None: no validation data was named."
     )
+    overlap_near: int | None = Field(
+        None, description="Number of rows whose text nearly equals one of the validation data. None: as above."
+    )
     overlap_images: int | None = Field(
         None, description="Number of rows with an image that the validation data has. None: as above."
     )

@@ -38,6 +38,10 @@ KINDS = {
         "one of the two",
         dropped=True,
     ),
+    "overlap_near": _WarningKind(
+        "{count} of {rows} prompts nearly equal one of the validation data ({first}): look at them, and remove what is "
+        "the same problem"
+    ),
     "overlap_images": _WarningKind(
         "{count} of {rows} rows have an image of the validation data with another question: split the data by image"
     ),

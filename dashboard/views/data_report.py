@@ -71,7 +71,8 @@ def _facts(report: DataReport) -> dict[str, str]:
     }
     if report.overlap_prompts is not None:
         facts["Also in validation"] = (
-            f"{report.overlap_prompts:,} prompts, {report.overlap_images or 0:,} more by an image"
+            f"{report.overlap_prompts:,} prompts, {report.overlap_near or 0:,} more nearly, "
+            f"{report.overlap_images or 0:,} more by an image"
         )
     return facts
 

@@ -196,6 +196,16 @@ def test_files_with_equal_pixels_are_equal_images(tmp_path: Path) -> None:
     assert limited.report.images.decoded == 2
 
 
+def test_a_prompt_that_nearly_equals_a_held_out_one_is_named(tmp_path: Path) -> None:
+    text = "A train leaves the station at noon and goes to the sea with a speed of {} kilometres per hour, and returns."
+    held_out = write(tmp_path / "held.jsonl", row(text.format(60)), row("1+1?", "2"))
+    source = write(tmp_path / "a.jsonl", row(f"{text.format(60)} Then"), row(f"{text.format(60)} So"), row("1+1?", "2"))
+    checked = report(source, against=held_out)
+    assert kinds(checked) == {"overlap_prompts": [3], "overlap_near": [1, 2], "near_duplicates": [2]}
+    assert checked.report.overlap_near == 2 and not {1, 2} & checked.dropped.keys()
+    assert report(source).report.overlap_near is None
+
+
 def test_a_limit_ends_the_report(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", *(row(f"{number}+1?", str(number + 1)) for number in range(10)))
     for limits, rows in ((ReportLimits(rows=3), 3), (ReportLimits(seconds=-1), 1), (ReportLimits(rows=10), 10)):
