@@ -1,6 +1,5 @@
-"""Decodes images as a viewer shows them on a white page: upright, transparent parts white, 8 bits per colour.
-
-Of an animation only the first frame is read. Embedded colour profiles are ignored.
+"""Decodes images as a viewer shows them on a white page: upright, transparent parts white, sRGB with 8 bits per
+colour. Of an animation only the first frame is read.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from calibrl_core.data.image_kinds import FORMATS, unreadable
+from calibrl_core.data.image_profiles import as_srgb, has_profile
 from calibrl_core.data.schema import DataError
 
 if TYPE_CHECKING:
@@ -38,8 +38,9 @@ def open_image(data: bytes) -> Image:
         with _opened(data) as image:
             _refuse_size(*image.size)
             image.load()
-            turned = _upright(image, _orientation(image, data))
-            return _from_lab(turned) if turned.mode == "LAB" else _on_white(turned, image, data)
+            shown = _in_srgb(_upright(image, _orientation(image, data)), image, data)
+            shown.info.pop("icc_profile", None)  # a file made of these pixels must not have it
+            return shown
     except DataError:
         raise
     except Exception as error:  # decoders raise many kinds of errors on broken bytes
@@ -93,6 +94,7 @@ def image_kind(data: bytes) -> ImageKind:
             "transparent, put on white": image.has_transparency_data,
             "grey of more than 8 bits": image.mode.startswith(("I", "F")),
             "other colours than RGB": image.mode in ("CMYK", "YCbCr", "LAB", "HSV"),
+            "colours of a profile": has_profile(image),
             "first frame of several": _is_animated(image),
         }
         return ImageKind(str(image.format), width, height, tuple(name for name, holds in reasons.items() if holds))
@@ -186,6 +188,16 @@ def _upright(image: Image, orientation: int) -> Image:
         8: Transpose.ROTATE_90,
     }
     return image.transpose(turns[orientation]) if orientation in turns else image
+
+
+def _in_srgb(image: Image, source: Any, data: bytes) -> Image:
+    """Return the image in mode RGB. `source`: the image as opened, with its tags."""
+    mode, profile = image.mode, source.info.get("icc_profile")
+    if mode == "LAB":
+        return _from_lab(image)
+    if mode == "CMYK":
+        return as_srgb(image, mode, profile).convert("RGB")
+    return as_srgb(_on_white(image, source, data), mode, profile)
 
 
 def _from_lab(image: Image) -> Image:
