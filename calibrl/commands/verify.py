@@ -9,7 +9,8 @@ from rich.text import Text
 
 from calibrl.specfile import SpecError
 from calibrl_core.verifiers.base import AnswerVerifier, Deferred, answer_form
-from calibrl_core.verifiers.explain import READING, Reading, changes, read
+from calibrl_core.verifiers.explain import READING, Reading, changes, read, truth_kind
+from calibrl_core.verifiers.math import MathReward, with_itself
 from calibrl_core.verifiers.refusals import truth_as_completion
 from calibrl_core.verifiers.registry import Reward
 
@@ -64,7 +65,15 @@ def page(found: Judged, truth: str, answer: str, *, explain: bool) -> Renderable
 
 
 def _lines(name: str, text: str, reading: Reading) -> list[Text]:
-    return [Text(f"{name}: {text}"), *map(_line, reading.steps), Text(f"  read as {reading.kind}")]
+    parsed = truth_kind(text) != "expression" or _is_parsed(text)
+    kind = reading.kind if parsed else "text that cannot be parsed: only the same characters pass"
+    return [Text(f"{name}: {text}"), *map(_line, reading.steps), Text(f"  read as {kind}")]
+
+
+def _is_parsed(expression: str) -> bool:
+    asked, verifier = with_itself(expression), MathReward()
+    verifier.prepare()
+    return verifier.judge(asked.text, asked.truth) >= 0.5
 
 
 def _line(step: tuple[str, str, str]) -> Text:

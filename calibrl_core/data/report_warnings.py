@@ -65,8 +65,8 @@ KINDS = {
         "the same problem"
     ),
     "unparsed": _WarningKind(
-        "{count} of {rows} answers look like mathematics, but cannot be parsed ({first}), so that only equal signs "
-        "pass: correct them"
+        "{count} of {rows} answers look like mathematics, but cannot be parsed ({first}), so that only the same "
+        "characters pass: correct them"
     ),
     "read_as_text": _WarningKind(
         "{count} of {rows} answers are longer than 500 characters or empty, so that they are compared as text: shorten "

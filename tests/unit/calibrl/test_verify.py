@@ -17,6 +17,7 @@ from calibrl.cli import app
             1,
             ["unwrap: 1, 2", "read as a mathematical expression", "width: 1,200", "read as the number 1200"],
         ),
+        (["\\frac{1}{", "(((", "--explain"], 1, ["read as text that cannot be parsed: only the same characters pass"]),
         (["9 (apples)", "9", "--explain"], 0, ["remark: 9 apples", "read as the number 9 with the unit apple"]),
         (["2:30", "1:15", "--explain"], 1, ["because they are compared as a time"]),
         (["SAS", "SSA", "--explain"], 1, ["because words are compared without their case"]),
