@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -56,7 +57,7 @@ def source_of(options: Options, job: TrainSpec | None) -> FileData:
     if options.file is None and len(named) != 1:
         listed = ", ".join(one.path for one in known) or "none on this machine"
         raise SpecError(f"name FILE: the job has {len(known)} data files: {listed}")
-    changes = {"columns": options.columns} if options.columns else {}
+    changes: dict[str, Any] = {"columns": options.columns} if options.columns else {}
     changes |= {"format": options.format} if options.format else {}
     source = named[0] if named else FileData(path=str(options.file))
     try:
