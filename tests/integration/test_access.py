@@ -90,8 +90,8 @@ def test_a_read_only_key_changes_nothing(admin: httpx.Client, users: ApiUsers) -
     users.add("ann", {"default": "member"})
     key = admin.post("/v1/keys", json={"name": "screen", "scope": "read", "user": "ann"}).json()["key"]
     assert users.get(key, "/v1/jobs").status_code == 200
-    assert "only read" in refused(users.post(key, "/v1/jobs", {}), 403)["detail"]
-    assert "only read" in refused(users.post(key, "/v1/keys", {"name": "more"}), 403)["detail"]
+    assert "read-only" in refused(users.post(key, "/v1/jobs", {}), 403)["detail"]
+    assert "read-only" in refused(users.post(key, "/v1/keys", {"name": "more"}), 403)["detail"]
 
 
 def test_keys_of_others_are_for_admins(admin: httpx.Client, users: ApiUsers) -> None:

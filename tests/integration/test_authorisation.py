@@ -53,6 +53,7 @@ NEEDS: dict[str, Need] = {
     "GET /v1/jobs/{job_id}/results/{name}": Role.VIEWER,
     "GET /v1/jobs/{job_id}/evaluation": Role.VIEWER,
     "GET /v1/jobs/{job_id}/accuracies": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/audit": Role.VIEWER,
     "POST /v1/jobs/{job_id}/replay": Role.VIEWER,  # changes nothing
     "GET /v1/evaluations/compare": Role.VIEWER,
     "GET /v1/datasets": ANY_KEY,

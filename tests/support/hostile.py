@@ -213,7 +213,7 @@ def uploads() -> Iterator[Attack]:
         "a pickle": b"\x80\x04\x95\x1e\x00\x00\x00",
         "a Parquet file that is only its ends": b"PAR1" + b"\x00" * 50 + b"PAR1",
         "a Parquet file that promises gigabytes": b"PAR1" + b"\xff" * 64 + b"\xff\xff\xff\x7fPAR1",
-        "rows without an answer": b'{"question": "2+2?"}\n',
+        "rows with an empty answer": b'{"question": "2+2?", "answer": ""}\n',
         "an image of the server's": b'{"question": "q", "answer": "a", "image": "/etc/passwd"}\n',
         "an image over HTTP": b'{"question": "q", "answer": "a", "image": "http://169.254.169.254/"}\n',
         "an image that is a script": b'{"question": "q", "answer": "a", "image": "PHNjcmlwdD4="}\n',

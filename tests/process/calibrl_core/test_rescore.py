@@ -50,4 +50,6 @@ def test_the_command(tmp_path: Path) -> None:
         "failed": [],
         "seconds": {},
         "cached": [],
+        "refused": [],
+        "tokens": {},
     }

@@ -130,7 +130,7 @@ def test_more_tags_than_images_is_a_rows_problem(tmp_path: Path, png: bytes) -> 
     )
 
 
-@pytest.mark.parametrize("answer", [float("nan"), float("inf"), True, None, "", ["1"]])
+@pytest.mark.parametrize("answer", [float("nan"), float("inf"), True, None, "", ["1", "2"]])
 def test_an_answer_that_nothing_equals_is_a_rows_problem(tmp_path: Path, answer: Any) -> None:
     with pytest.raises(DataError, match="row 1: column 'answer'"):
         data.load(write(tmp_path / "own.jsonl", [{"question": "q", "answer": answer}]))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from calibrl_core import public_addresses as core
+from calibrl_core.host import public_addresses as core
 from jobs.settings import get_settings
 from jobs.webhooks import public_addresses
 from tests.support.waiting import LIMIT_SECONDS
