@@ -18,7 +18,7 @@ from calibrl_core.verifiers.registry import Reward
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line names; None: not named."""
+    """Options of the command line; None: not given."""
 
     file: Path | None
     columns: dict[str, str]

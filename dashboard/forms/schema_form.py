@@ -261,7 +261,8 @@ class SpecForm:
         if node["type"] == "number":
             return _number(node, start, common)
         if node["type"] in ("array", "object"):
-            return _list_of_words(node, start or [], common)
+            words = _list_of_words(node, start or [], common)
+            return None if optional and start is None and not words else words
         if node.get("maxLength", 0) > LINE:
             long = st.text_area(**common, value=start or "", max_chars=node["maxLength"], placeholder=_empty(node))
             return long if long and long.strip() else None  # white space at its ends can matter, as in a chat template

@@ -196,7 +196,7 @@ def test_files_with_equal_pixels_are_equal_images(tmp_path: Path) -> None:
     assert limited.report.images.decoded == 2
 
 
-def test_a_prompt_that_nearly_equals_a_held_out_one_is_named(tmp_path: Path) -> None:
+def test_a_prompt_that_nearly_equals_a_validation_prompt_is_named(tmp_path: Path) -> None:
     text = "A train leaves the station at noon and goes to the sea with a speed of {} kilometres per hour, and returns."
     held_out = write(tmp_path / "held.jsonl", row(text.format(60)), row("1+1?", "2"))
     source = write(tmp_path / "a.jsonl", row(f"{text.format(60)} Then"), row(f"{text.format(60)} So"), row("1+1?", "2"))
