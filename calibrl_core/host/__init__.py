@@ -1,1 +1,1 @@
-"""The machine around a process: the end of its parent, time limits, addresses, signatures. Without torch."""
+"""The machine around a process: the end of its parent and children, addresses, signatures. Without torch."""
