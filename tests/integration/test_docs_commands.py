@@ -51,6 +51,8 @@ def write_files(folder: Path) -> None:
     write_geometry(folder)
     (folder / "my.yaml").write_text(presets.text("calibrl"))
     (folder / "config.json").write_text(json.dumps(ONE_STEP))
+    own = ONE_STEP | {"kind": "train", "name": "own", "data": {"path": str(folder / "train.jsonl")}}
+    (folder / "job.yaml").write_text(json.dumps(own))
 
 
 def write_geometry(folder: Path) -> None:
