@@ -14,19 +14,13 @@ from calibrl_core.health import HealthSettings
 from calibrl_core.settings.base import StrictSettings, one_of
 from calibrl_core.settings.optimizer import OptimizerSettings
 from calibrl_core.settings.record import CheckpointSettings, DiagnosticsSettings, SampleSettings
-from calibrl_core.settings.sampling import (
-    EngineSettings,
-    EvaluateRollout,
-    RolloutSettings,
-    SamplingSettings,
-    StopString,
-)
+from calibrl_core.settings.sampling import EngineSettings, EvaluateRollout, RolloutSettings
+from calibrl_core.settings.validation import ValidationSettings
 from calibrl_core.verifiers import FormatReward, MathReward
 from calibrl_core.verifiers.base import AnswerVerifier, judges_of
 from calibrl_core.verifiers.registry import Reward
 from calibrl_core.verifiers.sandbox import NO_PERMISSIONS, SandboxPolicy
 
-SAMPLING = tuple(SamplingSettings.model_fields)
 RECOMPUTED_FROM = 1_000_000_000  # parameters
 NEEDS_GPU = ("flash_attention_2", "flex")  # values of `model.attention`
 
@@ -135,6 +129,13 @@ def usable_rewards(rewards: tuple[Reward, ...]) -> None:
 
 
 Precision = Literal["auto", "float32", "bfloat16"]
+ForwardPrecision = Annotated[
+    Precision,
+    Field(
+        description="Precision of the forward pass. auto: bfloat16 on a GPU. In bfloat16 the weights of linear layers "
+        "are bfloat16 too.",
+    ),
+]
 
 
 class PromptSettings(PromptFormat):
@@ -147,52 +148,6 @@ class PromptSettings(PromptFormat):
         description="Handling of prompts with more tokens or images. error: refuse the data. drop: leave the rows out. "
         "truncate: cut the text of the question; a prompt with too many images is refused.",
     )
-
-
-class ValidationSettings(StrictSettings):
-    """Validation during training, without its data."""
-
-    every_steps: int = Field(20, ge=1, description="Steps between validations. The last step is always validated.")
-    samples: int = Field(8, ge=1, le=256, description="Completions per prompt.")
-    stop_at_accuracy: float | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description="End the job successfully once validation/accuracy reaches this value. None: run all steps.",
-    )
-    before_training: bool = Field(
-        False,
-        description="Also validate before the first step, as step 0. It marks no checkpoint as best and ends no job.",
-    )
-    temperature: float | None = Field(
-        None, ge=0, le=10, description="Replaces rollout.temperature. 0: greedy, with samples: 1. None: no change."
-    )
-    top_k: int | None = Field(None, ge=0, le=1_000_000, description="Replaces rollout.top_k. None: no change.")
-    top_p: float | None = Field(None, gt=0, le=1, description="Replaces rollout.top_p. None: no change.")
-    min_p: float | None = Field(None, ge=0, le=1, description="Replaces rollout.min_p. None: no change.")
-    repetition_penalty: float | None = Field(
-        None, gt=0, le=10, description="Replaces rollout.repetition_penalty. None: no change."
-    )
-    stop: tuple[StopString, ...] | None = Field(
-        None, max_length=16, description="Replaces rollout.stop. Empty: no stop strings. None: no change."
-    )
-    max_completion_tokens: int | None = Field(
-        None, ge=1, le=131072, description="Replaces rollout.max_completion_tokens. None: no change."
-    )
-
-    @model_validator(mode="after")
-    def _one_greedy_sample(self) -> Self:
-        if self.temperature == 0 and self.samples > 1:
-            raise ValueError(
-                f"samples is {self.samples}, but with temperature 0 all completions of a prompt are equal; "
-                "set samples to 1"
-            )
-        return self
-
-    def rollout(self, training: RolloutSettings) -> RolloutSettings:
-        """Return how validation samples: as in training, except for what is set here. Temperature 0 is greedy."""
-        given = {name: getattr(self, name) for name in ("temperature", "max_completion_tokens", *SAMPLING)}
-        return training.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
 class Validation(ValidationSettings):
@@ -369,11 +324,7 @@ class EvaluateSettings(StrictSettings):
     rewards: tuple[Reward, ...] = Field(DEFAULT_REWARDS, min_length=1, max_length=16)
     prompts: PromptFormat = Field(default_factory=PromptFormat)
     rollout: EvaluateRollout = Field(default_factory=EvaluateRollout)
-    precision: Precision = Field(
-        "auto",
-        description="Precision of the forward pass. auto: bfloat16 on a GPU. In bfloat16 the weights of linear layers "
-        "are bfloat16 too.",
-    )
+    precision: ForwardPrecision = "auto"
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of sampling and of the bootstrap.")
 
     @model_validator(mode="after")

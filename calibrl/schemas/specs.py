@@ -15,7 +15,6 @@ from calibrl_core.config import (
     ModelOptions,
     PathModel,
     TrainSettings,
-    ValidationSettings,
     check_model,
     check_training,
 )
@@ -31,6 +30,7 @@ from calibrl_core.data.schema import (
     distinct_names,
 )
 from calibrl_core.settings.base import StrictSettings, one_of
+from calibrl_core.settings.validation import ValidationSettings
 
 
 def _checkpoint(value: Any) -> Any:

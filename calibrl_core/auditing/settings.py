@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from calibrl_core.algorithms import CalibRL
-from calibrl_core.config import DEFAULT_REWARDS, ModelSource, Precision, check_model, usable_rewards
+from calibrl_core.config import DEFAULT_REWARDS, ForwardPrecision, ModelSource, check_model, usable_rewards
 from calibrl_core.data.prompts import PromptFormat
 from calibrl_core.data.schema import DataSource, check_weight
 from calibrl_core.settings.base import StrictSettings
@@ -48,11 +48,7 @@ class AuditSettings(StrictSettings):
         description="Let the policy restate each expert with the verdict rewrite, group_size times. The most likely "
         "restatement that all rewards accept replaces the expert, if it has a higher likelihood per token.",
     )
-    precision: Precision = Field(
-        "auto",
-        description="Precision of the forward pass. auto: bfloat16 on a GPU. In bfloat16 the weights of linear layers "
-        "are bfloat16 too.",
-    )
+    precision: ForwardPrecision = "auto"
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of sampling.")
 
     @model_validator(mode="after")

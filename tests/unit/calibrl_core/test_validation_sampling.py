@@ -9,13 +9,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from calibrl_core.config import ValidationSettings
 from calibrl_core.data.schema import Example
 from calibrl_core.evaluation import expert_probe
 from calibrl_core.evaluation.expert_probe import ExpertProbe
 from calibrl_core.report import EventFile
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.settings.sampling import RolloutSettings
+from calibrl_core.settings.validation import ValidationSettings
 from calibrl_core.train import train
 from tests.support.training import DIGITS, config, of_type
 
