@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
 from calibrl.client import Client
-from calibrl.schemas import Job
+from calibrl.schemas import Job, JobStatus
 from calibrl.stack.local import LocalStack
 from jobs.settings import get_settings
 from tests.support.waiting import LIMIT_SECONDS, eventually
@@ -70,6 +70,31 @@ def stack(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
 def client(stack: LocalStack) -> Iterator[Client]:
     with Client(stack.api_url, stack.api_key) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def training_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """Yield a stack with the real trainer and without the dashboard."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("DATABASE_URL", "REDIS_URL", "CALIBRL_API_KEY", "CALIBRL_API_URL", "CALIBRL_TRAINER"):
+            patch.delenv(name, raising=False)
+        get_settings.cache_clear()
+        with LocalStack(tmp_path_factory.mktemp("a stack"), dashboard=False) as stack:
+            yield stack
+    get_settings.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def training_client(training_stack: LocalStack) -> Iterator[Client]:
+    with Client(training_stack.api_url, training_stack.api_key) as client:
+        yield client
+
+
+def ended(client: Client, job: Job) -> Job:
+    """Return a job that has succeeded."""
+    now = client.wait(job.id, LIMIT_SECONDS)
+    assert now.status is JobStatus.SUCCEEDED, now.message
+    return now
 
 
 @pytest.fixture(scope="module")

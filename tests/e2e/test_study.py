@@ -1,7 +1,6 @@
 """A miniature study on the whole stack with the real trainer: warm-up, two arms, two seeds, and its report."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from calibrl import cli
 from calibrl.client import Client
 from calibrl.commands import studies
 from calibrl.stack.local import LocalStack
-from jobs.settings import get_settings
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -41,16 +39,9 @@ STUDY = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The data folder of a running stack."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("DATABASE_URL", "REDIS_URL", "CALIBRL_API_KEY", "CALIBRL_API_URL", "CALIBRL_TRAINER"):
-            patch.delenv(name, raising=False)
-        get_settings.cache_clear()
-        data = tmp_path_factory.mktemp("a stack")
-        with LocalStack(data, dashboard=False):
-            yield data
-    get_settings.cache_clear()
+def folder(training_stack: LocalStack) -> Path:
+    """Return the data folder of a running stack."""
+    return training_stack.data_dir
 
 
 @pytest.fixture
