@@ -1,6 +1,6 @@
 """Imports everything that nearly every run needs; `standby` imports this module before the run starts.
 
-No import here can ask CUDA for its devices: this process could then see no other devices later. A test checks it.
+Imports here must not ask CUDA for its devices: this process could then see no other devices later. A test checks it.
 """
 
 import calibrl_core.models.hidden_packages

@@ -9,7 +9,7 @@ imports that module, prints `ready` to stdout, and waits for one line of JSON on
 
 Then it sets these variables, redirects stdout and stderr to the log, changes to the directory, and runs `python -m
 module arguments...` by calling the module's `main()`. People and programs can tell from the directory whose trainer it
-is: the command line does not name the job. The process ends if stdin ends without a line. No import can read the
+is: the command line does not name the job. The process ends if stdin ends without a line. Imports must not read the
 variables before they are set: CUDA looks up a process's GPUs only when it starts, which no import does. This module
 uses the standard library only.
 """
