@@ -8,7 +8,7 @@ from uuid import UUID
 
 from calibrl.client import CalibrlError, Client
 from calibrl.schemas.jobs import JobSummary
-from calibrl.schemas.status import JobStatus
+from calibrl.schemas.status import JobStatus, Reason
 from calibrl.schemas.studies import StudySpec
 from calibrl.studies.expansion import DIGEST, RETRIES, STUDY, Expansion, StudyJob, expand
 from calibrl.studies.state import (
@@ -161,12 +161,12 @@ class StudyRunner:
             return False
         return True
 
-    def _retry(self, job: JobSummary) -> None:
-        digest = next(digest for digest, found in self.known.items() if found.id == job.id)
+    def _retry(self, planned: StudyJob) -> None:
+        job = self.known[planned.digest]
         try:
-            if job.reason != "dependency_failed":
+            if job.reason is not Reason.DEPENDENCY_FAILED:
                 self.client.edit(job.id, labels={RETRIES: str(retried(job) + 1)})
-            self.known[digest] = self.client.retry(job.id)
+            self.known[planned.digest] = self.client.retry(job.id)
         except CalibrlError as error:
             if error.status != CONFLICT:
                 raise

@@ -68,7 +68,7 @@ def retried(job: JobSummary) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def to_retry(expansion: Expansion, known: Known, retries: int) -> Iterator[JobSummary]:
+def to_retry(expansion: Expansion, known: Known, retries: int) -> Iterator[StudyJob]:
     """Yield the failed jobs that are retried now. A job that failed together with the one that it starts from follows
     when that one is no longer failed.
     """
@@ -80,7 +80,7 @@ def to_retry(expansion: Expansion, known: Known, retries: int) -> Iterator[JobSu
         if before is not None and before.status in BROKEN:
             continue
         if can_retry(found, retries) or found.reason is Reason.DEPENDENCY_FAILED:
-            yield found
+            yield job
 
 
 def slots(job: JobSummary) -> int:
