@@ -160,7 +160,10 @@ class _Run:
 
     def reinforcement(self, algorithm: PolicyGradientSettings) -> Learner:
         """Return the learner of an algorithm that samples: see `LearnerFactory`."""
-        config = self.config
+        algorithm = algorithm.model_copy(
+            update={name: value for name, value in self.state.moved.items() if name in algorithm.moving}
+        )
+        config = self.config.model_copy(update={"algorithm": algorithm})
         reference = make_reference(self.policy, config.model, config.precision) if algorithm.needs_reference else None
         updater = Updater(self.policy, self._gradient_step(), config, reference, self.ranks)
         parts = RolloutParts(self.policy, self.engine, self.scorer, self.prompts, self.ranks, self.steps)
@@ -268,7 +271,7 @@ class _Run:
         if config.curriculum == "measured":
             for ratios in self.ranks.gather_everywhere(result.pass_ratios):
                 self.order.observe(ratios)
-        self.state.step += 1
+        self.state.step, self.state.moved = step + 1, result.moved
         self.order_before = None
         last = self.state.step == self.steps
         if result.batch is not None:

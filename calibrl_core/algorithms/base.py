@@ -6,7 +6,7 @@ Hooks with tensors run in the trainer only; import torch inside them, because th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from pydantic import Field
@@ -243,6 +243,21 @@ class PolicyGradientSettings(AlgorithmSettings):
     def guidance_weight(self, step: int) -> float:
         """Return the factor of `TokenLosses.guidance` in the loss of `step` (from 0). Default: 0."""
         return 0.0
+
+    @property
+    def moving(self) -> tuple[str, ...]:
+        """Return the names of the numeric settings that `moved` changes during a run. Default: none.
+
+        Each is reported as the metric `algorithm/NAME`, and checkpoints hold its value.
+        """
+        return ()
+
+    def moved(self, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return the values of the settings in `moving` for the steps after `step` (from 0). Default: all stay.
+
+        Called after each step, in one process for all, with the metrics of the step.
+        """
+        return {}
 
     def needs_all_rows(self, step: int) -> bool:
         """True if a row with A = 0 can change a weight in `step`. If not, the update skips such rows.

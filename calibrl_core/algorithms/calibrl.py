@@ -10,13 +10,15 @@ rareness weight of the outcome in its group. The loss is policy + guidance_coef 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from calibrl_core.algorithms.base import PolicyGradientSettings
+from calibrl_core.algorithms.guidance_control import GuidanceControl
 from calibrl_core.algorithms.loss_batch import LossBatch, TokenLosses, to_width
 
 if TYPE_CHECKING:
@@ -51,6 +53,11 @@ class CalibRL(PolicyGradientSettings):
     )
     rareness_weighting: bool = Field(True, description="Weight the guidance by |A|. False: weight every rollout by 1.")
     guidance_start_step: int = Field(0, ge=0, description="First step (from 0) whose loss contains the guidance.")
+    guidance_control: GuidanceControl | None = Field(
+        None,
+        description="Move guidance_coef or negative_slope after each step to keep a measure within a band. None: both "
+        "stay as they are.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -69,6 +76,24 @@ class CalibRL(PolicyGradientSettings):
         if refused:
             raise ValidationError.from_exception_data(cls.__name__, refused)
         return values
+
+    @model_validator(mode="after")
+    def _can_be_moved(self) -> Self:
+        if self.guidance_control is not None:
+            self.guidance_control.check_start(getattr(self, self.guidance_control.moves))
+        return self
+
+    @property
+    def moving(self) -> tuple[str, ...]:
+        """Return the setting that `guidance_control` moves."""
+        return () if self.guidance_control is None else (self.guidance_control.moves,)
+
+    def moved(self, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Move it by `guidance_control`, once the loss contains the guidance."""
+        control = self.guidance_control
+        if control is None or step < self.guidance_start_step:
+            return {}
+        return {control.moves: control.next_value(getattr(self, control.moves), metrics)}
 
     def guidance_weight(self, step: int) -> float:
         """Return guidance_coef from guidance_start_step on, 0 before."""

@@ -9,7 +9,7 @@ from calibrl_core.metrics.base import Direction, Metric, MetricFamily, find
 from calibrl_core.metrics.expert import EXPERT
 from calibrl_core.metrics.installed import installed_descriptions
 from calibrl_core.metrics.sampling import EXPLORATION, LENGTH, RARENESS, REWARD, SAMPLED, VERDICT
-from calibrl_core.metrics.update import LOSS, PERF, RATIO
+from calibrl_core.metrics.update import ALGORITHM, LOSS, PERF, RATIO
 
 __all__ = ["FAMILIES", "HISTOGRAMS", "Direction", "Metric", "MetricFamily", "describe", "find", "look_up"]
 
@@ -21,6 +21,7 @@ FAMILIES = (
     RARENESS,
     EXPERT,
     LOSS,
+    ALGORITHM,
     RATIO,
     LENGTH,
     PERF,

@@ -9,7 +9,7 @@ from typing import Literal
 Direction = Literal["up", "down", "none"]
 
 # Placeholders in the name of a metric, and what each can be.
-PLACEHOLDERS = {"<verifier>": "[^/]+", "<n>": "[1-9][0-9]*", "<split>": "[^/]+"}
+PLACEHOLDERS = {"<verifier>": "[^/]+", "<n>": "[1-9][0-9]*", "<split>": "[^/]+", "<setting>": "[^/]+"}
 
 
 @dataclass(frozen=True)

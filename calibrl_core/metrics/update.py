@@ -75,6 +75,19 @@ LOSS = MetricFamily(
     "Means over the step's updates. `guidance`, `kl` and `entropy` are reported before their weights.",
 )
 
+ALGORITHM = MetricFamily(
+    "algorithm/",
+    (
+        Metric(
+            "algorithm/<setting>",
+            "as the setting",
+            "Value in this step of a setting that the algorithm moves, such as `guidance_coef` with "
+            "`algorithm.guidance_control`.",
+            "At its minimum or maximum for long: the setting cannot keep the measure within the band.",
+        ),
+    ),
+)
+
 RATIO = MetricFamily(
     "ratio/, clip/ and kl/",
     (

@@ -47,6 +47,7 @@ class TrainerState:
     solved: list[str] = field(default_factory=list)  # see `diagnostics.solved`
     health: dict[str, Any] = field(default_factory=dict)  # see `health`
     order: dict[str, Any] = field(default_factory=dict)  # see `data.order`; empty in checkpoints of earlier versions
+    moved: dict[str, float] = field(default_factory=dict)  # see `StepResult`
     identity: dict[str, Any] = field(default_factory=dict)  # see `identity`; empty in checkpoints of earlier versions
 
 

@@ -45,6 +45,7 @@ class StepResult:
     # Share of completions that passed, by the ID of each prompt that this process sampled.
     pass_ratios: dict[str, float] = field(default_factory=dict)
     failed: Sequence[Score] = ()  # without all verdicts, some of those in groups that were sampled and left the step
+    moved: dict[str, float] = field(default_factory=dict)  # settings of the algorithm that its control moves, by name
 
 
 class Learner(Protocol):
@@ -121,10 +122,23 @@ class ReinforcementLearner:
         (tokens,) = self._ranks.sum_over([int(batch.rollouts.mask.sum())])
         metrics |= {**extra, **clock.metrics(tokens)}
         whole = gather_batch(replace(batch, ratios=ratios), self._ranks, self._policy.device)
+        if whole is not None:
+            metrics = diagnose(whole) | metrics | self._moving("algorithm/")
+        moved = self._move(step, metrics)
         if whole is None:
-            return StepResult(metrics, pass_ratios=self._pass_ratios)
-        values = diagnose(whole) | metrics
-        return StepResult(values, histograms(whole, self._config), whole, self._pass_ratios, self._failed)
+            return StepResult(metrics, pass_ratios=self._pass_ratios, moved=moved)
+        return StepResult(metrics, histograms(whole, self._config), whole, self._pass_ratios, self._failed, moved)
+
+    def _moving(self, prefix: str = "") -> dict[str, float]:
+        """Return the settings that the algorithm moves."""
+        return {f"{prefix}{name}": getattr(self._algorithm, name) for name in self._algorithm.moving}
+
+    def _move(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
+        """Move settings of the algorithm for the next step, in all processes alike; return all that can move."""
+        if self._algorithm.moving:  # only the first process has all metrics
+            changes = self._ranks.from_first(self._algorithm.moved(step, metrics) if self._ranks.first else {})
+            self._algorithm = self._updater.algorithm = self._algorithm.model_copy(update=changes)
+        return self._moving()
 
     def _rollouts(
         self, step: int, examples: Sequence[Example], clock: _Clock

@@ -150,6 +150,17 @@ CARDS: tuple[PanelCard, ...] = (
         value_format=".4f",
     ),
     Card(
+        "guidance-control",
+        "Controlled guidance",
+        (
+            Line("guidance_coef", "algorithm/guidance_coef", EXPERT),
+            Line("negative_slope", "algorithm/negative_slope", NEUTRAL, dash="dash"),
+        ),
+        hint="The setting that `algorithm.guidance_control` moves. At its minimum or maximum for long: it cannot keep "
+        "the measure within the band.",
+        unit="value of the setting",
+    ),
+    Card(
         "expert-gradients",
         "Gradient norm by loss term",
         (

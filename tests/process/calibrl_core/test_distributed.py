@@ -73,6 +73,13 @@ ALIKE: dict[str, dict[str, Any]] = {
         "data": {"path": "one-expert.jsonl"},
         "algorithm": {"type": "grpo", "mini_batches": 1},
     },
+    "controlled": {
+        "algorithm": {
+            "type": "calibrl",
+            "mini_batches": 1,
+            "guidance_control": {"low": 20, "high": 30, "factor": 2},  # above the entropy of a fresh model
+        }
+    },
     "kl": {"parallel": "fsdp", "algorithm": {"type": "grpo", "mini_batches": 2, "kl_coef": 0.1}},
     "recomputed": {"parallel": "fsdp", "model": {**TINY, "gradient_checkpointing": True}},
     "recomputed lora": {
