@@ -39,11 +39,11 @@ class CalibRL(PolicyGradientSettings):
         0.5, ge=0, le=1, description="LeakyReLU slope for tokens where the policy is already calibrated."
     )
     guidance_coef: float = Field(0.1, ge=0, description="Weight of the guidance loss relative to the policy loss.")
-    expert_gap: Literal["token", "sequence_mean", "sequence_sum"] = Field(
+    expert_gap: Literal["token", "sequence_mean", "sequence_sum", "shuffled"] = Field(
         "token",
         description="token: one gap per position, as in the published code. sequence_mean, sequence_sum: one gap "
         "per rollout, as in the paper's text, from the mean or sum of the log-probabilities on each "
-        "side.",
+        "side. shuffled: the gaps per token in random order, a control for studies; diagnostics show the true gaps.",
     )
     expert_tail: Literal["none", "zero", "zero_for_all"] = Field(
         "none",
@@ -116,7 +116,7 @@ class CalibRL(PolicyGradientSettings):
         assert batch.expert_logprobs is not None and batch.expert_mask is not None
         expert = batch.expert_logprobs.masked_fill(~batch.expert_mask, 0.0)
         has_expert = batch.expert_mask.any(-1, keepdim=True)  # [B, 1]
-        if self.expert_gap == "token":
+        if self.expert_gap in ("token", "shuffled"):
             width = batch.logprobs.shape[1]
             aligned = to_width(batch.expert_mask, width) if self.expert_tail == "none" else has_expert
             aligned = aligned | (self.expert_tail == "zero_for_all")
@@ -134,7 +134,27 @@ class CalibRL(PolicyGradientSettings):
 
         gap, counted = self.expert_gaps(batch)
         sign = batch.passed.to(gap.dtype).mul(2).sub(1)[:, None]  # [B, 1]: +1 passed, -1 failed
-        push = leaky_relu(-sign * gap, negative_slope=self.negative_slope)
+        opposed = -sign * gap  # [B, T] nats, above 0 where the policy is not calibrated yet
+        if self.expert_gap == "shuffled":
+            push = opposed * _shuffled_slopes(opposed.detach(), counted, batch.passed, self.negative_slope)
+        else:
+            push = leaky_relu(opposed, negative_slope=self.negative_slope)
         if self.rareness_weighting:
             push = batch.advantages.abs()[:, None] * push
         return push.masked_fill(~counted, 0.0)
+
+
+def _shuffled_slopes(opposed: Tensor, counted: Tensor, passed: Tensor, negative_slope: float) -> Tensor:
+    """Return LeakyReLU's slopes `[B, T]` at the counted tokens, in random order within the rollouts that passed and
+    within those that failed. The order is a function of the values, so that a resumed run repeats it.
+    """
+    import torch
+
+    slopes = torch.where(opposed > 0, 1.0, negative_slope)
+    total = opposed.double().masked_fill(~counted, 0.0).sum().cpu()
+    generator = torch.Generator().manual_seed(int(total.view(torch.int64)))
+    for rows in (passed, ~passed):
+        tokens = counted & rows[:, None]  # [B, T]
+        found = slopes[tokens]
+        slopes[tokens] = found[torch.randperm(len(found), generator=generator).to(found.device)]
+    return slopes

@@ -40,6 +40,9 @@ WEIGHT = Field(
 )
 
 
+ExpertStyle = Literal["mixed", "terse", "wordy", "wrong", "other_row"]
+
+
 class BuiltinData(StrictSettings):
     """A dataset that the package generates."""
 
@@ -55,10 +58,11 @@ class BuiltinData(StrictSettings):
         "test-noise, test-rotation (each digit turned by 15 to 30 degrees), test-three-digits, "
         "test-difference. geometry: test-hard (two steps of reasoning).",
     )
-    experts: Literal["mixed", "terse"] = Field(
+    experts: ExpertStyle = Field(
         "mixed",
-        description="Style of the experts. terse: all in the style of the warm-up. mixed: every second one in other "
-        "words.",
+        description="Style of the experts. terse: all in the style of the warm-up. wordy: all in other words. mixed: "
+        "every second one in other words. For controls: wrong, terse with a wrong answer; other_row, the terse expert "
+        "of the next row.",
     )
     rows: int | None = Field(None, ge=1, description="Use only the first N rows. None: all.")
     weight: float = WEIGHT

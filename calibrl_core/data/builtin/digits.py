@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from calibrl_core.data.builtin.experts import with_experts_of, write_expert
 from calibrl_core.data.schema import BuiltinData, Example, Split
 
 CANVAS = 56  # pixels per side
@@ -67,7 +68,8 @@ def load(source: BuiltinData) -> list[Example]:
     images, labels = _source_digits(part.source)
     rng = np.random.default_rng([SPLIT_SEED, part.seed])
     count = min(source.rows or part.rows, part.rows)
-    return [_example(source, part, row, images, labels, rng) for row in range(count)]
+    rows = [_example(source, part, row, images, labels, rng) for row in range(count)]
+    return with_experts_of(source.experts, rows)
 
 
 @cache
@@ -105,13 +107,13 @@ def _example(
     if part.noisy:
         canvas = canvas + changes.normal(0, NOISE_STD, canvas.shape)
     digits = [int(labels[pick]) for pick in picks]
-    answer, expert = _solved(part, digits, own_style=source.experts == "terse" or row % 2 == 0)
+    answer, terse, wordy = _solved(part, digits)
     return Example(
         id=f"digits/{source.split}/{row}",
         question=part.question,
         answer=str(answer),
         images=(_png(canvas),),
-        expert=expert,
+        expert=write_expert(source.experts, row, terse=terse, wordy=wordy, answer=answer),
     )
 
 
@@ -123,9 +125,8 @@ def _picks(part: DigitsSplit, labels: NDArray[np.int64], rng: np.random.Generato
             return picks
 
 
-def _solved(part: DigitsSplit, digits: list[int], own_style: bool) -> tuple[int, str]:
-    """Return the answer and an expert's completion: half in the terse style that the warm-up teaches, half longer and
-    in other words.
+def _solved(part: DigitsSplit, digits: list[int]) -> tuple[int, str, str]:
+    """Return the answer, and an expert's reasoning in the terse style that the warm-up teaches and in other words.
 
     The second style makes positions misalign and the gap large, so that all four mismatch quadrants occur.
     """
@@ -137,8 +138,7 @@ def _solved(part: DigitsSplit, digits: list[int], own_style: bool) -> tuple[int,
         terse = f"{'+'.join(map(str, digits))}={answer}."
     left, right, *below = digits
     beneath = f", below {below[0]}" if below else ""
-    thought = terse if own_style else f"On the left I see {left}, on the right {right}{beneath}: {answer}."
-    return answer, f"<think>{thought}</think><answer>{answer}</answer>"
+    return answer, terse, f"On the left I see {left}, on the right {right}{beneath}: {answer}."
 
 
 def _paste(canvas: NDArray[np.float64], digit: NDArray[np.float64], *, x: int, y: int, angle: float) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibrl_core.data.builtin import hard_problems, problems
+from calibrl_core.data.builtin.experts import with_experts_of, write_expert
 from calibrl_core.data.builtin.figures import Figure
 from calibrl_core.data.builtin.problems import GeometryProblem, Rng
 from calibrl_core.data.schema import BuiltinData, Example, Split
@@ -56,7 +57,8 @@ PARTS: dict[Split, GeometrySplit] = {
 def load(source: BuiltinData) -> list[Example]:
     """Return the examples of one split, always the same in the same order; each takes one or two milliseconds."""
     part = PARTS[source.split]
-    return [_example(source, row) for row in range(min(source.rows or part.rows, part.rows))]
+    rows = [_example(source, row) for row in range(min(source.rows or part.rows, part.rows))]
+    return with_experts_of(source.experts, rows)
 
 
 def draw_problem(split: Split, row: int) -> tuple[GeometryProblem, Figure]:
@@ -87,12 +89,11 @@ def split_of(problem: GeometryProblem) -> str:
 
 def _example(source: BuiltinData, row: int) -> Example:
     problem, figure = draw_problem(source.split, row)
-    thought = problem.terse if source.experts == "terse" or row % 2 == 0 else problem.wordy
     return Example(
         id=f"geometry/{source.split}/{row}",
         question=problem.question,
         answer=str(problem.answer),
         images=(figure.png(),),
-        expert=f"<think>{thought}</think><answer>{problem.answer}</answer>",
+        expert=write_expert(source.experts, row, terse=problem.terse, wordy=problem.wordy, answer=problem.answer),
         data_source=problem.kind,
     )

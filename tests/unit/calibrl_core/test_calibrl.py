@@ -162,3 +162,22 @@ def test_expert_rows_are_refused_with_the_reason(field: str) -> None:
     with pytest.raises(ValidationError, match="never trains on the expert's own tokens") as caught:
         CalibRL.model_validate({field: 0.5})
     assert [error["loc"] for error in caught.value.errors()] == [(field,)]
+
+
+def test_shuffled_gaps_keep_the_slopes_but_not_their_tokens() -> None:
+    gaps = [(-2.0 if token % 4 == 0 else 2.0) for token in range(32)]  # a quarter is opposed in a rollout that passed
+    given = batch(
+        logprobs=[[-3.0] * 32] * 2,
+        expert=[[-3.0 - gap for gap in gaps], [-3.0 + gap for gap in gaps]],
+        advantages=[1.0, -1.0],
+        passed=[True, False],
+    )
+    guidance_of(CalibRL(expert_gap="shuffled", negative_slope=0.25), given).sum().backward()
+    assert given.logprobs.grad is not None
+    passed, failed = given.logprobs.grad
+    assert passed.unique().tolist() == [-1.0, -0.25]  # up in every token
+    assert failed.unique().tolist() == [0.25, 1.0]  # down in every token
+    assert [(passed == -1).sum(), (failed == 1).sum()] == [8, 8]
+    assert (passed == -1).nonzero().flatten().tolist() != [token for token in range(32) if token % 4 == 0]
+    repeated = guidance_of(CalibRL(expert_gap="shuffled", negative_slope=0.25), given)
+    assert torch.equal(repeated, guidance_of(CalibRL(expert_gap="shuffled", negative_slope=0.25), given))
