@@ -1,12 +1,13 @@
 """`make dev`: the local stack on a seeded database. API and dashboard reload on a change, jobs run in the fake trainer.
 
-Everything is in `.calibrl/dev` of the checkout; remove that folder to start again.
+Everything is in `.calibrl/dev` of the checkout, or in the folder that is its argument; remove it to start again.
 """
 
 import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
@@ -17,7 +18,7 @@ from jobs import db
 from tests.support import ROOT
 from tests.support.seed import seed
 
-FOLDER = ROOT / ".calibrl" / "dev"
+FOLDER = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / ".calibrl" / "dev")
 WATCHED = ("api", "calibrl", "calibrl_core", "jobs")
 POLL_SECONDS = 1.0
 
