@@ -49,6 +49,9 @@ unit: $(INSTALLED)  ## the tests that need no services
 fuzz-queue: $(INSTALLED)  ## random operations on the queue, compared with a model of it; about an hour
 	@$(RUN) -m pytest -m fuzz tests/integration/test_queue_properties.py
 
+fuzz-data: $(INSTALLED)  ## hostile data files beyond those of `make test-all`, 5,000 in all; a quarter of an hour
+	@$(RUN) -m pytest -m fuzz tests/process/calibrl_core/test_hostile_data_costs.py
+
 fuzz-api: $(INSTALLED)  ## every operation of the API by schemathesis, with and without a key: 20,000 cases or more, about 10 minutes
 	@$(RUN) -m tests.fuzz
 
@@ -196,4 +199,4 @@ $(MLFLOW):
 	@.venv-mlflow/bin/python -m pip install 'mlflow>=3,<4' psycopg2-binary tensorboard 'setuptools<81' | $(PROGRESS)
 	@touch $@
 
-.PHONY: help demo dev release test test-all unit fuzz-queue fuzz-api test-postgres test-vllm test-families chaos chaos-short lint docs bench bench-trainer bench-memory bench-plan bench-data bench-servers bench-verifiers check-gpu bench-queue bench-api bench-dashboard clean
+.PHONY: help demo dev release test test-all unit fuzz-queue fuzz-data fuzz-api test-postgres test-vllm test-families chaos chaos-short lint docs bench bench-trainer bench-memory bench-plan bench-data bench-servers bench-verifiers check-gpu bench-queue bench-api bench-dashboard clean
