@@ -10,7 +10,7 @@ from calibrl_core.algorithms import CalibRL
 from calibrl_core.algorithms.registry import Algorithm
 from calibrl_core.data.prompts import PromptFormat
 from calibrl_core.data.schema import Curriculum, DataSource, TrainingData, check_weight, distinct_names
-from calibrl_core.health import HealthSettings
+from calibrl_core.health.settings import HealthSettings
 from calibrl_core.settings.base import StrictSettings, one_of
 from calibrl_core.settings.optimizer import OptimizerSettings
 from calibrl_core.settings.record import CheckpointSettings, DiagnosticsSettings, SampleSettings

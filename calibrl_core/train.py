@@ -33,7 +33,8 @@ from calibrl_core.diagnostics.memory import memory_bytes
 from calibrl_core.diagnostics.solved import SolvedPrompts
 from calibrl_core.distributed.ranks import ALONE, LaunchError, Ranks
 from calibrl_core.evaluation.validation import Validator
-from calibrl_core.health import Alert, HealthMonitor
+from calibrl_core.health import HealthMonitor
+from calibrl_core.health.rule import Alert
 from calibrl_core.models.encoding_workers import EncodingWorkers, useful_workers
 from calibrl_core.models.policy import load_policy, make_reference
 from calibrl_core.models.positions import check_positions

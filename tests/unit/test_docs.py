@@ -137,9 +137,12 @@ def test_metrics_page_has_every_metric_and_histogram() -> None:
     assert [metric.name for metric in (*metrics, *HISTOGRAMS) if f"| `{metric.name}` |" not in page] == []
 
 
-def test_page_on_health_rules_has_every_rule() -> None:
-    page = documents.pages()["docs/reference/health-rules.md"]
-    assert [rule.name for rule in RULES if f"| `{rule.name}` |" not in page] == []
+def test_pages_on_health_have_every_rule() -> None:
+    rules, alerts = (
+        documents.pages()[f"docs/{page}.md"] for page in ("reference/health-rules", "how-to/health-alerts")
+    )
+    assert [rule.name for rule in RULES if f"| `{rule.name}` |" not in rules] == []
+    assert [rule.title for rule in RULES if f"\n### {rule.title}\n" not in alerts] == []
 
 
 def test_files_and_folders_that_the_docs_name_exist() -> None:

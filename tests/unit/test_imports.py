@@ -69,6 +69,7 @@ FOLDERS = {
     "calibrl_core": (
         "host",
         "settings",
+        "health",
         "distributed",
         "verifiers",
         "data",

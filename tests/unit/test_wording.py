@@ -176,9 +176,17 @@ def refusals() -> Mapping[str, str]:
 def other_messages() -> Mapping[str, str]:
     """Return titles of errors, advice of health rules, output of the CLI and help of the Prometheus metrics."""
     worker = ("worker/supervisor.py", "worker/part.py", "worker/meeting.py", "worker/trainer_process.py")
-    files = ("jobs/errors.py", "calibrl_core/health.py", "api/prometheus.py", *worker)
+    files = ("jobs/errors.py", "api/prometheus.py", *worker)
     paths = [documents.ROOT / file for file in files]
-    return in_files([*paths, *in_folder("calibrl/views"), *in_folder("calibrl/commands"), *in_folder("jobs/lifecycle")])
+    return in_files(
+        [
+            *paths,
+            *in_folder("calibrl/views"),
+            *in_folder("calibrl/commands"),
+            *in_folder("jobs/lifecycle"),
+            *in_folder("calibrl_core/health"),
+        ]
+    )
 
 
 @cache

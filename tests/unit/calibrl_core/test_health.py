@@ -10,31 +10,13 @@ import pytest
 from pydantic import ValidationError
 
 from calibrl_core.config import TrainConfig
-from calibrl_core.health import RULES, HealthMonitor, HealthSettings
+from calibrl_core.health import RULES, HealthMonitor
+from calibrl_core.health.settings import HealthSettings
 from calibrl_core.report import EventFile
 from calibrl_core.train import train
 from calibrl_core.verifiers.scorer import Score, Scorer
+from tests.support.health import WELL, alert_changes
 from tests.support.training import config, of_type
-
-WELL = {
-    "exploration/entropy": 0.5,
-    "length/truncated_share": 0.05,
-    "exploration/active_groups": 0.6,
-    "reward/mean": 0.5,
-    "reward/std": 0.5,
-    "reward/strict_accuracy": 0.45,
-}
-
-
-def alert_changes(*curves: Any, monitor: Any = None, first_step: int = 1, **settings: Any) -> Any:
-    """Alerts as (step, rule, state). `curves`: (number of steps, what differs from a healthy step there)."""
-    monitor = monitor or HealthMonitor(HealthSettings(**settings))
-    steps = [WELL | changes for number, changes in curves for _ in range(number)]
-    return [
-        (alert.step, alert.rule, alert.state)
-        for step, metrics in enumerate(steps, start=first_step)
-        for alert in monitor.observe(step, metrics)
-    ]
 
 
 def test_a_healthy_run_fires_no_rule() -> None:
@@ -54,7 +36,15 @@ def test_noise_fires_no_rule() -> None:
             "reward/mean": accuracy + chance.gauss(0.05, 0.02),
             "reward/std": 0.5,
             "reward/strict_accuracy": accuracy,
+            "length/mean": 800.0 if step % 20 == 19 else chance.uniform(80, 120),
+            "loss/grad_norm": 0.0 if step % 7 == 0 else 30.0 if step % 10 == 9 else chance.lognormvariate(-1, 0.5),
+            "kl/sampler": 0.2 if step % 10 == 9 else chance.uniform(0.0005, 0.01),
+            "expert/nll": 3.0 if step % 30 == 29 else chance.gauss(0.6, 0.1),
         }
+        if step % 10 == 0:
+            right = chance.gauss(0.45, 0.03)  # as of 300 prompts
+            bounds = {"validation/accuracy_low": right - 0.06, "validation/accuracy_high": right + 0.06}
+            metrics |= {"validation/accuracy": right} | bounds
         assert monitor.observe(step, metrics) == []
 
 
@@ -293,7 +283,7 @@ def test_a_run_whose_verifier_gives_no_verdict_pauses_with_the_reason(
 def test_settings_are_closed_and_name_real_rules() -> None:
     with pytest.raises(ValidationError, match="pause_on"):
         HealthSettings(pause_on=("nonsense",))
-    assert len(HealthSettings(pause_on=tuple(rule.name for rule in RULES)).pause_on) == len(RULES) == 7
+    assert len(HealthSettings(pause_on=tuple(rule.name for rule in RULES)).pause_on) == len(RULES) == 12
 
 
 def test_a_rule_ends_a_run_with_a_checkpoint_and_a_resume_continues(tmp_path: Path) -> None:
