@@ -224,9 +224,9 @@ class PromptEncoder:
             sizes = [picture.size for picture in images["images"][0]]
             raise DataError(f"{example.id}: {size_refusal(sizes, error)}") from error
         found.pop("labels", None)  # of PaliGemma's processor, for a loss that is not used here
-        if self.bfloat16:
-            pixels = {name: tensor for name, tensor in found.items() if name.startswith("pixel_values")}
-            found |= {name: tensor.bfloat16() for name, tensor in pixels.items() if tensor.is_floating_point()}
+        pixels = {name: tensor for name, tensor in found.items() if name.startswith("pixel_values")}
+        dtype = torch.bfloat16 if self.bfloat16 else torch.float32  # Llama 4's processor always returns bfloat16
+        found |= {name: tensor.to(dtype) for name, tensor in pixels.items() if tensor.is_floating_point()}
         return found
 
     def _prefix(self, **named: Any) -> dict[str, Tensor]:

@@ -22,11 +22,6 @@ from calibrl_core.models.processors import load_processor, load_tokenizer
 
 # Buffers in older files that the model computes itself.
 _COMPUTED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids|attn\.masked_bias)$")
-# Kinds of image-text models that the trainer would compute wrongly, and why.
-_REFUSED = {
-    "mllama": "its images enter by cross-attention, which other rows of a batch change",
-    "llama4": "transformers computes no hidden states for its images",
-}
 _ADVICE = "download the model's files again, or correct its config"
 
 
@@ -92,8 +87,6 @@ def _class_and_processor(path: str) -> tuple[Any, Any]:
             f"{path}: this version of transformers does not know the kind of this model, and code that comes with a "
             "model never runs; choose another model, or a version in the format of transformers"
         ) from error
-    if reason := _REFUSED.get(config.model_type):
-        raise ModelError(f"model: the trainer does not support {config.model_type}: {reason}; choose another model")
     if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         return AutoModelForImageTextToText, load_processor(path, config)
     if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:

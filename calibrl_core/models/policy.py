@@ -25,6 +25,7 @@ from calibrl_core.models.encoding import PromptEncoder, PromptRows
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.features import ImageInputs
 from calibrl_core.models.head_check import check_head
+from calibrl_core.models.image_decoders import decoder_of
 from calibrl_core.models.loading import load_model
 from calibrl_core.models.logprobs import Head, TokenLogprobs, token_logprobs
 from calibrl_core.models.packing import PackedInputs, pack_inputs, pack_rows
@@ -95,15 +96,14 @@ class Policy:
     @property
     def decoder(self) -> Any:
         """Return the model without its head: its output are hidden states."""
-        base = self.model.base_model
-        # A class whose prefix names no attribute, such as Llama 4's text model, returns itself.
-        return base if base is not self.model else self.model.model
+        return decoder_of(self.model, sharded=self.weights.sharded)
 
     @property
     def head(self) -> Head:
         """Return the output layer, which computes logits from hidden states."""
         layer, config = self.model.get_output_embeddings(), self.model.config.get_text_config()
-        scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
+        # Of the class, not of its config: those of Aya Vision and Command A Vision ignore the scale in theirs.
+        scale = getattr(self.model, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
         return Head(layer.weight, layer.bias, float(scale), getattr(config, "final_logit_softcapping", None))
 
     @property

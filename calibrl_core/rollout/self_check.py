@@ -124,6 +124,8 @@ def _by_transformers(policy: Policy, example: Example, rollouts: Rollouts) -> Te
 def _with_completion(policy: Policy, name: str, value: Tensor, completion: Tensor) -> Tensor:
     """Extend an input of the prompt by the completion `[T]`. Inputs of images stay as they are."""
     count, added = len(completion), completion
+    if name == "cross_attention_mask":  # [1, L, images, tiles]; the completion sees what the prompt's last token sees
+        return torch.cat([value, value[:, -1:].expand(-1, count, -1, -1)], dim=1)
     if name not in ("input_ids", "attention_mask", *TOKEN_TYPES):
         return value
     if name == "attention_mask":

@@ -212,8 +212,17 @@ def vllm_arguments(policy: Policy, batch_tokens: int, tensor_parallel: int = 1) 
     """Return vLLM's arguments for the policy: precision, and memory for keys and values of `batch_tokens` tokens.
 
     `tensor_parallel`: processes that share the heads of the attention.
+
+    Raises:
+        ModelError: vLLM computes other logits than the model's class in transformers.
     """
     config = policy.model.config.get_text_config()
+    if getattr(config, "logit_scale", None) not in (None, policy.head.scale):
+        kind = policy.model.config.model_type
+        raise ModelError(
+            f"rollout.engine: vLLM multiplies the logits of {kind} by {config.logit_scale}, and transformers does not; "
+            "use shared_prefill"
+        )
     dtype = served_dtype(policy)
     longest: int = config.max_position_embeddings
     blocks = -(-max(batch_tokens, longest) // BLOCK_TOKENS) + 1  # vLLM reserves one

@@ -13,7 +13,7 @@ FAMILIES: dict[str, Family] = {
             "vision_feature_layer": -1,
             "adapter_layer_norm_eps": 1e-6,
         },
-        ids={"image_token_index": "<image>"},
+        ids={"image_token_index": "<|IMG_PATCH|>"},
         processor="AyaVisionProcessor",
         image={
             "image_processor_type": "GotOcr2ImageProcessor",
@@ -23,7 +23,7 @@ FAMILIES: dict[str, Family] = {
             "max_patches": 2,
         },
         options={"patch_size": 14, "img_size": 56, "downsample_factor": 2},
-        refused="does not know how aya_vision computes its logits",
+        packs=False,
     ),
     "Ovis2": Family(
         config="Ovis2Config",
@@ -87,7 +87,7 @@ FAMILIES: dict[str, Family] = {
         image={
             "image_processor_type": "Cohere2VisionImageProcessor",
             "size": SQUARE,
-            "patch_size": 14,
+            "patch_size": 2,  # of its processor: the square root of the tokens per tile
             "downsample_factor": 2,
             "max_patches": 2,
         },
@@ -98,7 +98,7 @@ FAMILIES: dict[str, Family] = {
             "img_line_break_token": "<|IMG_LINE_BREAK|>",
         },
         needs="torchvision",
-        refused="does not know how cohere2_vision computes its logits",
+        packs=False,
     ),
     "Llama 4": Family(
         config="Llama4Config",
@@ -123,7 +123,8 @@ FAMILIES: dict[str, Family] = {
         image={"image_processor_type": "Llama4ImageProcessor", "size": SQUARE, "max_patches": 2},
         mark="<|image|>",
         options={"patch_size": 14},
-        refused="does not support llama4",
+        needs="torchvision",
+        packs=False,
     ),
     "Mllama": Family(
         config="MllamaConfig",
@@ -152,6 +153,5 @@ FAMILIES: dict[str, Family] = {
         processor="MllamaProcessor",
         image={"image_processor_type": "MllamaImageProcessor", "size": SQUARE, "max_image_tiles": 2},
         mark="<|image|>",
-        refused="does not support mllama",
     ),
 }

@@ -1,6 +1,8 @@
 """The page docs/reference/families.md, which `make test-families` writes."""
 
 from collections.abc import Mapping
+from datetime import date
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,7 +30,12 @@ weights and its real processor, and runs it in float32.
 
 Each run repeats the comparison with its own model and data before its first step. A family that is
 not listed can run if it passes.
+
+Aya Vision and Command A Vision: their classes in transformers do not apply the `logit_scale` of
+their language model, and the trainer computes what these classes compute. vLLM applies it, so these
+two can only be sampled by `shared_prefill`.
 """
+DATED = "Last run of all families: "
 COLUMNS = ("Family", "Model", "Processor", "Without torchvision", "Packs", "Difference", "Ran")
 
 
@@ -38,15 +45,22 @@ def write(found: Mapping[str, Result]) -> None:
     """
     if find_spec("torchvision") is None:
         return
+    families = {*VISION, *text.FAMILIES}
     before = PAGE.read_text().splitlines() if PAGE.exists() else []
     lines = {line.split(" | ")[0].removeprefix("| "): line for line in before if line.startswith("| ")}
     lines |= {name: _line(one) for name, one in found.items()}
-    if not {*VISION, *text.FAMILIES} <= lines.keys():
+    if not families <= lines.keys():
         return
+    dated = [_date()] if families <= found.keys() else [line for line in before if line.startswith(DATED)]
     head = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
-    parts = [HEAD, "## Image-text models\n", *head, *(lines[name] for name in VISION)]
+    parts = [HEAD, *(f"{line}\n" for line in dated), "## Image-text models\n", *head, *(lines[name] for name in VISION)]
     parts += ["\n## Text models\n", *head, *(lines[name] for name in text.FAMILIES)]
     PAGE.write_text("\n".join(parts) + "\n")
+
+
+def _date() -> str:
+    versions = ", ".join(f"{name} {version(name)}" for name in ("transformers", "torch", "torchvision"))
+    return f"{DATED}{date.today():%-d %B %Y}, {versions}."
 
 
 def _line(one: Result) -> str:

@@ -43,7 +43,6 @@ class Family:
     options: Mapping[str, Any] = field(default_factory=dict)  # processor_config.json
     named: Mapping[str, str] = field(default_factory=dict)  # attributes of the tokenizer that are tokens
     needs: str | None = None  # package without which the processor cannot be imported
-    refused: str | None = None  # words of the error at load
     packs: bool = True  # completions can share a copy of their prompt
 
 

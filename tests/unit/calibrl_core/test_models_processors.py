@@ -111,12 +111,6 @@ def test_another_error_of_a_processor_stays_as_it_is() -> None:
         raise ValueError("a damaged file")
 
 
-@pytest.mark.parametrize("name", ["Mllama", "Llama 4"])
-def test_a_kind_without_support_is_refused_at_load(written: Any, name: str) -> None:
-    with pytest.raises(ModelError, match=f"the trainer does not support {name.lower().replace(' ', '')}: "):
-        load_policy(written(name))
-
-
 @pytest.mark.parametrize("name", ["PaliGemma", "Gemma 4, images seen both ways"])
 def test_attention_in_both_directions_is_that_of_transformers(written: Any, name: str, mixed: list[Example]) -> None:
     check_model(load_policy(written(name)), mixed)
