@@ -15,7 +15,7 @@ from calibrl.schemas import MAX_STEP, Page, Record, Role
 from jobs import models
 from jobs.access.callers import Caller
 from jobs.db import session_scope
-from jobs.repository import audit, jobs
+from jobs.repository import audit, jobs, studies
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
@@ -94,6 +94,29 @@ def existing_job(job_id: UUID, session: Db, caller: CurrentCaller) -> models.Job
 
 
 ExistingJob = Annotated[models.Job, Depends(existing_job, scope="function")]
+
+
+def existing_study(study_id: UUID, session: Db, caller: CurrentCaller) -> models.Study:
+    """Return a study that the caller can see.
+
+    Raises:
+        NotFound: there is no such study, or the caller cannot see it.
+    """
+    study = studies.get(session, study_id)
+    if not caller.sees(study.project):
+        raise studies.no_such(study_id)
+    return study
+
+
+ExistingStudy = Annotated[models.Study, Depends(existing_study, scope="function")]
+
+
+def _own_study(study: ExistingStudy, caller: CurrentCaller) -> UUID:
+    caller.need(study.project, Role.MEMBER)
+    return study.id
+
+
+WritableStudy = Annotated[UUID, Depends(_own_study, scope="function")]
 
 
 def _own_job(job: ExistingJob, caller: CurrentCaller) -> UUID:

@@ -120,3 +120,17 @@ REPLAYS: Any = {
         "value": {"rewards": [{"type": "exact", "ignore_case": True}], "first_step": 50, "last_step": 100},
     },
 }
+
+STUDIES: Any = {
+    "slopes": {
+        "summary": "CalibRL and GRPO with two seeds",
+        "value": {
+            "name": "slopes",
+            "base": {name: value for name, value in TRAIN.items() if name not in ("kind", "name")},
+            "arms": {"grpo": {"algorithm": {"type": "grpo"}}, "calibrl": {}},
+            "baseline": "grpo",
+            "seeds": [0, 1],
+            "evaluation": {"data": [{"builtin": "digits", "split": "test"}], "rollout": {"samples": 8}},
+        },
+    },
+}

@@ -36,6 +36,7 @@ from api.routes import (
     results,
     samples,
     schemas,
+    studies,
     webhooks,
     workers,
 )
@@ -43,6 +44,7 @@ from api.sweeper import Sweeper
 from jobs import db
 from jobs.service_logs import configure_logs
 from jobs.settings import get_settings
+from jobs.studies.advancing import advance_due
 from jobs.webhooks.sender import Sender
 
 SEND_SECONDS = 1.0  # between two polls for webhook messages
@@ -67,6 +69,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         with (
             Sender() as send_messages,
             repeating("sweeper", settings.sweep_seconds, Sweeper()),
+            repeating("studies", settings.sweep_seconds, advance_due),
             repeating("webhook sender", SEND_SECONDS, send_messages),
             on_stop_signal(app.state.hub.close),
         ):
@@ -79,7 +82,7 @@ def _v1() -> APIRouter:
     router = APIRouter(prefix="/v1", dependencies=[Security(HTTPBearer(auto_error=False))])
     of_curves = (metrics, curves, exports, histograms, samples, images)
     of_runs = (events, *of_curves, logs, checkpoints, results, evaluations, live)
-    of_teams = (queue, workers, projects, webhooks, access)
+    of_teams = (studies, queue, workers, projects, webhooks, access)
     of_openai = (openai_files, openai_jobs, openai_graders)
     for resource in (jobs, *of_runs, datasets, *of_teams, *of_openai):
         router.include_router(resource.router)

@@ -2,11 +2,13 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from calibrl.schemas.spec_paths import set_fields
 
 
 class SpecError(ValueError):
@@ -123,32 +125,6 @@ def load_file(path: Path) -> Any:
     return _json(text, path) if path.suffix == ".json" else _yaml(text, str(path))
 
 
-SOURCES = ("builtin", "path", "hub", "dataset", "from_job")  # a model or dataset has exactly one of these
-# Fields of some sources only. They are removed together with their source.
-OF_SOURCES = {
-    "split": ("builtin", "hub"),
-    "experts": ("builtin",),
-    "columns": ("path", "hub"),
-    "format": ("path", "hub", "dataset"),
-    "config": ("hub",),
-    "image_files": ("path",),
-    "revision": ("hub",),
-    "answer": ("dataset",),
-    "checkpoint": ("from_job",),
-}
-
-
-def set_fields(spec: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Set each field `a.b.0.c` of a spec, sources first: a new source removes fields of the old one. Missing mappings
-    are created.
-
-    Raises:
-        SpecError: a path leads nowhere; the message begins with the path.
-    """
-    for path in sorted(changes, key=lambda path: path.rpartition(".")[2] not in SOURCES):
-        _set_field(spec, path, changes[path])
-
-
 def _override_all(spec: dict[str, Any], overrides: list[str]) -> None:
     """Apply all overrides `a.b.0.c=value`, each value parsed as YAML. The last one of a path counts."""
     changes: dict[str, Any] = {}
@@ -160,32 +136,8 @@ def _override_all(spec: dict[str, Any], overrides: list[str]) -> None:
         changes[path] = _yaml(text, f"--set {path}")
     try:
         set_fields(spec, changes)
-    except SpecError as error:
+    except ValueError as error:
         raise SpecError(f"--set {error}") from None
-
-
-def _set_field(spec: dict[str, Any], path: str, value: Any) -> None:
-    keys = path.split(".")
-    place: Any = spec
-    for key in keys[:-1]:
-        place = place.setdefault(key, {}) if isinstance(place, dict) else _item(place, key, path)
-    if isinstance(place, dict):
-        if keys[-1] in SOURCES:  # `model.path=...` replaces `{builtin: ...}` of the file
-            others = [field for field, sources in OF_SOURCES.items() if keys[-1] not in sources]
-            for other in (*SOURCES, *others):
-                place.pop(other, None)
-        place[keys[-1]] = value
-    else:
-        _item(place, keys[-1], path)
-        place[int(keys[-1])] = value
-
-
-def _item(container: Any, key: str, path: str) -> Any:
-    if not isinstance(container, list):
-        raise SpecError(f"{path!r}: the value before {key!r} in the spec is not a mapping or a list")
-    if not key.isdecimal() or int(key) >= len(container):
-        raise SpecError(f"{path!r}: {key!r} is not an index of a list of {len(container)} items (from 0)")
-    return container[int(key)]
 
 
 def _sources(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -24,6 +24,7 @@ from calibrl.client.projects import ProjectRequests
 from calibrl.client.queue import QueueRequests
 from calibrl.client.results import ResultRequests
 from calibrl.client.samples import SampleRequests
+from calibrl.client.studies import StudyRequests
 from calibrl.client.webhooks import WebhookRequests
 from calibrl.client.workers import WorkerRequests
 from calibrl.schemas import Health
@@ -40,6 +41,7 @@ class Client(
     ResultRequests,
     StreamRequests,
     EvaluationRequests,
+    StudyRequests,
     DatasetRequests,
     QueueRequests,
     WorkerRequests,

@@ -1,61 +1,74 @@
-"""Commands of studies: run, status, report."""
+"""Commands of studies: run, list, status, report, cancel, remove."""
 
 import time
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import typer
 from rich.live import Live
 
 from calibrl.client import CalibrlError, Client, read_stack
 from calibrl.commands.arguments import AsJson, StackFolder, console, print_json, print_rich
-from calibrl.extras import require
-from calibrl.schemas import StudySpec
+from calibrl.schemas import Study, StudyStatus
 from calibrl.settings import ClientSettings
 from calibrl.studies.files import read_study
-from calibrl.studies.runner import StudyRunner
-from calibrl.studies.state import Progress
+from calibrl.studies.pages import job_pages
+from calibrl.studies.written import write_report
 from calibrl.views import studies
 
-POLL_SECONDS = 5.0
-PATIENCE = 600.0  # seconds without an answer of the service after which `run` gives up; running it again continues
+POLL_SECONDS = 2.0
+PATIENCE = 600.0  # seconds without an answer of the service after which `run` gives up; the study goes on
 INTERRUPTED = 130  # exit code of a command that Ctrl-C ended
 app = typer.Typer(no_args_is_help=True, help="Run studies: arms and seeds, compared on the same prompts.")
 
 StudyFile = Annotated[Path, typer.Argument(metavar="FILE", help="Description of a study: .yaml or .json.")]
+StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Name or id of a study.")]
+InProject = Annotated[
+    str | None, typer.Option("--project", metavar="SLUG", help="Project of the study.", show_default="any")
+]
 
 
 @app.command()
 def run(file: StudyFile, data: StackFolder = None) -> None:
-    """Submit and follow the jobs of a study until all have ended. Run it again to continue. Exit code 1: one failed."""
-    study = read_study(file)
+    """Submit a study and follow it to its end. Run it again to continue a study that has ended, or after a change of
+    the file. Exit code 1: a job failed, or the study was cancelled."""
+    description = read_study(file)
     with Client(data_dir=data) as client:
-        runner = _runner(client, study)
+        study = client.post_study(description)
         try:
-            progress = _follow(runner)
+            study = _follow(client, study)
         except KeyboardInterrupt:
-            typer.echo(f"Stopped. Submitted jobs run on; continue with `calibrl study run {file}`.", err=True)
+            cancel = f"`calibrl study cancel {study.name}`"
+            typer.echo(f"The study goes on. Follow it with `calibrl study run {file}`, end it with {cancel}.", err=True)
             raise typer.Exit(INTERRUPTED) from None
-    raise typer.Exit(1 if progress.failed else 0)
+    raise typer.Exit(0 if study.status is StudyStatus.SUCCEEDED else 1)
+
+
+@app.command("list")
+def list_studies(project: InProject = None, as_json: AsJson = False, data: StackFolder = None) -> None:
+    """List the newest studies."""
+    with Client(data_dir=data) as client:
+        found = client.studies(project=project).data
+    print_json(found) if as_json else print_rich(studies.study_table(found))
 
 
 @app.command()
-def status(file: StudyFile, as_json: AsJson = False, data: StackFolder = None) -> None:
-    """Show the progress of a study. Submits nothing."""
-    study = read_study(file)
+def status(study: StudyArgument, project: InProject = None, as_json: AsJson = False, data: StackFolder = None) -> None:
+    """Show the progress of a study."""
     with Client(data_dir=data) as client:
-        progress = _runner(client, study).read()
+        found = client.study(_find(client, study, project))
     if as_json:
-        print_json(progress)
+        print_json(found)
         return
-    typer.echo(studies.progress_line(study.name, progress))
-    for note in progress.notes:
+    typer.echo(studies.progress_line(found))
+    for note in studies.note_lines(found):
         typer.echo(note)
 
 
 @app.command()
 def report(
-    file: StudyFile,
+    study: StudyArgument,
     folder: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Folder of the report: NAME.md, NAME.html and figures.")
     ] = Path(),
@@ -63,18 +76,13 @@ def report(
         str | None,
         typer.Option(metavar="URL", help="Address of the dashboard, for links to jobs.", show_default="local stack"),
     ] = None,
+    project: InProject = None,
     as_json: AsJson = False,
     data: StackFolder = None,
 ) -> None:
     """Write the report of a study as Markdown and HTML, of the runs that have ended so far."""
-    study = read_study(file)
-    require("studies", "calibrl study report")
-    from calibrl.studies.measurements import Measurements
-    from calibrl.studies.report import build_report
-    from calibrl.studies.written import job_pages, write_report
-
     with Client(data_dir=data) as client:
-        found = build_report(_runner(client, study), Measurements(client))
+        found = client.study_report(_find(client, study, project))
         address = dashboard or _dashboard(client, data)
     if as_json:
         print_json(found)
@@ -83,14 +91,37 @@ def report(
         typer.echo(str(path))
 
 
-def _runner(client: Client, study: StudySpec) -> StudyRunner:
-    if study.stop is None:
-        return StudyRunner(client, study)
-    require("studies", "a study with a stop rule")
-    from calibrl.studies.looks import look_of
-    from calibrl.studies.measurements import Measurements
+@app.command()
+def cancel(study: StudyArgument, project: InProject = None, data: StackFolder = None) -> None:
+    """Cancel a study and the open jobs that it submitted."""
+    with Client(data_dir=data) as client:
+        found = client.cancel_study(_find(client, study, project))
+    typer.echo(f"{found.name} is {found.status}")
 
-    return StudyRunner(client, study, look_of(study, Measurements(client)))
+
+@app.command()
+def remove(study: StudyArgument, project: InProject = None, data: StackFolder = None) -> None:
+    """Remove a study that has ended. Its jobs stay."""
+    with Client(data_dir=data) as client:
+        client.remove_study(_find(client, study, project))
+
+
+def _find(client: Client, study: str, project: str | None) -> UUID:
+    """Return the id of the study that an argument names.
+
+    Raises:
+        typer.BadParameter: no study, or more than one, matches.
+    """
+    try:
+        return UUID(study)
+    except ValueError:
+        found = client.studies(project=project, name=study).data
+    if not found:
+        raise typer.BadParameter(f"there is no study {study!r}; `calibrl study list` lists them", param_hint="STUDY")
+    if len(found) > 1:
+        projects = ", ".join(one.project for one in found)
+        raise typer.BadParameter(f"projects {projects} have a study {study!r}: give --project", param_hint="STUDY")
+    return found[0].id
 
 
 def _dashboard(client: Client, data: Path | None) -> str | None:
@@ -101,28 +132,27 @@ def _dashboard(client: Client, data: Path | None) -> str | None:
     return stack.dashboard_url.partition("/signin")[0]
 
 
-def _follow(runner: StudyRunner) -> Progress:
-    """Run the steps of a study until it is done, and show the progress."""
-    screen, name = console(), runner.study.name
+def _follow(client: Client, study: Study) -> Study:
+    """Show the progress of a study until it has ended."""
+    screen = console()
     shown, answered = None, time.monotonic()
     with Live(console=screen, auto_refresh=False) as live:
         while True:
+            progress = study.progress
+            if screen.is_terminal:
+                live.update(studies.progress_view(study), refresh=True)
+            elif shown != (shown := (study.status, progress.succeeded, progress.failed, progress.running)):
+                typer.echo(studies.progress_line(study))
+            if study.status.final:
+                break
+            time.sleep(POLL_SECONDS)
             try:
-                progress = runner.step()
-                answered = time.monotonic()
+                study, answered = client.study(study.id), time.monotonic()
             except CalibrlError as error:
                 if error.status is not None or time.monotonic() - answered > PATIENCE:
                     raise
                 screen.print(f"calibrl: {error}; trying again", soft_wrap=True, markup=False)
-                time.sleep(POLL_SECONDS)
-                continue
-            if screen.is_terminal:
-                live.update(studies.progress_view(name, progress), refresh=True)
-            elif shown != (shown := (progress.succeeded, progress.failed, progress.running)):
-                typer.echo(studies.progress_line(name, progress))
-            if progress.done:
-                break
-            time.sleep(POLL_SECONDS)
-    if progress.notes and not screen.is_terminal:
-        print_rich(studies.notes(progress))
-    return progress
+    if not screen.is_terminal:
+        for note in studies.note_lines(study):
+            typer.echo(note)
+    return study

@@ -99,7 +99,12 @@ from calibrl.schemas.specs import find_algorithm as find_algorithm
 from calibrl.schemas.specs import job_spec_adapter as job_spec_adapter
 from calibrl.schemas.status import JobStatus as JobStatus
 from calibrl.schemas.status import Reason as Reason
+from calibrl.schemas.studies import Study as Study
+from calibrl.schemas.studies import StudyProgress as StudyProgress
 from calibrl.schemas.studies import StudySpec as StudySpec
+from calibrl.schemas.studies import StudyStatus as StudyStatus
+from calibrl.schemas.studies import StudySummary as StudySummary
+from calibrl.schemas.study_reports import StudyReport as StudyReport
 from calibrl.schemas.webhooks import CreatedWebhook as CreatedWebhook
 from calibrl.schemas.webhooks import Delivery as Delivery
 from calibrl.schemas.webhooks import DeliveryStatus as DeliveryStatus

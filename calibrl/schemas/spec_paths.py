@@ -1,6 +1,8 @@
-"""Paths of fields of a training spec, such as `algorithm.guidance_coef`, checked against its JSON Schema."""
+"""Paths of fields of a spec, such as `algorithm.guidance_coef`: the check against the schema of a training spec, and
+changes of a spec by path.
+"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
@@ -10,6 +12,19 @@ from calibrl.schemas.specs import TrainSpec
 Schema = dict[str, Any]
 SHOWN_NAMES = 3  # similar field names in a message
 SIMILARITY = 0.65  # lowest similarity of these names, 0 to 1
+SOURCES = ("builtin", "path", "hub", "dataset", "from_job")  # a model or dataset has exactly one of these
+# Fields of some sources only. They are removed together with their source.
+OF_SOURCES = {
+    "split": ("builtin", "hub"),
+    "experts": ("builtin",),
+    "columns": ("path", "hub"),
+    "format": ("path", "hub", "dataset"),
+    "config": ("hub",),
+    "image_files": ("path",),
+    "revision": ("hub",),
+    "answer": ("dataset",),
+    "checkpoint": ("from_job",),
+}
 
 
 def check_path(path: str) -> str:
@@ -63,3 +78,38 @@ def _unknown(path: str, before: list[str], key: str, schemas: list[Schema]) -> s
     similar = get_close_matches(key, names, SHOWN_NAMES, SIMILARITY)
     remedy = f"did you mean {' or '.join(similar)}?" if similar else f"its fields are {', '.join(sorted(names))}"
     return f"{path!r}: {place} has no field {key!r}; {remedy}"
+
+
+def set_fields(spec: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Set each field `a.b.0.c` of a spec, sources first: a new source removes fields of the old one. Missing mappings
+    are created.
+
+    Raises:
+        ValueError: a path leads nowhere; the message begins with the path.
+    """
+    for path in sorted(changes, key=lambda path: path.rpartition(".")[2] not in SOURCES):
+        _set_field(spec, path, changes[path])
+
+
+def _set_field(spec: dict[str, Any], path: str, value: Any) -> None:
+    keys = path.split(".")
+    place: Any = spec
+    for key in keys[:-1]:
+        place = place.setdefault(key, {}) if isinstance(place, dict) else _item(place, key, path)
+    if isinstance(place, dict):
+        if keys[-1] in SOURCES:  # `model.path=...` replaces `{builtin: ...}` of the file
+            others = [field for field, sources in OF_SOURCES.items() if keys[-1] not in sources]
+            for other in (*SOURCES, *others):
+                place.pop(other, None)
+        place[keys[-1]] = value
+    else:
+        _item(place, keys[-1], path)
+        place[int(keys[-1])] = value
+
+
+def _item(container: Any, key: str, path: str) -> Any:
+    if not isinstance(container, list):
+        raise ValueError(f"{path!r}: the value before {key!r} in the spec is not a mapping or a list")
+    if not key.isdecimal() or int(key) >= len(container):
+        raise ValueError(f"{path!r}: {key!r} is not an index of a list of {len(container)} items (from 0)")
+    return container[int(key)]

@@ -1,10 +1,14 @@
-"""Studies: the description of many runs that are compared, as users write it."""
+"""Studies: the description of many runs that are compared, as users write it, and its status and progress."""
 
+from datetime import datetime
+from enum import StrEnum
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
+from uuid import UUID
 
-from pydantic import AfterValidator, Field, JsonValue, field_validator, model_validator
+from pydantic import AfterValidator, Field, JsonValue, ValidationError, field_validator, model_validator
 
+from calibrl.schemas.base import Record
 from calibrl.schemas.spec_paths import check_path
 from calibrl.schemas.specs import DataChoice, KnownData, Limits, Resources
 from calibrl_core.config import EvaluateSettings
@@ -15,6 +19,7 @@ MAX_ARMS = 32  # of a study, after its axes are expanded
 MAX_SEEDS = 64
 MAX_STUDY_RUNS = 512  # arms x seeds
 MAX_ARM_NAME = 50  # characters
+MAX_FAULTS = 3  # in a message
 # Fields that a study sets by itself, each with the field of the study that does.
 SET_BY_STUDY = {
     "kind": "every run is a training",
@@ -196,3 +201,73 @@ class StudySpec(StrictSettings):
 def _chooses_model(path: str) -> bool:
     """Return if a change replaces the model, not only one of its options."""
     return path == "model" or path in {f"model.{field}" for field in ("builtin", "path", "hub", "from_job", "seed")}
+
+
+def faults(error: ValidationError) -> str:
+    """Return the first faults of a validation in one line, each with its field."""
+    found = error.errors()
+    lines = []
+    for one in found[:MAX_FAULTS]:
+        place = ".".join(str(key) for key in one["loc"] if key != "[key]")
+        message = one["msg"].removeprefix("Value error, ")
+        lines.append(f"{place}: {message}" if place else message)
+    return "; ".join([*lines, *([f"and {len(found) - MAX_FAULTS} more"] if len(found) > MAX_FAULTS else [])])
+
+
+class StudyStatus(StrEnum):
+    """Status of a study. `failed`: at least one job has failed, or the study cannot continue. `cancelling`: its jobs
+    are being cancelled."""
+
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Return True if the service does nothing more for the study."""
+        return self in (StudyStatus.SUCCEEDED, StudyStatus.FAILED, StudyStatus.CANCELLED)
+
+
+class StudyProgress(Record):
+    """Progress of a study, in jobs."""
+
+    planned: int = Field(0, description="Jobs that should run now or later.")
+    succeeded: int = 0
+    failed: int = Field(0, description="Jobs that failed or were cancelled for good, and jobs that need one of them.")
+    running: int = 0
+    waiting: int = 0
+    slot_hours: float = Field(0.0, description="Slot-hours of all jobs so far.")
+    seconds_left: float | None = Field(
+        None, description="Estimated time left in seconds. None: nothing has ended from which it can be estimated."
+    )
+    stopped: dict[str, int] = Field(
+        default_factory=dict, description="Arms that were stopped, with the number of seeds at that look."
+    )
+    notes: list[str] = Field(default_factory=list, description="Sentences for the reader.")
+
+    @property
+    def done(self) -> bool:
+        """Return True if nothing is left to run."""
+        return self.succeeded + self.failed >= self.planned
+
+
+class StudySummary(Record):
+    """A study in lists, without its description."""
+
+    id: UUID
+    name: str
+    project: str
+    user: str = Field(description="User with whose rights the jobs are submitted: who posted the study last.")
+    status: StudyStatus
+    message: str | None = Field(description="Why the study ended, if it did not end by itself.")
+    progress: StudyProgress = Field(description="Progress at the last step of the service, seconds ago.")
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class Study(StudySummary):
+    """A study with its description."""
+
+    spec: dict[str, Any] = Field(description="Description as posted, a StudySpec.")

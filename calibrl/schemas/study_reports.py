@@ -19,6 +19,10 @@ class StudyPoint(Record):
     seconds: float = Field(description="Sum of the step times until this step, in seconds.")
     accuracy: float = Field(description="Validation accuracy (0 to 1).")
 
+    def used(self, budget: Budget) -> float:
+        """Return what the run had used of a budget."""
+        return self.rollouts if budget == "rollouts" else self.seconds
+
 
 class StudyRun(Record):
     """Run of an arm with one seed: its jobs, and what they measured."""

@@ -1,1 +1,1 @@
-"""Studies: expansion into jobs, the runner, and the report. Nothing here prints."""
+"""Studies for users: their files, and the pages of their reports. Nothing here prints."""

@@ -6,30 +6,25 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from calibrl.schemas.studies import StudySpec
+from calibrl.schemas.studies import StudySpec, faults
 from calibrl.specfile import SpecError, load_file, make_paths_absolute
-from calibrl.studies.expansion import expand, faults
 
 
 def read_study(path: Path) -> StudySpec:
-    """Return the study of a file, after a check of all its jobs. Relative paths of models and data become absolute,
-    from the folder of the file.
+    """Return the study of a file. Relative paths of models and data become absolute, from the folder of the file. The
+    service checks the jobs.
 
     Raises:
-        SpecError: the file, the study or one of its jobs is invalid.
+        SpecError: the file or the study is invalid.
     """
     content = load_file(path)
     if not isinstance(content, dict):
         raise SpecError(f"{path}: a study is a mapping with `name`, `base`, `seeds` and `evaluation`")
     _make_all_absolute(content, path.resolve().parent)
     try:
-        study = StudySpec.model_validate(content)
-        expand(study)
+        return StudySpec.model_validate(content)
     except ValidationError as error:
         raise SpecError(f"{path}: {faults(error)}") from None
-    except SpecError as error:
-        raise SpecError(f"{path}: {error}") from None
-    return study
 
 
 def _make_all_absolute(content: dict[str, Any], folder: Path) -> None:

@@ -6,12 +6,18 @@ from uuid import UUID
 
 from calibrl.schemas.study_reports import Budget, StudyArm, StudyComparison, StudyDifference, StudyReport, StudyRun
 from calibrl.studies import figures
-from calibrl.studies.curves import amount
 from calibrl.studies.document import Cell, Drawing, Heading, Link, Paragraph, Part, Table
 
 NONE = "–"
 UNITS: dict[Budget, str] = {"rollouts": "rollouts", "seconds": "s of step time"}
 JobUrl = Callable[[UUID], str]
+
+
+def job_pages(api_url: str, dashboard_url: str | None) -> JobUrl:
+    """Return a function that gives the address of a job: in the dashboard, or in the API without one."""
+    if dashboard_url is None:
+        return lambda job: f"{api_url}/v1/jobs/{job}"
+    return lambda job: f"{dashboard_url.rstrip('/')}/job?id={job}"
 
 
 def report_parts(report: StudyReport, job_url: JobUrl) -> list[Part]:
@@ -143,7 +149,7 @@ def _budgets(report: StudyReport) -> Iterator[Part]:
 
 def _lines(report: StudyReport, arm: str, budget: Budget) -> list[list[tuple[float, float]]]:
     return [
-        [(amount(point, budget), point.accuracy) for point in run.curve]
+        [(point.used(budget), point.accuracy) for point in run.curve]
         for run in report.runs
         if run.arm == arm and run.curve
     ]

@@ -1,23 +1,14 @@
 """Writes the report of a study to files."""
 
-from collections.abc import Callable
 from pathlib import Path
-from uuid import UUID
 
 from calibrl.schemas.study_reports import StudyReport
 from calibrl.specfile import SpecError
 from calibrl.studies.document import Drawing, html, markdown
-from calibrl.studies.pages import report_parts
+from calibrl.studies.pages import JobUrl, report_parts
 
 
-def job_pages(api_url: str, dashboard_url: str | None) -> Callable[[UUID], str]:
-    """Return a function that gives the address of a job: in the dashboard, or in the API without one."""
-    if dashboard_url is None:
-        return lambda job: f"{api_url}/v1/jobs/{job}"
-    return lambda job: f"{dashboard_url.rstrip('/')}/job?id={job}"
-
-
-def write_report(report: StudyReport, folder: Path, job_url: Callable[[UUID], str]) -> list[Path]:
+def write_report(report: StudyReport, folder: Path, job_url: JobUrl) -> list[Path]:
     """Write NAME.md with its figures, and NAME.html with everything in it. Return the paths, the two pages first.
 
     Raises:

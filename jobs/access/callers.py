@@ -90,6 +90,13 @@ def reidentify(session: Session, caller: Caller) -> Caller | None:
     return _caller(access.still_valid(session, caller.key_id))
 
 
+def acting_for(session: Session, user: str) -> Caller | None:
+    """Return a user with the present roles, as the caller of what the service does for this user without a request;
+    None: there is no such active user."""
+    row = access.active_user(session, user)
+    return None if row is None else _caller(row)
+
+
 def _caller(row: Row[Any] | None) -> Caller | None:
     if row is None:
         return None

@@ -17,6 +17,7 @@ from jobs.models.logs import LogChunk
 from jobs.models.metrics import MetricBlock, StepMetrics
 from jobs.models.projects import Project
 from jobs.models.samples import Sample
+from jobs.models.studies import Study, StudyEntry
 from jobs.models.webhooks import Delivery, Webhook
 from jobs.models.workers import Gpu, Worker
 
@@ -47,6 +48,8 @@ __all__ = [
     "Project",
     "Sample",
     "StepMetrics",
+    "Study",
+    "StudyEntry",
     "User",
     "Webhook",
     "Worker",

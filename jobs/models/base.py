@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
-from calibrl.schemas import DeliveryStatus, JobStatus, Reason, Role, WorkerStatus
+from calibrl.schemas import DeliveryStatus, JobStatus, Reason, Role, StudyStatus, WorkerStatus
 from jobs.postgres_text import storable
 
 
@@ -63,5 +63,6 @@ class Base(DeclarativeBase):
         Reason: text_enum(Reason, "reason"),
         DeliveryStatus: text_enum(DeliveryStatus, "status"),
         Role: text_enum(Role, "role"),
+        StudyStatus: text_enum(StudyStatus, "status"),
         WorkerStatus: text_enum(WorkerStatus, "status"),
     }

@@ -5,7 +5,21 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import LargeBinary, Row, Select, Uuid, bindparam, cast, delete, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    LargeBinary,
+    Row,
+    Select,
+    Uuid,
+    bindparam,
+    cast,
+    delete,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
@@ -14,6 +28,7 @@ from jobs.errors import NotFound
 from jobs.models import ApiKey, Membership, User
 
 USED_AGAIN = timedelta(minutes=1)  # accuracy of the last use of a key
+NO_KEY = UUID(int=0)  # of what the service does for a user without a request
 
 
 def user(session: Session, name: str) -> User:
@@ -81,6 +96,20 @@ def still_valid(session: Session, key_id: UUID) -> Row[Any] | None:
     return session.execute(_usable(), {"sha256": None, "id": key_id}).one_or_none()
 
 
+def active_user(session: Session, name: str) -> Row[Any] | None:
+    """Return the same columns as `valid_key` for an active user, with the nil id and all rights of the user."""
+    columns = (literal(NO_KEY, Uuid()).label("id"), literal("full").label("scope"), User.name.label("user"), User.admin)
+    return session.execute(
+        select(*columns, _roles().label("roles")).where(User.name == name, User.active)
+    ).one_or_none()
+
+
+def _roles() -> ColumnElement[Any]:
+    """The roles of a user by project."""
+    roles = select(func.jsonb_object_agg(Membership.project, Membership.role)).where(Membership.user == User.name)
+    return func.coalesce(roles.scalar_subquery(), cast({}, JSONB))
+
+
 @cache
 def _usable() -> Select[*tuple[Any, ...]]:
     """Build the query for a key by `:sha256` or by `:id`, once, because every request runs it."""
@@ -88,13 +117,12 @@ def _usable() -> Select[*tuple[Any, ...]]:
         ApiKey.sha256 == bindparam("sha256", type_=LargeBinary()), ApiKey.id == bindparam("id", type_=Uuid())
     )
     in_time = ApiKey.expires_at.is_(None) | (ApiKey.expires_at > func.now())
-    roles = select(func.jsonb_object_agg(Membership.project, Membership.role)).where(Membership.user == User.name)
     query = select(
         ApiKey.id,
         ApiKey.scope,
         User.name.label("user"),
         User.admin,
-        func.coalesce(roles.scalar_subquery(), cast({}, JSONB)).label("roles"),
+        _roles().label("roles"),
         (ApiKey.last_used_at > func.now() - USED_AGAIN).is_(True).label("noted"),
     )
     return query.join(User, User.name == ApiKey.user).where(same_key, ApiKey.revoked_at.is_(None), User.active, in_time)

@@ -57,19 +57,18 @@ def calibrl(folder: Path, *arguments: str) -> Result:
 
 
 def test_a_study_runs_continues_and_reports(folder: Path, file: Path, tmp_path: Path) -> None:
-    before = json.loads(calibrl(folder, "study", "status", str(file), "--json").stdout)
-    assert (before["planned"], before["waiting"]) == (9, 9)
-
     ran = calibrl(folder, "study", "run", str(file))
     assert (ran.exit_code, ran.stderr) == (0, "")
     assert ran.stdout.splitlines()[-1].startswith("mini: 9/9 jobs ended, 0 running, 0 waiting, 0 failed")
+    shown = json.loads(calibrl(folder, "study", "status", "mini", "--json").stdout)
+    assert (shown["status"], shown["progress"]["succeeded"]) == ("succeeded", 9)
     again = calibrl(folder, "study", "run", str(file))
     assert again.exit_code == 0
     with Client(data_dir=folder) as client:
         jobs = client.jobs(labels={"study": "mini"}).data
     assert len(jobs) == 9
 
-    found = json.loads(calibrl(folder, "study", "report", str(file), "--json").stdout)
+    found = json.loads(calibrl(folder, "study", "report", "mini", "--json").stdout)
     assert [(arm["name"], arm["seeds"]) for arm in found["arms"]] == [("grpo", [0, 1]), ("calibrl", [0, 1])]
     (row,) = found["comparisons"]
     assert (row["split"], row["prompts"], row["seeds"]) == ("test", 4, [0, 1])
@@ -77,7 +76,7 @@ def test_a_study_runs_continues_and_reports(folder: Path, file: Path, tmp_path: 
     assert [budget["amount"] for budget in found["budgets"] if budget["budget"] == "rollouts"] == [12.0]
     assert {len(run["curve"]) for run in found["runs"]} == {3}
 
-    written = calibrl(folder, "study", "report", str(file), "--out", str(tmp_path / "report"))
+    written = calibrl(folder, "study", "report", "mini", "--out", str(tmp_path / "report"))
     assert (written.exit_code, written.stderr) == (0, "")
     page = (tmp_path / "report" / "mini.html").read_text()
     assert all(str(job.id) in page for job in jobs)

@@ -15,9 +15,10 @@ from jobs.repository import images, samples, webhooks
 from tests.support.api_users import ApiUsers
 from tests.support.job_steps import checkpoint, machine
 from tests.support.rest import serving, submitted
+from tests.support.study_jobs import STUDY
 
 pytestmark = pytest.mark.integration
-HIDDEN = tuple(f"There is no {what}" for what in ("job", "project", "dataset", "file", "fine-tuning job"))
+HIDDEN = tuple(f"There is no {what}" for what in ("job", "project", "study", "dataset", "file", "fine-tuning job"))
 METHODS = {"get", "post", "put", "patch", "delete", "head"}
 OWN, SHA = "own", "0" * 64
 ANY_KEY, ADMIN = "any key", "an admin of the service"
@@ -56,6 +57,12 @@ NEEDS: dict[str, Need] = {
     "GET /v1/jobs/{job_id}/audit": Role.VIEWER,
     "POST /v1/jobs/{job_id}/replay": Role.VIEWER,  # changes nothing
     "GET /v1/evaluations/compare": Role.VIEWER,
+    "GET /v1/studies": ANY_KEY,
+    "POST /v1/studies": Role.MEMBER,
+    "GET /v1/studies/{study_id}": Role.VIEWER,
+    "GET /v1/studies/{study_id}/report": Role.VIEWER,
+    "POST /v1/studies/{study_id}/cancel": Role.MEMBER,
+    "DELETE /v1/studies/{study_id}": Role.MEMBER,
     "GET /v1/datasets": ANY_KEY,
     "POST /v1/datasets": Role.MEMBER,
     "POST /v1/datasets/upload": Role.MEMBER,
@@ -116,6 +123,7 @@ BODIES: dict[str, Any] = {
     "POST /v1/jobs/{job_id}/replay": {"rewards": [{"type": "plugin", "name": "none"}]},
     "POST /v1/fine_tuning/alpha/graders/validate": {"grader": GRADER},
     "POST /v1/fine_tuning/alpha/graders/run": {"grader": GRADER, "model_sample": "a"},
+    "POST /v1/studies": {**STUDY, "base": {**STUDY["base"], "project": OWN}},
     "POST /v1/datasets": {"name": "of the hub", "hub": "some/body", "project": OWN},
     "POST /v1/datasets/upload": {},  # no row in it: refused, but not for lack of a role
     "POST /v1/datasets/{dataset_id}/report": {},
@@ -185,6 +193,7 @@ def _names(admin: httpx.Client) -> dict[str, str]:
         "step": "1",
         "dataset_id": admin.post("/v1/datasets", json={"name": "d", "hub": "a/b", "project": OWN}).json()["id"],
         "webhook_id": _webhook(),
+        "study_id": admin.post("/v1/studies", json={**BODIES["POST /v1/studies"], "name": "s"}).json()["id"],
         "fine_tuning_job_id": f"ftjob-{job}",
         "file_id": _file(admin),
         "key_id": job,  # no key has this id

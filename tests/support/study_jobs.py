@@ -1,23 +1,33 @@
-"""A stand-in for the client: jobs in memory, with the requests that the runner of a study sends."""
+"""A stand-in for the queue and the database: jobs in memory, with what the steps of a study ask of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from functools import partial
+from typing import Any
 from uuid import UUID, uuid4
 
-from calibrl.client import CalibrlError, Client
 from calibrl.schemas import (
-    Evaluation,
-    EvaluationResult,
     Job,
     JobStatus,
     JobSummary,
     MetricRow,
-    Page,
     Reason,
     SplitAccuracies,
+    StudyProgress,
+    StudySpec,
     job_spec_adapter,
 )
+from calibrl.schemas.study_reports import StudyPoint, StudyReport
+from jobs.errors import QuotaExceeded
+from jobs.studies.curves import curve
+from jobs.studies.expansion import DIGEST, StudyJob, expand
+from jobs.studies.expansion import STUDY as STUDY_LABEL
+from jobs.studies.looks import arms_to_stop
+from jobs.studies.measurements import Measurements
+from jobs.studies.report import build_report
+from jobs.studies.situation import Situation
+from jobs.studies.state import BROKEN, retried
+from jobs.studies.stepping import step
 
 NO_ACCURACIES: Mapping[str, list[float]] = {}
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -46,22 +56,24 @@ class StudyJobs:
         self.rows: dict[UUID, list[MetricRow]] = {}
         self.prompts: dict[UUID, list[str]] = {}
 
-    @property
-    def client(self) -> Client:
-        return cast(Client, self)
+    # ---- The queue
 
-    @property
-    def url(self) -> str:
-        return "http://service"
+    def adopt(self, jobs: Sequence[StudyJob]) -> dict[str, JobSummary]:
+        digests = {job.digest for job in jobs}
+        open_ones = [job for job in self.jobs_by_id.values() if job.status not in BROKEN]
+        found = {(job.labels[DIGEST], job.project): job for job in open_ones if job.labels[DIGEST] in digests}
+        project = jobs[0].spec.get("project", "default")
+        return {digest: job for (digest, place), job in found.items() if place == project}
 
-    def submit(self, spec: Mapping[str, Any]) -> Job:
+    def submit(self, job: StudyJob, needs: UUID | None) -> JobSummary:
+        spec = job.spec_from(needs)
         if self.room is not None and len(self.jobs_by_id) >= self.room:
-            raise CalibrlError("Quota exceeded", status=409, detail="the project has reached its limit")
+            raise QuotaExceeded("the project has reached its limit")
         sources = [spec["model"]] if "model" in spec else spec["models"]
-        needs = [UUID(source["from_job"]) for source in sources if "from_job" in source]
-        assert all(id in self.jobs_by_id for id in needs)
+        before = [UUID(source["from_job"]) for source in sources if "from_job" in source]
+        assert before == ([needs] if needs else []) and all(id in self.jobs_by_id for id in before)
         created = BEGAN + timedelta(seconds=len(self.jobs_by_id))
-        job = Job(
+        added = Job(
             id=uuid4(),
             name=spec["name"],
             kind=spec["kind"],
@@ -70,56 +82,59 @@ class StudyJobs:
             priority="normal",
             labels=spec["labels"],
             gpus=0,
-            status=JobStatus.WAITING if needs else JobStatus.QUEUED,
+            status=JobStatus.WAITING if before else JobStatus.QUEUED,
             reason=None,
             message=None,
             step=0,
             steps_total=None,
             attempt=0,
-            depends_on=needs,
+            depends_on=before,
             created_at=created,
             started_at=None,
             finished_at=None,
             spec=job_spec_adapter.validate_python(spec).model_dump(mode="json"),
             result=None,
         )
-        self.jobs_by_id[job.id] = job
-        return job
+        self.jobs_by_id[added.id] = added
+        return added
 
-    def jobs(self, *, project: str, labels: Mapping[str, str], after: UUID | None, limit: int) -> Page[JobSummary]:
-        found = [job for job in self.jobs_by_id.values() if job.labels.items() >= labels.items()]
-        return Page[JobSummary](data=[job for job in found if job.project == project], has_more=False)
+    def retry(self, job: JobSummary, *, count: bool) -> JobSummary:
+        labels = self.jobs_by_id[job.id].labels
+        labels = labels | ({"study-retries": str(retried(job) + 1)} if count else {})
+        return self.change(job.id, status=JobStatus.QUEUED, reason=None, finished_at=None, labels=labels)
 
-    def job(self, id: UUID) -> Job:
-        return self.jobs_by_id[id]
+    # ---- Results
 
-    def edit(self, id: UUID, *, labels: Mapping[str, str]) -> Job:
-        return self.change(id, labels=self.jobs_by_id[id].labels | dict(labels))
-
-    def retry(self, id: UUID) -> Job:
-        return self.change(id, status=JobStatus.QUEUED, reason=None, finished_at=None)
-
-    def evaluation(self, id: UUID) -> Evaluation:
-        shared = {
-            "model": "m",
-            "model_index": 0,
-            "chosen": {},
-            "prompts": 1,
-            "samples": 1,
-            "metrics": {},
-            "sources": {},
+    def splits(self, evaluation: UUID) -> dict[str, SplitAccuracies]:
+        return {
+            split: SplitAccuracies(
+                model_index=0, split=split, prompts=self.prompts.get(evaluation) or digests(values), values=values
+            )
+            for split, values in self.values[evaluation].items()
         }
-        results = [EvaluationResult.model_validate({"split": split, **shared}) for split in self.values[id]]
-        return Evaluation(job_id=id, results=results, comparisons=[])
 
-    def accuracies(self, id: UUID) -> list[SplitAccuracies]:
-        return [
-            SplitAccuracies(model_index=0, split=split, prompts=self.prompts.get(id) or digests(values), values=values)
-            for split, values in sorted(self.values[id].items())
-        ]
+    def curve(self, training: UUID) -> list[StudyPoint]:
+        rows = self.rows.get(training, [])
+        return curve(((row.step, row.values) for row in rows), self.jobs_by_id[training].spec)
 
-    def all_metrics(self, id: UUID, names: list[str]) -> list[MetricRow]:
-        return self.rows.get(id, [])
+    # ---- A study
+
+    def situation(self, study: StudySpec) -> Situation:
+        """The situation of a study, without knowledge of earlier steps."""
+        expansion = expand(study)
+        own = [job for job in self.jobs_by_id.values() if job.labels[STUDY_LABEL] == study.name]
+        known: dict[str, JobSummary] = {
+            job.labels[DIGEST]: job
+            for job in own
+            if job.project == expansion.project and job.labels[DIGEST] in expansion.by_digest
+        }
+        return Situation(study, expansion, known)
+
+    def step(self, study: StudySpec) -> StudyProgress:
+        return step(self.situation(study), self, partial(arms_to_stop, Measurements(self.splits)))
+
+    def report(self, study: StudySpec) -> StudyReport:
+        return build_report(self.situation(study), Measurements(self.splits), self.curve)
 
     # ---- What a test does
 

@@ -15,10 +15,10 @@ import yaml
 
 from calibrl.cli import app as cli_app
 from calibrl.schemas import StudySpec, job_spec_adapter
-from calibrl.studies.expansion import expand
 from calibrl_core.health import RULES
 from calibrl_core.metrics import FAMILIES, HISTOGRAMS
 from jobs.settings import Settings
+from jobs.studies.expansion import expand
 from tests.support import documents, programs
 from tests.support.documents import Block
 

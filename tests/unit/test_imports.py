@@ -48,7 +48,7 @@ CONTRACT = tuple(
 ALLOWED = {
     "calibrl_core": (),
     "jobs": ("calibrl.presets", "calibrl.processes", "calibrl.schemas", "calibrl.settings", *CONTRACT),
-    "api": ("calibrl.presets", "calibrl.schemas", "jobs", *CONTRACT),
+    "api": ("calibrl.presets", "calibrl.schemas", "calibrl.studies", "jobs", *CONTRACT),
     "worker": ("calibrl.processes", "calibrl.schemas", "calibrl.settings", "jobs", *CONTRACT),
     "calibrl": CONTRACT,
     "dashboard": (
@@ -93,6 +93,7 @@ FOLDERS = {
         "evaluations",
         "scheduling",
         "lifecycle",
+        "studies",
         "openai",
         "planning",
         "webhooks",

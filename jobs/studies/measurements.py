@@ -1,17 +1,18 @@
 """Measurements of a study: which evaluations have succeeded, and their accuracies per prompt, paired."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from calibrl.client import CalibrlError, Client
 from calibrl.schemas.evaluations import SplitAccuracies
 from calibrl.schemas.jobs import JobSummary
 from calibrl.schemas.status import JobStatus
 from calibrl.schemas.studies import StudySpec
-from calibrl.studies.expansion import Expansion
+from jobs.errors import Conflict
+from jobs.studies.expansion import Expansion
 
 Rows = list[list[float]]  # [S, N] accuracies of S seeds on N prompts
+Load = Callable[[UUID], dict[str, SplitAccuracies]]  # accuracies of an evaluation by dataset, in the order of its spec
 
 
 @dataclass(frozen=True)
@@ -44,22 +45,20 @@ def pairs(study: StudySpec, expansion: Expansion) -> list[tuple[str, str]]:
 
 
 class Measurements:
-    """Reader of accuracies per prompt, which asks the service once per evaluation."""
+    """Reader of accuracies per prompt, which loads each evaluation once."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, load: Load) -> None:
+        self._load = load
         self._accuracies: dict[UUID, dict[str, SplitAccuracies]] = {}
 
     def splits(self, evaluation: UUID) -> dict[str, SplitAccuracies]:
         """Return the accuracies of an evaluation by dataset, in the order of its spec.
 
         Raises:
-            CalibrlError: the request failed.
+            Conflict: the accuracies are not stored.
         """
         if evaluation not in self._accuracies:
-            order = [row.split for row in self._client.evaluation(evaluation).results]
-            found = {one.split: one for one in self._client.accuracies(evaluation) if one.model_index == 0}
-            self._accuracies[evaluation] = {split: found[split] for split in order if split in found}
+            self._accuracies[evaluation] = self._load(evaluation)
         return self._accuracies[evaluation]
 
     def primary(self, study: StudySpec, evaluations: Evaluated) -> str | None:
@@ -75,7 +74,7 @@ class Measurements:
         """Return the accuracies of two arms on a dataset, seed by seed, with the prompts in one order.
 
         Raises:
-            CalibrlError: an evaluation had other prompts, or has no such dataset; or the request failed.
+            Conflict: an evaluation had other prompts, or has no such dataset.
         """
         found = [[self._values(evaluations.jobs[arm][seed], split) for seed in seeds] for arm in (first, second)]
         prompts = found[0][0][0]
@@ -83,9 +82,7 @@ class Measurements:
             for seed, (own, _) in zip(seeds, rows, strict=True):
                 if own != prompts:
                     job = evaluations.jobs[arm][seed]
-                    raise CalibrlError(
-                        f"evaluation {job.id} of arm {arm} had other prompts on {split!r} than arm {first}"
-                    )
+                    raise Conflict(f"evaluation {job.id} of arm {arm} had other prompts on {split!r} than arm {first}")
         before, after = ([values for _, values in rows] for rows in found)
         return before, after
 
@@ -95,6 +92,6 @@ class Measurements:
         """
         own = self.splits(job.id)
         if split not in own:
-            raise CalibrlError(f"evaluation {job.id} has no dataset {split!r}, only {', '.join(own)}")
+            raise Conflict(f"evaluation {job.id} has no dataset {split!r}, only {', '.join(own)}")
         rows = sorted(zip(own[split].prompts, own[split].values, strict=True), key=lambda row: row[0])
         return [prompt for prompt, _ in rows], [value for _, value in rows]

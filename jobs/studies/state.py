@@ -1,48 +1,18 @@
-"""State of a study: the jobs that exist, and what follows from them. Pure functions; no request is sent."""
+"""State of single jobs of a study: failed for good, retried, cost. Pure functions."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from calibrl.schemas.base import HOUR
 from calibrl.schemas.jobs import JobSummary
 from calibrl.schemas.status import JobStatus, Reason
 from calibrl.schemas.studies import StudySpec
-from calibrl.studies.expansion import RETRIES, Expansion, Part, StudyJob
+from jobs.studies.expansion import RETRIES, Expansion, Part, StudyJob
 
 # Reasons of failures that can pass without a change of the spec.
 RETRIED = frozenset({Reason.CRASHED, Reason.DISK_FULL, Reason.LOST_WORKER, Reason.NO_PROGRESS, Reason.WORKER_STOPPED})
 BROKEN = (JobStatus.FAILED, JobStatus.CANCELLED)
 Known = Mapping[str, JobSummary]  # jobs that exist, by digest
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Progress of a study. `planned`: jobs that should run now or later. `seconds_left`: None if nothing has ended
-    from which it can be estimated. `stopped`: arms that were stopped, with the number of seeds at that look. `notes`:
-    sentences for the reader.
-    """
-
-    planned: int
-    succeeded: int
-    failed: int
-    running: int
-    waiting: int
-    slot_hours: float
-    seconds_left: float | None
-    stopped: Mapping[str, int]
-    notes: Sequence[str]
-
-    @property
-    def done(self) -> bool:
-        """Return if nothing is left to run."""
-        return self.succeeded + self.failed >= self.planned
-
-
-def preferred(jobs: Sequence[JobSummary]) -> JobSummary:
-    """Return the job to use of several with the same settings: a succeeded one, else an open one, else the newest."""
-    order = {JobStatus.SUCCEEDED: 2, JobStatus.FAILED: 0, JobStatus.CANCELLED: 0}
-    return max(jobs, key=lambda job: (order.get(job.status, 1), job.created_at))
 
 
 def broken(job: StudyJob, expansion: Expansion, known: Known, retries: int) -> bool:

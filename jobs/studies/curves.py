@@ -3,24 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
-from uuid import UUID
 
-from calibrl.client import Client
 from calibrl.schemas.specs import find_algorithm
 from calibrl.schemas.study_reports import Budget, StudyPoint
 
 ACCURACY, STEP_SECONDS, SAMPLED_PROMPTS = "validation/accuracy", "perf/step_seconds", "exploration/sampled_prompts"
-
-
-def read_curve(client: Client, training: UUID) -> list[StudyPoint]:
-    """Return the validations of a training job.
-
-    Raises:
-        CalibrlError: a request failed.
-    """
-    spec = client.job(training).spec
-    rows = client.all_metrics(training, [ACCURACY, STEP_SECONDS, SAMPLED_PROMPTS])
-    return curve(((row.step, row.values) for row in rows), spec)
+METRICS = [ACCURACY, STEP_SECONDS, SAMPLED_PROMPTS]
 
 
 def curve(rows: Iterable[tuple[int, Mapping[str, float | str]]], spec: Mapping[str, Any]) -> list[StudyPoint]:
@@ -42,18 +30,13 @@ def curve(rows: Iterable[tuple[int, Mapping[str, float | str]]], spec: Mapping[s
     return points
 
 
-def amount(point: StudyPoint, budget: Budget) -> float:
-    """Return what a run had used of a budget."""
-    return point.rollouts if budget == "rollouts" else point.seconds
-
-
 def common_budget(curves: Iterable[list[StudyPoint]], budget: Budget) -> float | None:
     """Return the largest amount that all curves reach; None if a curve is empty, or no run used anything."""
-    ends = [max((amount(point, budget) for point in points), default=0.0) for points in curves]
+    ends = [max((point.used(budget) for point in points), default=0.0) for points in curves]
     return min(ends) if ends and min(ends) > 0 else None
 
 
 def accuracy_at(points: list[StudyPoint], budget: Budget, limit: float) -> float | None:
     """Return the accuracy of the last validation within a budget; None if there was none."""
-    within = [point.accuracy for point in points if amount(point, budget) <= limit]
+    within = [point.accuracy for point in points if point.used(budget) <= limit]
     return within[-1] if within else None

@@ -10,33 +10,25 @@ from xml.etree import ElementTree
 import pytest
 
 from calibrl.schemas import MetricRow, StudySpec
-from calibrl.schemas.study_reports import StudyReport
-from calibrl.studies.curves import accuracy_at, common_budget, curve
 from calibrl.studies.document import Heading, Link, Paragraph, Part, Table, html, markdown
 from calibrl.studies.figures import Interval, curves, differences
-from calibrl.studies.measurements import Measurements
-from calibrl.studies.pages import report_parts, summary
-from calibrl.studies.report import build_report
-from calibrl.studies.runner import StudyRunner
-from calibrl.studies.written import job_pages, write_report
+from calibrl.studies.pages import job_pages, report_parts, summary
+from calibrl.studies.written import write_report
+from jobs.studies.curves import accuracy_at, common_budget, curve
 from tests.support.study_jobs import BEGAN, STUDY, StudyJobs
 
 SPEC = {"prompts_per_step": 8, "rollout": {"group_size": 4}, "algorithm": {"type": "grpo"}}
 
 
-def finished(*, missing: str | None = None, **accuracies: list[float]) -> tuple[StudyJobs, StudyRunner]:
+def finished(*, missing: str | None = None, **accuracies: list[float]) -> tuple[StudyJobs, StudySpec]:
     """A study of two arms whose jobs have ended; without the evaluation `missing`."""
     jobs = StudyJobs()
     study = StudySpec.model_validate(STUDY | {"seeds": [0, 1, 2], "baseline": "a"})
-    StudyRunner(jobs.client, study).step()
+    jobs.step(study)
     for job in [job for job in jobs.jobs_by_id.values() if missing and job.name.endswith(missing)]:
         del jobs.jobs_by_id[job.id]
     jobs.end_open(accuracies)
-    return jobs, StudyRunner(jobs.client, study)
-
-
-def report_of(runner: StudyRunner) -> StudyReport:
-    return build_report(runner, Measurements(runner.client))
+    return jobs, study
 
 
 def metrics(*accuracies: float, seconds: float) -> list[MetricRow]:
@@ -48,8 +40,8 @@ def metrics(*accuracies: float, seconds: float) -> list[MetricRow]:
 
 def test_differences_are_paired_and_lead_to_a_verdict() -> None:
     """b is better by 0.25 on each prompt of each seed: no spread, so p is the smallest."""
-    _, runner = finished(a=[0.0, 0.5, 0.75], b=[0.25, 0.75, 1.0])
-    report = report_of(runner)
+    jobs, study = finished(a=[0.0, 0.5, 0.75], b=[0.25, 0.75, 1.0])
+    report = jobs.report(study)
     (row,) = report.comparisons
     assert (row.first, row.second, row.split, row.seeds, row.prompts) == ("a", "b", "test", [0, 1, 2], 3)
     assert (row.difference, row.low, row.high, row.distinguishable) == (0.25, 0.25, 0.25, True)
@@ -60,22 +52,22 @@ def test_differences_are_paired_and_lead_to_a_verdict() -> None:
 
 def test_a_difference_that_varies_is_not_distinguishable() -> None:
     """Differences +1, -1 and +0.5 on three prompts, the same for all seeds: more seeds do not settle it."""
-    _, runner = finished(a=[0.0, 1.0, 0.0], b=[1.0, 0.0, 0.5])
-    (row,) = report_of(runner).comparisons
+    jobs, study = finished(a=[0.0, 1.0, 0.0], b=[1.0, 0.0, 0.5])
+    (row,) = jobs.report(study).comparisons
     assert row.difference == pytest.approx(1 / 6)
     assert (row.distinguishable, row.needed_seeds) == (False, None)
     assert row.needed_prompts is not None and row.needed_prompts > 100
-    text = summary(report_of(runner))[1]
+    text = summary(jobs.report(study))[1]
     assert "not distinguishable. A difference of this size needs" in text and "prompts" in text
 
 
 def test_a_run_without_an_evaluation_takes_no_part() -> None:
-    _, runner = finished(missing="b seed 1 evaluation", a=[0.0, 0.5], b=[0.5, 1.0])
-    report = report_of(runner)
+    jobs, study = finished(missing="b seed 1 evaluation", a=[0.0, 0.5], b=[0.5, 1.0])
+    report = jobs.report(study)
     assert report.comparisons[0].seeds == [0, 2]
     assert [run.evaluation for run in report.runs if (run.arm, run.seed) == ("b", 1)] == [None]
-    _, alone = finished(missing="evaluation")
-    assert summary(report_of(alone)) == ["No run is evaluated yet."]
+    jobs, study = finished(missing="evaluation")
+    assert summary(jobs.report(study)) == ["No run is evaluated yet."]
 
 
 # ---- Equal budgets
@@ -110,11 +102,11 @@ def test_arms_are_compared_at_equal_rollouts_and_at_equal_time() -> None:
     """Two steps of 8 prompts x 10 rollouts. b is slower: at equal rollouts it ends 0.2 above a, at equal time 0.1
     below.
     """
-    jobs, runner = finished(a=[0.0, 0.5], b=[0.5, 1.0])
+    jobs, study = finished(a=[0.0, 0.5], b=[0.5, 1.0])
     for job in jobs.jobs_by_id.values():
         arm = job.labels["study-arm"]
         jobs.rows[job.id] = metrics(*((0.3, 0.3) if arm == "a" else (0.2, 0.5)), seconds=2 if arm == "a" else 4)
-    rollouts, seconds = report_of(runner).budgets
+    rollouts, seconds = jobs.report(study).budgets
     assert (rollouts.budget, rollouts.amount, seconds.budget, seconds.amount) == ("rollouts", 160, "seconds", 4)
     assert [rollouts.difference, seconds.difference] == pytest.approx([0.2, -0.1])
 
@@ -123,8 +115,8 @@ def test_arms_are_compared_at_equal_rollouts_and_at_equal_time() -> None:
 
 
 def test_every_number_leads_to_its_job(tmp_path: Path) -> None:
-    jobs, runner = finished(a=[0.0, 0.5], b=[0.5, 1.0])
-    paths = write_report(report_of(runner), tmp_path / "out", job_pages("http://service", "http://board/"))
+    jobs, study = finished(a=[0.0, 0.5], b=[0.5, 1.0])
+    paths = write_report(jobs.report(study), tmp_path / "out", job_pages("http://service", "http://board/"))
     assert [path.name for path in paths] == ["slopes.md", "slopes.html", "slopes-differences-test.svg"]
     page, text = paths[1].read_text(), paths[0].read_text()
     for job in jobs.jobs_by_id.values():
@@ -141,8 +133,8 @@ def test_links_lead_to_the_api_without_a_dashboard() -> None:
 
 
 def test_numbers_in_tables_are_links() -> None:
-    _, runner = finished(a=[0.0, 0.5], b=[0.5, 1.0])
-    parts = report_parts(report_of(runner), job_pages("http://service", None))
+    jobs, study = finished(a=[0.0, 0.5], b=[0.5, 1.0])
+    parts = report_parts(jobs.report(study), job_pages("http://service", None))
     cells = [cell for part in parts if isinstance(part, Table) for row in part.rows for cell in row[1:]]
     assert [cell for cell in cells if isinstance(cell, str) and any(map(str.isdigit, cell)) and "=" not in cell] == []
 

@@ -1,48 +1,39 @@
 """Looks before the last seed: arms that are worse than the baseline beyond the group-sequential bound are stopped."""
 
-from collections.abc import Sequence
 from statistics import NormalDist
 
 from calibrl.schemas.studies import StudySpec
-from calibrl.studies.measurements import Measurements, evaluated, pairs
-from calibrl.studies.runner import Look, StudyRunner
 from calibrl_core.evaluation.group_sequential import bounds
 from calibrl_core.evaluation.study_statistics import arm_difference
+from jobs.studies.measurements import Measurements, evaluated, pairs
+from jobs.studies.situation import Situation
 
 NORMAL = NormalDist()
 
 
-def look_of(study: StudySpec, measurements: Measurements) -> Look | None:
-    """Return the look of a study at its arms; None: it has no stop rule."""
-    if study.stop is None:
-        return None
-
-    def look(runner: StudyRunner, seeds: int) -> Sequence[str]:
-        return arms_to_stop(runner, measurements, seeds)
-
-    return look
-
-
-def arms_to_stop(runner: StudyRunner, measurements: Measurements, look: int) -> list[str]:
+def arms_to_stop(measurements: Measurements, situation: Situation, look: int) -> list[str]:
     """Return the arms that are worse than the baseline beyond the bound, after the first `look` seeds.
 
     Raises:
-        CalibrlError: accuracies cannot be read or compared.
+        Conflict: accuracies cannot be read or compared.
     """
-    study = runner.study
+    study = situation.study
     assert study.stop is not None
-    evaluations = evaluated(runner.expansion, runner.known)
+    evaluations = evaluated(situation.expansion, situation.known)
     split = measurements.primary(study, evaluations)
-    compared = pairs(study, runner.expansion)
+    compared = pairs(study, situation.expansion)
     if not compared:
         return []
     limit = look_bounds(study, (1 - study.confidence) / len(compared))[study.stop.after_seeds.index(look)]
     stopped = []
     for baseline, arm in compared:
         seeds = evaluations.common_seeds(baseline, arm, study.seeds[:look])
-        if arm in runner.stopped or split is None or len(seeds) < 2:
+        if arm in situation.stopped or split is None or len(seeds) < 2:
             continue
-        found = arm_difference(*measurements.paired(evaluations, baseline, arm, seeds, split))
+        rows = measurements.paired(evaluations, baseline, arm, seeds, split)
+        if len(rows[0][0]) < 2:  # prompts
+            continue
+        found = arm_difference(*rows)
         if found.difference < 0 and NORMAL.inv_cdf(1 - found.p_value / 2) > limit:
             stopped.append(arm)
     return stopped

@@ -14,9 +14,10 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from calibrl.schemas.jobs import MAX_LABELS
+from calibrl.schemas.spec_paths import set_fields
 from calibrl.schemas.specs import EvaluateSpec, TrainSpec
-from calibrl.schemas.studies import MAX_ARM_NAME, MAX_ARMS, MAX_STUDY_RUNS, StudySpec, WarmUp
-from calibrl.specfile import SpecError, set_fields
+from calibrl.schemas.studies import MAX_ARM_NAME, MAX_ARMS, MAX_STUDY_RUNS, StudySpec, WarmUp, faults
+from jobs.errors import FieldError, Invalid
 
 Part = Literal["warm-up", "training", "evaluation"]
 NO_JOB = UUID(int=0)  # placeholder of a job that is not submitted yet
@@ -31,7 +32,6 @@ STUDY, ARM, SEED, PART, DIGEST, RETRIES = (
 OUTSIDE_DIGEST = frozenset({"name", "project", "priority", "labels", "resources", "limits", "depends_on"})
 MODEL_SOURCE = frozenset({"builtin", "seed", "path", "hub", "revision", "from_job", "checkpoint"})
 MAX_SHOWN_VALUE = 12  # characters of a value in the name of an arm
-MAX_FAULTS = 3  # in a message
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,11 @@ class Expansion:
     arms: tuple[NamedArm, ...]
     jobs: tuple[StudyJob, ...]
 
+    @property
+    def project(self) -> str:
+        """Return the project of the jobs."""
+        return str(self.jobs[0].spec.get("project", "default"))
+
     @cached_property
     def by_digest(self) -> dict[str, StudyJob]:
         """Return the jobs by digest."""
@@ -89,16 +94,17 @@ def expand(study: StudySpec) -> Expansion:
     """Return all jobs of a study.
 
     Raises:
-        SpecError: the spec of a job is invalid, there are too many jobs, or the baseline is no arm.
+        Invalid: the spec of a job is invalid, there are too many jobs, or the baseline is no arm.
     """
     found = arms(study)
     if len(found) * len(study.seeds) > MAX_STUDY_RUNS:
-        raise SpecError(
+        raise refused(
+            "seeds",
             f"the study has {len(found)} arms x {len(study.seeds)} seeds, {len(found) * len(study.seeds)} runs; "
-            f"at most {MAX_STUDY_RUNS} are allowed: remove arms, values of axes, or seeds"
+            f"at most {MAX_STUDY_RUNS} are allowed: remove arms, values of axes, or seeds",
         )
     if study.baseline is not None and study.baseline not in (arm.name for arm in found):
-        raise SpecError(f"baseline: there is no arm {study.baseline!r}; arms: {', '.join(arm.name for arm in found)}")
+        raise refused("baseline", f"there is no arm {study.baseline!r}; arms: {', '.join(arm.name for arm in found)}")
     warm_ups = _warm_ups(study, study.warm_up) if study.warm_up else {}
     jobs = list({one.digest: one for one in warm_ups.values()}.values())
     for seed in study.seeds:
@@ -113,7 +119,7 @@ def arms(study: StudySpec) -> list[NamedArm]:
     """Return the arms of a study: each named arm with every combination of the values of the axes.
 
     Raises:
-        SpecError: the names of two arms are equal, a name is too long, or there are too many arms.
+        Invalid: the names of two arms are equal, a name is too long, or there are too many arms.
     """
     named = dict(study.arms) or {"base": {}}
     found: list[NamedArm] = []
@@ -124,11 +130,11 @@ def arms(study: StudySpec) -> list[NamedArm]:
             found.append(NamedArm("-".join([name, *parts]), changes | own))
     names = [arm.name for arm in found]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise SpecError(f"arms: two arms have the name {twice!r}; name arms in place of axes")
+        raise refused("arms", f"two arms have the name {twice!r}; name arms in place of axes")
     if long := next((name for name in names if len(name) > MAX_ARM_NAME), None):
-        raise SpecError(f"arms: {long!r} has more than {MAX_ARM_NAME} characters; name arms in place of axes")
+        raise refused("arms", f"{long!r} has more than {MAX_ARM_NAME} characters; name arms in place of axes")
     if len(found) > MAX_ARMS:
-        raise SpecError(f"the study has {len(found)} arms; at most {MAX_ARMS} are allowed: remove values of axes")
+        raise refused("axes", f"the study has {len(found)} arms; at most {MAX_ARMS} are allowed: remove values of axes")
     return found
 
 
@@ -151,7 +157,7 @@ def _warm_ups(study: StudySpec, warm_up: WarmUp) -> dict[int, StudyJob]:
 
 def _training(study: StudySpec, arm: NamedArm, seed: int, warm_up: StudyJob | None) -> StudyJob:
     spec: dict[str, Any] = deepcopy(study.base)
-    where = f"arm {arm.name}"
+    where = f"arms.{arm.name}"
     _change(spec, arm.changes, where)
     spec["seed"] = seed
     if warm_up is not None and study.warm_up is not None:
@@ -178,8 +184,8 @@ def _model(spec: Mapping[str, Any]) -> Mapping[str, Any]:
 def _change(spec: dict[str, Any], changes: Mapping[str, Any], where: str) -> None:
     try:
         set_fields(spec, deepcopy(dict(changes)))
-    except SpecError as error:
-        raise SpecError(f"{where}: {error}") from None
+    except ValueError as error:
+        raise refused(where, str(error)) from None
 
 
 def _job(
@@ -195,7 +201,7 @@ def _job(
     """Return a job with its name, labels and digest.
 
     Raises:
-        SpecError: the spec is invalid; the message begins with `where`.
+        Invalid: the spec is invalid; the error is that of the field `where`.
     """
     name = " ".join(filter(None, (study.name, arm, None if seed is None else f"seed {seed}", part)))
     spec = {"kind": "train", **spec, "name": name}
@@ -207,7 +213,7 @@ def _job(
     values = {STUDY: study.name, PART: part, ARM: arm, SEED: seed, DIGEST: digest}
     own = {key: str(value) for key, value in values.items() if value is not None}
     if len(all_labels := checked.labels | own) > MAX_LABELS:
-        raise SpecError(f"base: labels: at most {MAX_LABELS - len(own)}, because the study adds {len(own)}")
+        raise refused("base.labels", f"at most {MAX_LABELS - len(own)}, because the study adds {len(own)}")
     whole = checked.model_dump(mode="json", exclude_unset=True) | {"labels": all_labels}
     return StudyJob(part, arm, seed, digest, needs.digest if needs else None, whole)
 
@@ -217,23 +223,17 @@ def _checked(spec: Mapping[str, Any], where: str) -> TrainSpec | EvaluateSpec:
     try:
         return kind.model_validate(spec)
     except ValidationError as error:
-        raise SpecError(f"{where}: {faults(error)}") from None
+        raise refused(where, faults(error)) from None
 
 
-def faults(error: ValidationError) -> str:
-    """Return the first faults of a validation in one line, each with its field."""
-    found = error.errors()
-    lines = []
-    for one in found[:MAX_FAULTS]:
-        place = ".".join(str(key) for key in one["loc"] if key != "[key]")
-        message = one["msg"].removeprefix("Value error, ")
-        lines.append(f"{place}: {message}" if place else message)
-    return "; ".join([*lines, *([f"and {len(found) - MAX_FAULTS} more"] if len(found) > MAX_FAULTS else [])])
+def refused(field: str, message: str) -> Invalid:
+    """Return the error for a field of a study."""
+    return Invalid("The study was not accepted.", (FieldError(field, message),))
 
 
 def _distinct_runs(jobs: list[StudyJob]) -> None:
     known: dict[str, StudyJob] = {}
     for job in jobs:
         if job.digest in known:
-            raise SpecError(f"arms {known[job.digest].arm!r} and {job.arm!r} have the same settings; remove one")
+            raise refused("arms", f"arms {known[job.digest].arm!r} and {job.arm!r} have the same settings; remove one")
         known[job.digest] = job

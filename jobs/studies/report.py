@@ -1,7 +1,8 @@
 """Builds the report of a study from its jobs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from uuid import UUID
 
 from calibrl.schemas.status import JobStatus
 from calibrl.schemas.studies import StudySpec
@@ -10,32 +11,36 @@ from calibrl.schemas.study_reports import (
     BudgetComparison,
     StudyArm,
     StudyComparison,
+    StudyPoint,
     StudyReport,
     StudyRun,
 )
-from calibrl.studies.curves import accuracy_at, common_budget, read_curve
-from calibrl.studies.expansion import Expansion, StudyJob
-from calibrl.studies.looks import final_level
-from calibrl.studies.measurements import Evaluated, Measurements, evaluated, pairs
-from calibrl.studies.runner import StudyRunner
-from calibrl.studies.state import slot_hours
 from calibrl_core.evaluation.study_statistics import arm_difference, holm, holm_adjusted, needed, seed_difference
+from jobs.studies.curves import accuracy_at, common_budget
+from jobs.studies.expansion import Expansion, StudyJob
+from jobs.studies.looks import final_level
+from jobs.studies.measurements import Evaluated, Measurements, evaluated, pairs
+from jobs.studies.situation import Situation
+from jobs.studies.state import slot_hours
 
+CurveOf = Callable[[UUID], list[StudyPoint]]
 BUDGETS: tuple[Budget, ...] = ("rollouts", "seconds")
 
 
-def build_report(runner: StudyRunner, measurements: Measurements) -> StudyReport:
-    """Return the report of the jobs that exist now. Nothing is submitted.
+def build_report(situation: Situation, measurements: Measurements, curve_of: CurveOf) -> StudyReport:
+    """Return the report of the jobs that exist now.
+
+    Args:
+        curve_of: returns the validations of a training job.
 
     Raises:
-        CalibrlError: a request failed, or evaluations had different prompts.
+        Conflict: accuracies are not stored, or evaluations had different prompts.
     """
-    notes = [*runner.read().notes]
-    study, expansion = runner.study, runner.expansion
-    evaluations = evaluated(expansion, runner.known)
+    study, expansion = situation.study, situation.expansion
+    evaluations = evaluated(expansion, situation.known)
     primary = measurements.primary(study, evaluations)
     splits = _splits(measurements, evaluations, primary)
-    runs = [_run(runner, measurements, job) for job in expansion.of("training")]
+    runs = [_run(situation, measurements, curve_of, job) for job in expansion.of("training")]
     by_arm = {arm.name: [run for run in runs if run.arm == arm.name] for arm in expansion.arms}
     return StudyReport(
         name=study.name,
@@ -51,7 +56,7 @@ def build_report(runner: StudyRunner, measurements: Measurements) -> StudyReport
                 seeds=[run.seed for run in by_arm[arm.name] if run.accuracies],
                 accuracies={split: mean for split in splits if (mean := _mean(by_arm[arm.name], split)) is not None},
                 slot_hours=sum(run.slot_hours for run in by_arm[arm.name]),
-                stopped_after=runner.stopped.get(arm.name),
+                stopped_after=situation.stopped.get(arm.name),
             )
             for arm in expansion.arms
         ],
@@ -62,7 +67,7 @@ def build_report(runner: StudyRunner, measurements: Measurements) -> StudyReport
             for comparison in compare_arms(study, expansion, evaluations, measurements, split)
         ],
         budgets=compare_budgets(study, expansion, by_arm),
-        notes=notes,
+        notes=situation.progress().notes,
     )
 
 
@@ -72,9 +77,9 @@ def _splits(measurements: Measurements, evaluations: Evaluated, primary: str | N
     return sorted(names, key=lambda name: name != primary)
 
 
-def _run(runner: StudyRunner, measurements: Measurements, training: StudyJob) -> StudyRun:
-    known = runner.known
-    (evaluation,) = runner.expansion.of("evaluation", arm=training.arm, seed=training.seed)
+def _run(situation: Situation, measurements: Measurements, curve_of: CurveOf, training: StudyJob) -> StudyRun:
+    known = situation.known
+    (evaluation,) = situation.expansion.of("evaluation", arm=training.arm, seed=training.seed)
     trained, measured = known.get(training.digest), known.get(evaluation.digest)
     warm_up = known.get(training.needs) if training.needs else None
     found = measurements.splits(measured.id) if measured and measured.status is JobStatus.SUCCEEDED else {}
@@ -89,7 +94,7 @@ def _run(runner: StudyRunner, measurements: Measurements, training: StudyJob) ->
         evaluation_status=measured and measured.status,
         accuracies={split: sum(one.values) / len(one.values) for split, one in found.items()},
         slot_hours=slot_hours([job for job in (trained, measured) if job is not None], datetime.now(UTC)),
-        curve=read_curve(runner.client, trained.id) if trained is not None and trained.step > 0 else [],
+        curve=curve_of(trained.id) if trained is not None and trained.step > 0 else [],
     )
 
 
@@ -104,14 +109,15 @@ def compare_arms(
     """Compare the pairs of arms of a study on a dataset, with Holm's correction over the pairs.
 
     Raises:
-        CalibrlError: evaluations had different prompts, or a request failed.
+        Conflict: accuracies are not stored, or evaluations had different prompts.
     """
     rows: list[StudyComparison] = []
     for first, second in pairs(study, expansion):
         seeds = evaluations.common_seeds(first, second, study.seeds)
         row = StudyComparison(first=first, second=second, seeds=seeds, split=split, prompts=0, difference=None)
-        if len(seeds) >= 2:
-            before, after = measurements.paired(evaluations, first, second, seeds, split)
+        rows_of = measurements.paired(evaluations, first, second, seeds, split) if len(seeds) >= 2 else None
+        if rows_of is not None and len(rows_of[0][0]) >= 2:  # prompts
+            before, after = rows_of
             found = arm_difference(before, after, confidence=study.confidence, seed=study.bootstrap_seed)
             more = needed(found, confidence=study.confidence)
             row = row.model_copy(

@@ -1,0 +1,124 @@
+"""Studies: post, list, read, report, cancel, remove."""
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Body, Depends, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse, PlainTextResponse
+from sqlalchemy.orm import Session
+
+from api.deps import CurrentCaller, Db, ExistingStudy, Limit, WritableStudy, existing_study, page, read
+from api.examples import STUDIES
+from api.idempotency import IdempotentRoute
+from calibrl.schemas import Page, Role, Slug, Study, StudyReport, StudySpec, StudySummary
+from calibrl.studies.document import Drawing, html, markdown
+from calibrl.studies.pages import job_pages, report_parts
+from jobs.access.callers import Caller
+from jobs.repository import studies as rows
+from jobs.studies import requests
+from jobs.studies.expansion import Expansion, expand
+
+router = APIRouter(prefix="/studies", tags=["studies"], route_class=IdempotentRoute)
+REPORTING = CapacityLimiter(2)
+PAGES: dict[int | str, dict[str, Any]] = {200: {"content": {"text/html": {}, "text/markdown": {}}}}
+
+
+async def _expanded(
+    study: Annotated[StudySpec, Body(openapi_examples=STUDIES)], caller: CurrentCaller
+) -> tuple[StudySpec, Expansion]:
+    return study, await run_in_threadpool(_looked_into, study, caller)
+
+
+def _looked_into(study: StudySpec, caller: Caller) -> Expansion:
+    # Before the transaction: the files that the jobs name are read, which can be slow.
+    expansion = expand(study)
+    caller.need_if_visible(expansion.project, Role.MEMBER)
+    requests.read_files(expansion)
+    return expansion
+
+
+@router.post("", status_code=201)
+def post_study(
+    expanded: Annotated[tuple[StudySpec, Expansion], Depends(_expanded)],
+    session: Db,
+    caller: CurrentCaller,
+    response: Response,
+) -> Study:
+    """Add a study: the service submits its jobs, retries failed ones, stops arms and goes on after a restart. If the
+    project has a study of this name, it continues with this description, and its failed and cancelled runs are
+    submitted again (200)."""
+    row, is_new = requests.post(session, *expanded, caller)
+    response.status_code = 201 if is_new else 200
+    response.headers["Location"] = f"/v1/studies/{row.id}"
+    return Study.model_validate(row)
+
+
+@router.get("")
+def list_studies(
+    session: Db,
+    caller: CurrentCaller,
+    project: Slug | None = None,
+    name: Annotated[str | None, Query(max_length=40, description="Name of the study.")] = None,
+    after: Annotated[UUID | None, Query(description="Id of the last study of the previous page.")] = None,
+    limit: Limit = 100,
+) -> Page[StudySummary]:
+    """List the studies of your projects, newest first, without their descriptions."""
+    found = rows.page(
+        session, visible_projects=caller.projects, project=project, name=name, after=after, limit=limit + 1
+    )
+    return page(found, limit, StudySummary)
+
+
+@router.get("/{study_id}")
+def read_study(study: ExistingStudy) -> Study:
+    """Return one study with its progress."""
+    return Study.model_validate(study)
+
+
+@router.get("/{study_id}/report", response_model=StudyReport, responses=PAGES)
+async def read_report(
+    study_id: UUID,
+    request: Request,
+    caller: CurrentCaller,
+    format: Annotated[
+        Literal["json", "markdown", "html"], Query(description="`html` has figures, `markdown` only tables.")
+    ] = "json",
+    dashboard: Annotated[
+        str | None,
+        Query(
+            max_length=500,
+            pattern=r"^https?://[^\s\"<>]+$",
+            description="Address of the dashboard, for the links to jobs. None: links to the API.",
+        ),
+    ] = None,
+) -> StudyReport | Response:
+    """Return the report of the runs that have ended so far: differences between arms with intervals and verdicts, arms,
+    equal budgets, and runs. At most two reports are made at the same time."""
+
+    def visible(session: Session) -> None:
+        existing_study(study_id, session, caller)
+
+    await read(request, visible)
+    report = await to_thread.run_sync(requests.report, study_id, limiter=REPORTING)
+    if format == "json":
+        return report
+    parts = report_parts(report, job_pages(str(request.base_url).rstrip("/"), dashboard))
+    if format == "html":
+        return HTMLResponse(html(parts, f"Study {report.name}"))
+    tables = [part for part in parts if not isinstance(part, Drawing)]
+    return PlainTextResponse(markdown(tables, ""), media_type="text/markdown")
+
+
+@router.post("/{study_id}/cancel")
+def cancel_study(study_id: WritableStudy, session: Db) -> Study:
+    """Cancel a study. It is `cancelling` until the open jobs that it submitted, and that no other study uses, have
+    ended."""
+    return Study.model_validate(requests.cancel(session, study_id))
+
+
+@router.delete("/{study_id}", status_code=204)
+def remove_study(study_id: WritableStudy, session: Db) -> None:
+    """Remove a study that has ended. Its jobs stay."""
+    requests.remove(session, study_id)

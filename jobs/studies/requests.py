@@ -1,0 +1,134 @@
+"""Actions of users on a study: post, cancel, remove, report."""
+
+from collections.abc import Iterator, Mapping
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from calibrl.schemas import AnySpec, JobSummary, Role, StudyReport, StudySpec, StudyStatus, job_spec_adapter
+from jobs import lifecycle, models
+from jobs.access.callers import Caller
+from jobs.db import session_scope
+from jobs.errors import Conflict, FieldError, Invalid, QuotaExceeded
+from jobs.repository import studies
+from jobs.specs import checks
+from jobs.specs.references import References
+from jobs.studies import records
+from jobs.studies.expansion import NO_JOB, Expansion, expand
+from jobs.studies.measurements import Measurements
+from jobs.studies.report import build_report
+from jobs.studies.situation import Situation
+
+
+def read_files(expansion: Expansion) -> None:
+    """Read the files that the jobs of a study name, which can be slow: hold no transaction. The check of `post` uses
+    the cached result."""
+    for _, spec in _first_specs(expansion):
+        checks.file_problems(References.of(spec))
+
+
+def post(session: Session, study: StudySpec, expansion: Expansion, caller: Caller) -> tuple[models.Study, bool]:
+    """Add a study, or continue the study of this name in the project with this description: failed and cancelled runs
+    are submitted again. Return it, and whether it is new. A service process takes its steps.
+
+    Raises:
+        Forbidden: the caller must be a member of the project.
+        Invalid: fields that are not valid; each is named.
+        Conflict: the study of this name is being cancelled.
+    """
+    caller.need_if_visible(expansion.project, Role.MEMBER)
+    _check(session, expansion, caller)
+    spec = study.model_dump(mode="json", exclude_unset=True)
+    known = studies.lock_named(session, expansion.project, study.name)
+    if known is None:
+        first = Situation(study, expansion, {}).progress().model_dump(mode="json")
+        row = studies.add(
+            session, project=expansion.project, name=study.name, user=caller.user, spec=spec, progress=first
+        )
+        return row, True
+    if known.status is StudyStatus.CANCELLING:
+        raise Conflict(f"Study {study.name} is being cancelled: post it again once it is cancelled.")
+    if known.status.final:
+        studies.forget_broken(session, known.id)
+    if known.spec != spec:
+        known.looks = {}
+    known.user, known.spec, known.status = caller.user, spec, StudyStatus.RUNNING
+    known.message = known.finished_at = None
+    studies.set_next(known, 0)
+    session.flush()
+    known.progress = situation(session, known, expansion).progress().model_dump(mode="json")
+    return known, False
+
+
+def cancel(session: Session, study_id: UUID) -> models.Study:
+    """Cancel a study: a service process cancels the open jobs that it submitted and no other study uses.
+
+    Raises:
+        NotFound: no such study.
+        Conflict: it has ended, or is being cancelled.
+    """
+    row = studies.lock(session, study_id)
+    if row.status is not StudyStatus.RUNNING:
+        raise Conflict(f"Study {row.name} cannot be cancelled: it is {row.status}.")
+    row.status = StudyStatus.CANCELLING
+    studies.set_next(row, 0)
+    return row
+
+
+def remove(session: Session, study_id: UUID) -> None:
+    """Remove a study that has ended. Its jobs stay.
+
+    Raises:
+        NotFound: no such study.
+        Conflict: it has not ended.
+    """
+    row = studies.lock(session, study_id)
+    if not row.status.final:
+        raise Conflict(f"Study {row.name} is {row.status}: cancel it first.")
+    studies.remove(session, row)
+
+
+def situation(session: Session, row: models.Study, expansion: Expansion) -> Situation:
+    """Return the situation of a study by the jobs that exist."""
+    known = {digest: JobSummary.model_validate(job) for digest, job in studies.jobs_of(session, row.id).items()}
+    looks: Mapping[int, list[str]] = {int(seeds): arms for seeds, arms in row.looks.items()}
+    return Situation(StudySpec.model_validate(row.spec), expansion, known, looks)
+
+
+def report(study_id: UUID) -> StudyReport:
+    """Return the report of a study by the jobs that exist. Takes seconds for large studies.
+
+    Raises:
+        NotFound: no such study.
+        Conflict: accuracies are not stored, or evaluations had different prompts.
+    """
+    with session_scope() as session:
+        row = studies.get(session, study_id)
+        found = situation(session, row, expand(StudySpec.model_validate(row.spec)))
+    return build_report(found, Measurements(records.load_splits), records.load_curve)
+
+
+def _check(session: Session, expansion: Expansion, caller: Caller) -> None:
+    """Check the specs of the first run of each arm, and of its warm-up, as on submission."""
+    problems = []
+    for field, spec in _first_specs(expansion):
+        try:
+            lifecycle.check(session, spec, caller.projects)
+        except QuotaExceeded:
+            continue  # the jobs wait for room
+        except Invalid as error:
+            own = [one for one in error.errors if str(NO_JOB) not in one.message]
+            problems += [FieldError(f"{field}.{one.field}", one.message) for one in own]
+    if problems:
+        raise Invalid("The study was not accepted.", tuple(problems))
+
+
+def _first_specs(expansion: Expansion) -> Iterator[tuple[str, AnySpec]]:
+    """Yield the spec of the first warm-up, of the first training of each arm, and of the first evaluation, each with
+    the field of the study that describes it."""
+    shown = set()
+    for job in expansion.jobs:
+        field = {"warm-up": "warm_up", "training": f"arms.{job.arm}", "evaluation": "evaluation"}[job.part]
+        if field not in shown:
+            shown.add(field)
+            yield field, job_spec_adapter.validate_python(job.spec_from(NO_JOB))

@@ -1,0 +1,135 @@
+"""Situation of a study: which jobs should run now, which arms are stopped, and the progress. No request is sent."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+
+from calibrl.schemas import JobStatus, JobSummary, StudyProgress, StudySpec
+from jobs.studies.expansion import Expansion, StudyJob
+from jobs.studies.state import BROKEN, broken, expected_costs, left_of, seeds_in_budget, slot_hours, slots
+
+NO_LOOKS: Mapping[int, Sequence[str]] = {}
+
+
+class Situation:
+    """Situation of a study. `known`: its jobs that exist, by digest. `looks`: arms that each look stopped, by the
+    number of seeds at that look.
+    """
+
+    def __init__(
+        self,
+        study: StudySpec,
+        expansion: Expansion,
+        known: dict[str, JobSummary],
+        looks: Mapping[int, Sequence[str]] = NO_LOOKS,
+    ) -> None:
+        self.study, self.expansion = study, expansion
+        self.known, self.looks = known, dict(looks)
+
+    @property
+    def stopped(self) -> dict[str, int]:
+        """Return the stopped arms, with the number of seeds at the look that stopped each."""
+        return {arm: look for look, arms in sorted(self.looks.items(), reverse=True) for arm in arms}
+
+    def due_look(self) -> int | None:
+        """Return the number of seeds of the next look if all its evaluations have ended, else None."""
+        look = self._next_look()
+        return look if look is not None and self._evaluated(look) else None
+
+    def allowed(self) -> list[StudyJob]:
+        """Return the jobs that should run: of all arms and seeds, without stopped arms, up to the next look and within
+        the budget.
+        """
+        last = self._next_look() or len(self.study.seeds)
+        stopped = self.stopped
+        budget = seeds_in_budget(self.study, self.expansion, self.known, self._active())
+        allowed = list(self.expansion.of("warm-up"))
+        for count, seed in enumerate(self.study.seeds[: min(last, budget)]):
+            for job in self.expansion.jobs:
+                runs = job.arm is not None and count < stopped.get(job.arm, last)
+                if job.seed == seed and job.part != "warm-up" and runs:
+                    allowed.append(job)
+        return allowed
+
+    def can_submit(self, job: StudyJob) -> bool:
+        """Return if a job does not exist, and the one that it starts from does and has not failed."""
+        if job.digest in self.known:
+            return False
+        if job.needs is None:
+            return True
+        before = self.known.get(job.needs)
+        return before is not None and before.status not in BROKEN
+
+    def progress(self) -> StudyProgress:
+        """Return the progress of the study."""
+        now, allowed = datetime.now(UTC), self.allowed()
+        found = [self.known[job.digest] for job in allowed if job.digest in self.known]
+        succeeded = sum(job.status is JobStatus.SUCCEEDED for job in found)
+        failed = sum(broken(job, self.expansion, self.known, self.study.retries) for job in allowed)
+        running = sum(job.status.held for job in found)
+        planned = self._planned(allowed)
+        return StudyProgress(
+            planned=planned,
+            succeeded=succeeded,
+            failed=failed,
+            running=running,
+            waiting=max(0, planned - succeeded - failed - running),
+            slot_hours=slot_hours(found, now),
+            seconds_left=self._seconds_left(now),
+            stopped=self.stopped,
+            notes=self._notes(),
+        )
+
+    def _next_look(self) -> int | None:
+        looks = self.study.stop.after_seeds if self.study.stop else ()
+        return next((look for look in looks if look not in self.looks), None)
+
+    def _active(self) -> list[str]:
+        stopped = self.stopped
+        return [arm.name for arm in self.expansion.arms if arm.name not in stopped]
+
+    def _evaluated(self, seeds: int) -> bool:
+        """Return if all evaluations of the first seeds of the arms that still run have ended."""
+        first, active = self.study.seeds[:seeds], self._active()
+        jobs = [job for job in self.expansion.of("evaluation") if job.seed in first and job.arm in active]
+        return all(self._ended(job) for job in jobs)
+
+    def _ended(self, job: StudyJob) -> bool:
+        found = self.known.get(job.digest)
+        succeeded = found is not None and found.status is JobStatus.SUCCEEDED
+        return succeeded or broken(job, self.expansion, self.known, self.study.retries)
+
+    def _planned(self, allowed: Sequence[StudyJob]) -> int:
+        """Return the number of jobs that should run now or after the next look."""
+        if not all(self._ended(job) for job in allowed):
+            return len([*self._remaining()])
+        return len(allowed)
+
+    def _remaining(self) -> Iterator[StudyJob]:
+        """Yield the jobs of the study without those that were left out by a look."""
+        order = {seed: count for count, seed in enumerate(self.study.seeds)}
+        stopped = self.stopped
+        for job in self.expansion.jobs:
+            limit = stopped.get(job.arm or "", len(order))
+            if job.part == "warm-up" or (job.seed is not None and order[job.seed] < limit):
+                yield job
+
+    def _seconds_left(self, now: datetime) -> float | None:
+        expected = expected_costs(self.expansion, self.known)
+        left = [left_of(job, expected, self.known, now) for job in self._remaining() if not self._ended(job)]
+        if any(one is None for one in left):
+            return None
+        held = sum(slots(job) for job in self.known.values() if job.status.held)
+        return sum(one for one in left if one is not None) / max(1, held)
+
+    def _notes(self) -> list[str]:
+        notes = [
+            f"arm {arm} was stopped after {seeds} seeds: worse than the baseline" for arm, seeds in self.stopped.items()
+        ]
+        seeds = seeds_in_budget(self.study, self.expansion, self.known, self._active())
+        if seeds < len(self.study.seeds):
+            notes.append(f"the budget of {self.study.budget_slot_hours:g} slot-hours allows {seeds} seeds so far")
+        for job in self.expansion.jobs:
+            found = self.known.get(job.digest)
+            if found is not None and found.status in BROKEN and self._ended(job):
+                notes.append(f"{found.name} {found.status}: see `calibrl show {found.id}`")
+        return notes
