@@ -74,11 +74,12 @@ ALIKE: dict[str, dict[str, Any]] = {
         "algorithm": {"type": "grpo", "mini_batches": 1},
     },
     "controlled": {
+        **TOGETHER,
         "algorithm": {
             "type": "calibrl",
             "mini_batches": 1,
             "guidance_control": {"low": 20, "high": 30, "factor": 2},  # above the entropy of a fresh model
-        }
+        },
     },
     "kl": {"parallel": "fsdp", "algorithm": {"type": "grpo", "mini_batches": 2, "kl_coef": 0.1}},
     "recomputed": {"parallel": "fsdp", "model": {**TINY, "gradient_checkpointing": True}},
