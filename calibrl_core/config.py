@@ -12,6 +12,7 @@ from calibrl_core.data.prompts import PromptFormat
 from calibrl_core.data.schema import Curriculum, DataSource, TrainingData, check_weight, distinct_names
 from calibrl_core.health.settings import HealthSettings
 from calibrl_core.settings.base import StrictSettings, one_of
+from calibrl_core.settings.image_changes import ImageChanges
 from calibrl_core.settings.optimizer import OptimizerSettings
 from calibrl_core.settings.record import CheckpointSettings, DiagnosticsSettings, SampleSettings
 from calibrl_core.settings.sampling import EngineSettings, EvaluateRollout, RolloutSettings
@@ -324,6 +325,7 @@ class EvaluateSettings(StrictSettings):
     rewards: tuple[Reward, ...] = Field(DEFAULT_REWARDS, min_length=1, max_length=16)
     prompts: PromptFormat = Field(default_factory=PromptFormat)
     rollout: EvaluateRollout = Field(default_factory=EvaluateRollout)
+    image_changes: ImageChanges = ()
     precision: ForwardPrecision = "auto"
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of sampling and of the bootstrap.")
 

@@ -6,8 +6,9 @@ Reports one `progress` event per batch, the `accuracies` of the prompts per mode
 The result has `rollout`, the settings of sampling, and one entry per model and dataset:
 `{model, model_index, split, prompts, samples, metrics, sources}`, and one comparison for every two models on a dataset:
 `{split, first, second, difference, low, high, distinguishable}`, the paired difference of sampled accuracy with its
-95 % interval. `metrics` are those of `calibrl_core.evaluation.accuracy.summarise`, and of the greedy completions as
-`greedy_...`. `sources` holds `{prompts, metrics}` per `data_source` of the examples.
+95 % interval. `metrics` are those of `calibrl_core.evaluation.accuracy.summarise`, of the greedy completions as
+`greedy_...`, and with changed images as `accuracy_<change>`. `sources` holds `{prompts, metrics}` per `data_source` of
+the examples.
 
 All answers are stored in DIR/answers.jsonl, batch by batch. An evaluation that was stopped or killed continues behind
 its last batch there, with the results that it would have had without the stop.
@@ -15,7 +16,7 @@ its last batch there, with the results that it would have had without the stop.
 
 import gc
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from hashlib import sha256
@@ -28,10 +29,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibrl_core.config import BuiltinModel, EvaluateConfig, ModelSource
+from calibrl_core.data.changed_images import ChangedImages
 from calibrl_core.data.row_cache import row_cache
 from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import ALONE, Ranks
-from calibrl_core.evaluation.accuracy import Answers, answer_batches, batch_size, concatenate, summarise
+from calibrl_core.evaluation.accuracy import (
+    Answers,
+    accuracy_with_change,
+    answer_batches,
+    batch_size,
+    concatenate,
+    summarise,
+)
 from calibrl_core.evaluation.bootstrap import paired_differences
 from calibrl_core.evaluation.stored_answers import Expected, How, Part, StoredAnswers, prompt_digest
 from calibrl_core.report import Report
@@ -131,6 +140,7 @@ class _Evaluation:
         ways: dict[How, int] = {"sampled": batch_size(rollout.samples)}
         if rollout.greedy:
             ways["greedy"] = batch_size(1)
+        ways |= dict.fromkeys(self.config.image_changes, batch_size(rollout.samples))
         prompts = {split: [prompt_digest(example) for example in examples] for split, examples in self.sets}
         return {
             Part(index, split, how): Expected(settings, digests, batch)
@@ -201,18 +211,25 @@ class _Evaluation:
         sampled = self._answers(engine, Part(index, split, "sampled"), examples)
         check_verdicts([score for row in sampled.scores for score in row])
         self._report_accuracies(index, split, sampled)
-        greedy = self._answers(engine, Part(index, split, "greedy"), examples) if self.config.rollout.greedy else None
-        greedy_sources = greedy.by_source() if greedy else {}
+        hows: list[How] = ["greedy"] if self.config.rollout.greedy else []
+        hows += self.config.image_changes
+        others = {how: self._answers(engine, Part(index, split, how), examples) for how in hows}
+        by_source = {how: answers.by_source() for how, answers in others.items()}
         sources = {
-            source: {"prompts": len(part.examples), "metrics": self._metrics(part, greedy_sources.get(source))}
+            source: {
+                "prompts": len(part.examples),
+                "metrics": self._metrics(part, {how: own[source] for how, own in by_source.items()}),
+            }
             for source, part in sampled.by_source().items()
         }
-        return {"prompts": len(examples), "metrics": self._metrics(sampled, greedy), "sources": sources}
+        return {"prompts": len(examples), "metrics": self._metrics(sampled, others), "sources": sources}
 
-    def _metrics(self, sampled: Answers, greedy: Answers | None) -> dict[str, float]:
+    def _metrics(self, sampled: Answers, others: Mapping[How, Answers]) -> dict[str, float]:
         form = answer_form(self.config.rewards)
         metrics = summarise(sampled, self.config.seed, form)
-        if greedy is not None:
+        for change in self.config.image_changes:
+            metrics |= accuracy_with_change(change, others[change], self.config.seed)
+        if greedy := others.get("greedy"):
             values = summarise(greedy, self.config.seed, form)
             names = [f"{name}{bound}" for name in GREEDY for bound in ("", "_low", "_high")]
             metrics |= {f"greedy_{name}": values[name] for name in names}
@@ -227,7 +244,10 @@ class _Evaluation:
         if not rest:
             return known
         assert engine is not None
-        samples, temperature = (rollout.samples, rollout.temperature) if part.how == "sampled" else (1, 0.0)
+        samples, temperature = (1, 0.0) if part.how == "greedy" else (rollout.samples, rollout.temperature)
+        shown = examples
+        if part.how != "sampled" and part.how != "greedy":
+            shown = ChangedImages(examples, part.how)
         request = SamplingRequest(
             group_size=samples,
             temperature=temperature,
@@ -237,7 +257,7 @@ class _Evaluation:
             first_row=len(known.examples) * samples,
         )
         parts = [known] if known.examples else []
-        for batch in answer_batches(engine, rest, self.scorer, request, self.ranks):
+        for batch in answer_batches(engine, rest, self.scorer, request, self.ranks, shown[len(known.examples) :]):
             check_needed([self.scorer.stop_reason(score for row in batch.scores for score in row)])
             if self.ranks.first:
                 self.stored.append(part, batch)

@@ -33,7 +33,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
 
 EVENT_FILE = "events.jsonl"
 IMAGE_FOLDER = "images"
@@ -51,6 +51,11 @@ class SampleCompletion(TypedDict):
     logprobs: list[float]
     entropies: list[float]
     gaps: list[float | None]  # log pi_old(rollout token) - log pi_old(expert token there), None past the expert's end
+    # Log-probability with the prompt's images minus that with changed ones: `diagnostics.base.ImageGains`. None: not
+    # measured for this completion; all three are missing if the step measures none.
+    image_blank: NotRequired[list[float | None]]
+    image_shuffle: NotRequired[list[float | None]]
+    image_swap: NotRequired[list[float | None]]
     ratios: list[float | None]  # pi(token) over pi_old(token) when its mini-batch came; None: left out of the update
     left_out: int
     rewards: dict[str, float]  # by verifier, before weights

@@ -13,6 +13,9 @@ from calibrl.views.terminal import plain, table_of
 NONE = "–"
 SHOWN = {  # of an evaluation's metrics, where it has them
     "accuracy": "ACCURACY",
+    "accuracy_blank": "BLANK IMAGE",
+    "accuracy_shuffle": "SHUFFLED",
+    "accuracy_swap": "SWAPPED",
     "strict_accuracy": "IN THE FORMAT",
     "greedy_accuracy": "GREEDY",
     "pass_at_k": "PASS@K",

@@ -10,13 +10,14 @@ from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.diagnostics.expert_mismatch import expert_mismatch, gap_histograms
 from calibrl_core.diagnostics.exploration import entropy_histogram, exploration
 from calibrl_core.diagnostics.histograms import Histogram
+from calibrl_core.diagnostics.image import image
 from calibrl_core.diagnostics.installed import installed_families
 from calibrl_core.diagnostics.length import length
 from calibrl_core.diagnostics.rareness import highest_rareness, rareness, rareness_histograms
 from calibrl_core.diagnostics.reward import reward
 
 Family = Callable[[StepBatch], dict[str, float]]
-FAMILIES: tuple[Family, ...] = (reward, exploration, length, rareness, expert_mismatch)
+FAMILIES: tuple[Family, ...] = (reward, exploration, length, rareness, expert_mismatch, image)
 
 
 def diagnose(batch: StepBatch) -> dict[str, float]:

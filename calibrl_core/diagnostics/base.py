@@ -33,6 +33,18 @@ class Experts:
 
 
 @dataclass(frozen=True)
+class ImageGains:
+    """Log-probability of each token with the prompt's images minus that with changed ones (`data.changed_images`).
+
+    Shape `[B, T]` float, nats; NaN where it was not measured, or where the change leaves the images as they are.
+    """
+
+    blank: Tensor
+    shuffle: Tensor
+    swap: Tensor
+
+
+@dataclass(frozen=True)
 class StepBatch:
     """The rollouts of a step, with all data computed before the first update. `B = P * G` rows, T tokens.
 
@@ -50,6 +62,7 @@ class StepBatch:
     advantages: Tensor  # [P, G] float64
     experts: Experts
     ratios: Tensor | None = None  # [B, T] float; NaN for a token without a ratio
+    image_gains: ImageGains | None = None  # None: not measured in this step
     form: AnswerForm = "answer"  # where the answers are in the texts
 
     @property

@@ -13,6 +13,7 @@ from calibrl_core.data.schema import Example, completed
 from calibrl_core.distributed.ranks import ALONE, Ranks
 from calibrl_core.evaluation.bootstrap import intervals
 from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
+from calibrl_core.settings.image_changes import ImageChange
 from calibrl_core.verifiers.base import AnswerForm, final_answer, follows_format
 from calibrl_core.verifiers.quantities import canonical_answer
 from calibrl_core.verifiers.scorer import Score, Scorer
@@ -63,12 +64,16 @@ class Answers:
 
 
 def sample_answers(
-    engine: RolloutEngine, examples: Sequence[Example], scorer: Scorer, request: SamplingRequest
+    engine: RolloutEngine,
+    examples: Sequence[Example],
+    scorer: Scorer,
+    request: SamplingRequest,
+    shown: Sequence[Example] | None = None,
 ) -> Answers:
     """Sample completions as `request` says, and score them: all of `answer_batches`."""
     width = request.group_size
     nothing = Answers((), [], [], np.zeros((0, width), np.int64), np.zeros((0, width), np.bool_), np.zeros((0, width)))
-    return concatenate([nothing, *answer_batches(engine, examples, scorer, request)])
+    return concatenate([nothing, *answer_batches(engine, examples, scorer, request, shown=shown)])
 
 
 def answer_batches(
@@ -77,12 +82,15 @@ def answer_batches(
     scorer: Scorer,
     request: SamplingRequest,
     ranks: Ranks = ALONE,
+    shown: Sequence[Example] | None = None,
 ) -> Iterator[Answers]:
     """Sample completions as `request` says, score them, and yield the answers of each batch of prompts. The processes
     of `ranks` share each batch, and all get its answers.
 
     Completions depend on `request.seed` and the global row number, so that several processes with `first_row` set
     sample what one would. Batches begin at multiples of `batch_size(request.group_size)` prompts.
+
+    `shown`: the prompts that the policy sees, in the order of `examples`; verifiers judge by `examples`. None: these.
     """
     samples = request.group_size
     size = batch_size(samples)
@@ -90,17 +98,26 @@ def answer_batches(
     number, end = first, first + len(examples)
     while number < end:
         start = number - number % size
-        part = examples[number - first : start + size - first]
+        part, seen = (
+            rows[number - first : start + size - first] for rows in (examples, examples if shown is None else shown)
+        )
         mine = ranks.my_slice(len(part))
+        own_rows = slice(mine.start, mine.stop)
         rows = replace(request, seed=[*request.seed, start], first_row=(number - start + mine.start) * samples)
-        own = _answers(engine, part[mine.start : mine.stop], scorer, rows) if mine else None
+        own = _answers(engine, part[own_rows], seen[own_rows], scorer, rows) if mine else None
         yield concatenate([answers for answers in ranks.gather_everywhere(own) if answers is not None])
         number += len(part)
 
 
-def _answers(engine: RolloutEngine, examples: Sequence[Example], scorer: Scorer, request: SamplingRequest) -> Answers:
+def _answers(
+    engine: RolloutEngine,
+    examples: Sequence[Example],
+    shown: Sequence[Example],
+    scorer: Scorer,
+    request: SamplingRequest,
+) -> Answers:
     samples = request.group_size
-    rollouts = engine.generate(examples, request)
+    rollouts = engine.generate(shown, request)
     counts = rollouts.mask.sum(-1)
     logprobs = rollouts.logprobs.double().sum(-1) / counts
     return Answers(
@@ -155,6 +172,14 @@ def summarise(answers: Answers, seed: int, form: AnswerForm = "answer") -> dict[
     for (name, per_prompt), (low, high) in zip(measures.items(), bounds.T, strict=True):
         values |= {name: float(per_prompt.mean()), f"{name}_low": float(low), f"{name}_high": float(high)}
     return values
+
+
+def accuracy_with_change(change: ImageChange, answers: Answers, seed: int) -> dict[str, float]:
+    """Return the accuracy of answers to changed images with its interval, as `accuracy_<change>`."""
+    per_prompt = answers.passed().mean(1)
+    ((low, high),) = intervals(per_prompt[:, None], seed).T
+    name = f"accuracy_{change}"
+    return {name: float(per_prompt.mean()), f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
 def _shares(

@@ -29,7 +29,7 @@ def prompt_digest(example: Example) -> str:
     return sha256(parts.encode()).hexdigest()[:16]
 
 
-How = Literal["sampled", "greedy"]
+How = Literal["sampled", "greedy", "blank", "shuffle", "swap"]  # the last three: sampled with changed images
 
 
 class Part(NamedTuple):

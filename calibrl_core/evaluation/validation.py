@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from calibrl_core.config import TrainConfig
+from calibrl_core.data.changed_images import ChangedImages
 from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import ALONE, Ranks
-from calibrl_core.evaluation.accuracy import Answers, concatenate, sample_answers, summarise
+from calibrl_core.evaluation.accuracy import Answers, accuracy_with_change, concatenate, sample_answers, summarise
 from calibrl_core.evaluation.expert_probe import ExpertProbe
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
+from calibrl_core.settings.image_changes import ImageChange
 from calibrl_core.verifiers.base import answer_form
 from calibrl_core.verifiers.scorer import Scorer, check_needed, labels_with
 
@@ -54,33 +56,42 @@ class Validator:
         Raises:
             NoVerdictError: a verdict is missing that `on_failure: stop` requires.
         """
-        place = self._ranks.my_slice(len(self._examples))
         with self._engine.sampling(step):
-            own = self._sample(step, self._examples[place.start : place.stop], place.start)
+            own = self._sample(step, self._examples)
+            changed = {
+                change: self._sample(step, ChangedImages(self._examples, change))
+                for change in self._settings.image_changes
+            }
         if self._stops:
-            reason = self._scorer.stop_reason(score for row in own.scores for score in row)
-            check_needed(self._ranks.gather_everywhere(reason))
-        parts = self._ranks.gather(own)
+            scores = (score for answers in (own, *changed.values()) for row in answers.scores for score in row)
+            check_needed(self._ranks.gather_everywhere(self._scorer.stop_reason(scores)))
+        parts = self._ranks.gather((own, changed))
         with self._policy.weights.gathered():  # only the first process measures
-            values = None if parts is None else self._measure(concatenate(parts))
+            values = None if parts is None else self._measure(parts)
         metrics = self._ranks.from_first(values)
         assert metrics is not None
         return metrics
 
-    def _sample(self, step: int, examples: Sequence[Example], first: int) -> Answers:
-        rollout = self._config.validation_rollout
+    def _sample(self, step: int, shown: Sequence[Example]) -> Answers:
+        """Return this process's share of the answers. `shown`: all prompts as the policy sees them."""
+        rollout, place = self._config.validation_rollout, self._ranks.my_slice(len(shown))
+        mine = slice(place.start, place.stop)
         request = SamplingRequest(
             group_size=self._settings.samples,
             temperature=rollout.temperature,
             max_tokens=rollout.max_completion_tokens,
             sampling=rollout,
             seed=[self._config.seed, _SEED, step],
-            first_row=first * self._settings.samples,
+            first_row=place.start * self._settings.samples,
         )
-        return sample_answers(self._engine, examples, self._scorer, request)
+        return sample_answers(self._engine, self._examples[mine], self._scorer, request, shown[mine])
 
-    def _measure(self, answers: Answers) -> dict[str, float]:
+    def _measure(self, parts: Sequence[tuple[Answers, dict[ImageChange, Answers]]]) -> dict[str, float]:
+        answers = concatenate([own for own, _ in parts])
         summary = summarise(answers, self._config.seed, answer_form(self._config.rewards))
+        for change in self._settings.image_changes:
+            of_change = concatenate([changed[change] for _, changed in parts])
+            summary |= accuracy_with_change(change, of_change, self._config.seed)
         return {
             **{f"validation/{name}": value for name, value in summary.items()},
             **self._probe.measure(self._policy, answers.logprobs),

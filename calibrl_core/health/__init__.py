@@ -14,6 +14,7 @@ from typing import Any
 
 from calibrl_core.health.entropy import EntropyCollapse, EntropyExplosion
 from calibrl_core.health.expert import ExpertDrift
+from calibrl_core.health.image import IgnoresImage
 from calibrl_core.health.learning import NoAdvantage, RewardNotAccuracy
 from calibrl_core.health.length import AllTruncated, LengthExplosion
 from calibrl_core.health.rule import Alert, Rule
@@ -25,6 +26,7 @@ from calibrl_core.health.verifiers import NoVerdicts, VerifierFailures
 RULES: tuple[type[Rule], ...] = (
     *(EntropyCollapse, EntropyExplosion, AllTruncated, NoAdvantage, RewardNotAccuracy),
     *(VerifierFailures, NoVerdicts, LengthExplosion, GradientSpikes, SamplerMismatch, ExpertDrift, Overfitting),
+    IgnoresImage,
 )
 
 

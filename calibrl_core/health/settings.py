@@ -19,6 +19,7 @@ RuleName = Literal[
     "sampler_mismatch",
     "expert_drift",
     "overfitting",
+    "ignores_image",
 ]
 
 
@@ -97,4 +98,13 @@ class HealthSettings(StrictSettings):
     )
     overfit_validations: int = Field(
         2, ge=1, le=100, description="Validations over which accuracy is averaged to detect overfitting."
+    )
+    image_measurements: int = Field(
+        3, ge=1, le=1000, description="Measurements of image/gain_swap that are averaged (diagnostics.images_every)."
+    )
+    image_gain: float = Field(
+        0.1,
+        ge=0,
+        description="Nats per completion. ignores_image fires if a completion loses less log-probability than this "
+        "with the image of another prompt.",
     )

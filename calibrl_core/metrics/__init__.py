@@ -7,6 +7,7 @@ dashboard, the CLI and the API take their texts from the registry. To add a metr
 from calibrl_core.metrics.accuracy import EVALUATION, VALIDATION
 from calibrl_core.metrics.base import Direction, Metric, MetricFamily, find
 from calibrl_core.metrics.expert import EXPERT
+from calibrl_core.metrics.image import IMAGE
 from calibrl_core.metrics.installed import installed_descriptions
 from calibrl_core.metrics.sampling import EXPLORATION, LENGTH, RARENESS, REWARD, SAMPLED, VERDICT
 from calibrl_core.metrics.update import ALGORITHM, LOSS, PERF, RATIO
@@ -20,6 +21,7 @@ FAMILIES = (
     SAMPLED,
     RARENESS,
     EXPERT,
+    IMAGE,
     LOSS,
     ALGORITHM,
     RATIO,

@@ -34,7 +34,21 @@ _FAILURES = Metric(
     "Any value above 0 needs attention: look for the verifier in the log.",
     "down",
 )
-_SAMPLED = (*_COMPLETIONS, *_GROUPS, _FAILURES)
+_CHANGED = tuple(
+    Metric(
+        f"accuracy_{change}",
+        "share",
+        f"Accuracy {changed}, if `image_changes` names `{change}`.",
+        "Near the accuracy: the answers do not need the images.",
+        interval=True,
+    )
+    for change, changed in (
+        ("blank", "with a grey image in place of each image"),
+        ("shuffle", "with the tiles of each image in another order"),
+        ("swap", "with the images of another prompt"),
+    )
+)
+_SAMPLED = (*_COMPLETIONS, *_GROUPS, *_CHANGED, _FAILURES)
 _GREEDY = tuple(
     replace(
         metric, name=f"greedy_{metric.name}", meaning=f"Greedy decoding, one completion per prompt: {metric.meaning}"

@@ -41,15 +41,17 @@ def _completion(policy: Policy, batch: StepBatch, row: int) -> SampleCompletion:
     places = torch.arange(length)
     if length > limit:
         places = torch.cat([places[: limit - limit // 2], places[length - limit // 2 :]])
-    ratios = None if batch.ratios is None else batch.ratios[row, places].tolist()
+    ratios: list[float | None] = [None] * len(places)
+    if batch.ratios is not None:
+        ratios = _measured(batch.ratios[row, places])
     gaps, has_gap = batch.gaps[row, places].tolist(), batch.gap_mask[row, places].tolist()
-    return SampleCompletion(
+    completion = SampleCompletion(
         text=_shortened(rollouts.texts[row], CHARACTERS // rollouts.group_size),
         tokens=[policy.tokenizer.decode([token]) for token in rollouts.tokens[row, places].tolist()],
         logprobs=_rounded(rollouts.logprobs[row, places]),
         entropies=_rounded(rollouts.entropies[row, places]),
         gaps=[round(gap, 5) if has else None for gap, has in zip(gaps, has_gap, strict=True)],
-        ratios=[round(ratio, 5) if math.isfinite(ratio) else None for ratio in ratios or [math.nan] * len(places)],
+        ratios=ratios,
         left_out=length - len(places),
         rewards=score.by_verifier,
         reward=score.reward,
@@ -57,6 +59,16 @@ def _completion(policy: Policy, batch: StepBatch, row: int) -> SampleCompletion:
         passed=score.passed,
         truncated=bool(rollouts.truncated[row]),
     )
+    if (gains := batch.image_gains) is not None:
+        completion["image_blank"] = _measured(gains.blank[row, places])
+        completion["image_shuffle"] = _measured(gains.shuffle[row, places])
+        completion["image_swap"] = _measured(gains.swap[row, places])
+    return completion
+
+
+def _measured(values: Tensor) -> list[float | None]:
+    """Return `values` with None in place of those that are not finite."""
+    return [round(value, 5) if math.isfinite(value) else None for value in values.tolist()]
 
 
 def _rounded(values: Tensor) -> list[float]:

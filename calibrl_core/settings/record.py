@@ -50,3 +50,9 @@ class DiagnosticsSettings(StrictSettings):
         description="Steps between measurements of the experts (family expert/) if the algorithm does not use "
         "experts: one forward pass over the experts of the step. None: never.",
     )
+    images_every: int | None = Field(
+        20,
+        ge=1,
+        description="Steps between measurements of how much completions depend on their images (family image/): four "
+        "forward passes over up to 8 groups per process, if prompts have images. None: never.",
+    )

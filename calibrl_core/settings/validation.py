@@ -5,6 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from calibrl_core.settings.base import StrictSettings
+from calibrl_core.settings.image_changes import ImageChanges
 from calibrl_core.settings.sampling import RolloutSettings, SamplingSettings, StopString
 
 SAMPLING = tuple(SamplingSettings.model_fields)
@@ -40,6 +41,8 @@ class ValidationSettings(StrictSettings):
     max_completion_tokens: int | None = Field(
         None, ge=1, le=131072, description="Replaces rollout.max_completion_tokens. None: no change."
     )
+
+    image_changes: ImageChanges = ()
 
     @model_validator(mode="after")
     def _one_greedy_sample(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from functools import reduce
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from calibrl_core.algorithms.loss_batch import to_width
-from calibrl_core.diagnostics.base import Experts, StepBatch
+from calibrl_core.diagnostics.base import Experts, ImageGains, StepBatch
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.step.dynamic_sampling import ScoredRollouts, concatenate
 
@@ -58,8 +59,25 @@ def _concatenate_batches(parts: Sequence[StepBatch]) -> StepBatch:
         advantages=torch.cat([part.advantages for part in parts]),
         experts=_concatenate_experts([part.experts for part in parts]),
         ratios=torch.cat(ratios) if ratios else None,
+        image_gains=_concatenate_gains(parts, width),
         form=parts[0].form,
     )
+
+
+def _concatenate_gains(parts: Sequence[StepBatch], width: int) -> ImageGains | None:
+    """Return the image gains of all parts, `[B, width]`; NaN for a part without an image."""
+    if all(part.image_gains is None for part in parts):
+        return None
+
+    def whole(name: str) -> Tensor:
+        rows = [part.rollouts.logprobs.new_full((len(part.rollouts.mask), width), math.nan) for part in parts]
+        for part, row in zip(parts, rows, strict=True):
+            if part.image_gains is not None:
+                measured = getattr(part.image_gains, name)
+                row[:, : measured.shape[1]] = measured
+        return torch.cat(rows)
+
+    return ImageGains(*(whole(change.name) for change in fields(ImageGains)))
 
 
 def _concatenate_experts(parts: Sequence[Experts]) -> Experts:

@@ -25,6 +25,7 @@ from calibrl_core.step.advantages import step_advantages
 from calibrl_core.step.dynamic_sampling import ScoredRollouts, replace_groups
 from calibrl_core.step.experts import choose_experts, find_experts, no_experts, with_chosen_experts
 from calibrl_core.step.gather import gather_batch, gather_sampled
+from calibrl_core.step.image_gains import image_gains
 from calibrl_core.step.optimizer import GradientStep
 from calibrl_core.step.prompt_source import PromptSource
 from calibrl_core.step.token_logprobs import micro_batches, padded_to_equal_passes
@@ -111,6 +112,8 @@ class ReinforcementLearner:
                 groups, first_prompt, extra = self._rollouts(step, examples, clock)
             with self._policy.weights.gathered():
                 batch = self._batch(step, first_prompt, groups, clock)
+                if _due(step + 1, self._config.diagnostics.images_every):  # outside the clock too
+                    batch = self._with_image_gains(batch)
         if _due(step, self._config.diagnostics.gradients_every):  # outside the clock: not in perf/step_seconds
             extra |= self._updater.compare_gradients(batch, step, first_prompt)
         old_logprobs = None
@@ -128,6 +131,10 @@ class ReinforcementLearner:
         if whole is None:
             return StepResult(metrics, pass_ratios=self._pass_ratios, moved=moved)
         return StepResult(metrics, histograms(whole, self._config), whole, self._pass_ratios, self._failed, moved)
+
+    def _with_image_gains(self, batch: StepBatch) -> StepBatch:
+        gains = image_gains(self._policy, batch.examples, batch.rollouts, batch.rewards, self._config)
+        return replace(batch, image_gains=gains)
 
     def _moving(self, prefix: str = "") -> dict[str, float]:
         """Return the settings that the algorithm moves."""
@@ -300,7 +307,7 @@ def check_enough(groups: int, algorithm: PolicyGradientSettings, ranks: Ranks, l
 
 
 def _due(step: int, every: int | None) -> bool:
-    """Return true if a measurement every so many steps includes `step` (from 0)."""
+    """Return true if a measurement every so many steps includes `step`."""
     return every is not None and step % every == 0
 
 

@@ -65,7 +65,7 @@ STICKY = (
     "<style>@media (min-width:641px){.stColumn:has(> div .st-key-plan),.stColumn:has(.st-key-plan)"
     "{position:sticky;top:4rem;align-self:flex-start;max-height:calc(100vh - 5rem);overflow-y:auto}}</style>"
 )
-FOLDED = {  # sections that are folded at first
+FOLDED: dict[str, dict[str, tuple[str, ...]]] = {  # sections that are folded at first
     "train": {
         "Rollouts and prompts": ("rollout", "prompts"),
         "Optimizer and batches": (
@@ -84,7 +84,7 @@ FOLDED = {  # sections that are folded at first
         "Queue, labels and limits": ("priority", "labels", "depends_on", "resources", "limits"),
     },
     "evaluate": {
-        "Sampling and prompts": ("rollout", "prompts", "precision", "seed"),
+        "Sampling and prompts": ("rollout", "prompts", "image_changes", "precision", "seed"),
         "Queue, labels and limits": ("priority", "labels", "depends_on", "resources", "limits"),
     },
     "audit": {

@@ -78,6 +78,9 @@ LABELS = {
     "health.expert_high": "Expert-drift threshold (nats/token)",
     "health.expert_rise": "Expert-drift threshold (× lowest)",
     "health.overfit_validations": "Overfitting window (validations)",
+    "health.image_measurements": "Image window (measurements)",
+    "health.image_gain": "Image gain threshold (nats/completion)",
+    "image_changes": "Accuracy with changed images",
     "first_step": "First step",
     "limit": "Max completions",
     "from_job": "Training job",
@@ -87,6 +90,7 @@ LABELS = {
     "cpu_offload": "CPU offload",
     "diagnostics.gradients_every": "Compare gradients every N steps",
     "diagnostics.experts_every": "Measure experts every N steps",
+    "diagnostics.images_every": "Measure use of images every N steps",
 }
 
 

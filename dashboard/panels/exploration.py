@@ -125,5 +125,31 @@ CARDS: tuple[PanelCard, ...] = (
         (Line("approx. KL", "kl/approx", POLICY),),
         value_format=".5f",
     ),
+    Card(
+        "image-gain",
+        "Use of the image",
+        (
+            Line("blank", "image/gain_blank", NEUTRAL, dash="dot", sparse=True),
+            Line("shuffled", "image/gain_shuffle", RARENESS, dash="dash", sparse=True),
+            Line("swapped", "image/gain_swap", POLICY, sparse=True),
+        ),
+        hint="Log-probability of a completion with its image, minus that with a changed one. Near 0: the policy does "
+        "not use the content of the image. Rollouts can be coloured by it.",
+        zero_line=True,
+        value_format=".2f",
+    ),
+    Card(
+        "image-accuracy",
+        "Accuracy with changed images",
+        (
+            Line("own image", "validation/accuracy", VALIDATION, sparse=True),
+            Line("blank", "validation/accuracy_blank", NEUTRAL, dash="dot", sparse=True),
+            Line("shuffled", "validation/accuracy_shuffle", RARENESS, dash="dash", sparse=True),
+            Line("swapped", "validation/accuracy_swap", POLICY, sparse=True),
+        ),
+        hint="Measured for the changes that `validation.image_changes` names. A line near that of the own image: the "
+        "answers do not need the image.",
+        share="of_all",
+    ),
 )
 draw = chart_panel(CARDS)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from calibrl.schemas import find_algorithm
 from dashboard.markup import chip, escape
-from dashboard.palette import CORRECT, ENTROPY, EXPERT, NEUTRAL, POLICY, RARENESS, WRONG, faded
+from dashboard.palette import CORRECT, ENTROPY, EXPERT, NEUTRAL, POLICY, RARENESS, VALIDATION, WRONG, faded
 
 TOKENS = 2000  # coloured tokens of a completion; further ones are plain text
 SMALL = 160  # pixels; smaller images are enlarged without blur
@@ -99,6 +99,23 @@ TINTS = {  # by label, which is also in the URL
             EXPERT,
             "The clip stopped the gradient of a coloured token. Yellow: ratio too high. Pink: ratio too low.",
             ((-1, "clipped (low)"), (0, "not clipped"), (1, "clipped (high)")),
+        ),
+        *(
+            Tint(
+                f"{name} image",
+                f"image_{change}",
+                "nats",
+                2.0,
+                VALIDATION,
+                WRONG,
+                f"Purple: log π(token) is higher with its own image than {changed}. Orange: lower.",
+                ((-2, "−2 nats or less"), (0, "0"), (1, "+1"), (2, "+2 nats or more")),
+            )
+            for name, change, changed in (
+                ("Blank", "blank", "with a grey one"),
+                ("Shuffled", "shuffle", "with its tiles in another order"),
+                ("Swapped", "swap", "with that of another prompt"),
+            )
         ),
     )
 }

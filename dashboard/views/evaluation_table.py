@@ -16,9 +16,11 @@ from dashboard.markup import chip, escape, table
 from dashboard.palette import MODELS, NEUTRAL, POLICY
 from dashboard.reads import catalogue, service
 
-SHARES = ("accuracy", "greedy_accuracy", "pass_at_k", "majority_at_k", "strict_accuracy")
+CHANGED = {"accuracy_blank": "Blank image", "accuracy_shuffle": "Shuffled image", "accuracy_swap": "Swapped image"}
+SHARES = ("accuracy", *CHANGED, "greedy_accuracy", "pass_at_k", "majority_at_k", "strict_accuracy")
 LABELS = {
     "accuracy": "Accuracy",
+    **CHANGED,
     "greedy_accuracy": "Greedy",
     "pass_at_k": "pass@k",
     "majority_at_k": "majority@k",

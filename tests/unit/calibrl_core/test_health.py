@@ -283,7 +283,7 @@ def test_a_run_whose_verifier_gives_no_verdict_pauses_with_the_reason(
 def test_settings_are_closed_and_name_real_rules() -> None:
     with pytest.raises(ValidationError, match="pause_on"):
         HealthSettings(pause_on=("nonsense",))
-    assert len(HealthSettings(pause_on=tuple(rule.name for rule in RULES)).pause_on) == len(RULES) == 12
+    assert len(HealthSettings(pause_on=tuple(rule.name for rule in RULES)).pause_on) == len(RULES) == 13
 
 
 def test_a_rule_ends_a_run_with_a_checkpoint_and_a_resume_continues(tmp_path: Path) -> None:
