@@ -43,6 +43,7 @@ FieldPath = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_
 Changes = Annotated[dict[FieldPath, JsonValue], Field(max_length=64)]
 StudyName = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]*$")]
 ArmName = Annotated[str, Field(min_length=1, max_length=30, pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]*$")]
+StudyMetric = Annotated[str, Field(min_length=3, max_length=200, pattern=r"^[a-z0-9_]+/[^\s]+$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -138,6 +139,12 @@ class StudySpec(StrictSettings):
         min_length=1,
         max_length=MAX_ARM_NAME,
         description="Arm with which each other arm is compared. None: all pairs of arms are compared.",
+    )
+    metrics: tuple[StudyMetric, ...] = Field(
+        (),
+        max_length=24,
+        description="Training metrics that are compared beside the accuracies, such as exploration/entropy: the mean "
+        "of each over the last quarter of the steps.",
     )
     confidence: float = Field(
         0.95, ge=0.5, le=0.999, description="Confidence of intervals, and of all verdicts of a dataset together."

@@ -35,6 +35,9 @@ class StudyRun(Record):
     evaluation: UUID | None = Field(None, description="Evaluation job. None: it was not submitted.")
     evaluation_status: JobStatus | None = None
     accuracies: dict[str, float] = Field(description="Mean accuracy by dataset (0 to 1).")
+    metrics: dict[str, float] = Field(
+        default_factory=dict, description="Mean of each metric over the last quarter of the steps."
+    )
     slot_hours: float = Field(description="Slot-hours of training and evaluation.")
     curve: list[StudyPoint] = Field(description="Validations during the training, by step.")
 
@@ -77,6 +80,15 @@ class StudyComparison(StudyDifference):
     )
 
 
+class MetricComparison(StudyDifference):
+    """Comparison of two arms by a training metric: its mean over the last quarter of the steps. The interval is over
+    seeds, without correction."""
+
+    metric: str
+    before: float = Field(description="Mean of the first arm over these seeds.")
+    after: float = Field(description="Mean of the second arm over these seeds.")
+
+
 class BudgetComparison(StudyDifference):
     """Comparison of the validation accuracies of two arms at the largest budget that all their runs reached. The
     interval is over seeds, without correction."""
@@ -97,5 +109,6 @@ class StudyReport(Record):
     arms: list[StudyArm]
     runs: list[StudyRun]
     comparisons: list[StudyComparison]
+    metrics: list[MetricComparison]
     budgets: list[BudgetComparison]
     notes: list[str]

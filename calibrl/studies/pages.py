@@ -4,7 +4,15 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from uuid import UUID
 
-from calibrl.schemas.study_reports import Budget, StudyArm, StudyComparison, StudyDifference, StudyReport, StudyRun
+from calibrl.schemas.study_reports import (
+    Budget,
+    MetricComparison,
+    StudyArm,
+    StudyComparison,
+    StudyDifference,
+    StudyReport,
+    StudyRun,
+)
 from calibrl.studies import figures
 from calibrl.studies.document import Cell, Drawing, Heading, Link, Paragraph, Part, Table
 
@@ -28,6 +36,7 @@ def report_parts(report: StudyReport, job_url: JobUrl) -> list[Part]:
         *(Paragraph(f"Note: {note}") for note in report.notes),
         *_differences(report),
         *_arms(report),
+        *_metrics(report),
         *_budgets(report),
         *_runs(report, job_url),
     ]
@@ -123,6 +132,28 @@ def _arm(report: StudyReport, arm: StudyArm) -> list[Cell]:
     name = arm.name if arm.stopped_after is None else f"{arm.name} (stopped after {arm.stopped_after} seeds)"
     texts = [f"{len(arm.seeds)}", *shown, f"{arm.slot_hours:.2f}"]
     return [name, changes, *(Link(text, target) for text in texts)]
+
+
+def _metrics(report: StudyReport) -> Iterator[Part]:
+    if not report.metrics:
+        return
+    yield Heading("Metrics", "metrics")
+    yield Paragraph(
+        "Mean of each metric over the last quarter of the steps. Intervals are over seeds only, by Student's t, and "
+        "are not corrected for the number of comparisons."
+    )
+    for metric in dict.fromkeys(row.metric for row in report.metrics):
+        yield Heading(metric, f"metric-{_file_name(metric)}", 3)
+        rows = [_metric(row) for row in report.metrics if row.metric == metric]
+        yield Table(("Arm against arm", "Seeds", "Second arm", "First arm", "Difference", "p"), rows)
+
+
+def _metric(row: MetricComparison) -> list[Cell]:
+    target = f"#{_anchor(row.second)}"
+    assert row.difference is not None and row.low is not None and row.high is not None and row.p_value is not None
+    difference = f"{row.difference:+.3g} ({row.low:+.3g} to {row.high:+.3g})"
+    texts = [f"{len(row.seeds)}", f"{row.after:.3g}", f"{row.before:.3g}", difference, f"{row.p_value:.2g}"]
+    return [f"{row.second} against {row.first}", *(Link(text, target) for text in texts)]
 
 
 def _budgets(report: StudyReport) -> Iterator[Part]:

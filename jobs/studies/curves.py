@@ -1,7 +1,7 @@
-"""Validation curves of runs over rollouts and over time, and their values at equal budgets."""
+"""Validation curves of runs over rollouts and over time, their values at equal budgets, and means of metrics."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from calibrl.schemas.specs import find_algorithm
@@ -9,6 +9,7 @@ from calibrl.schemas.study_reports import Budget, StudyPoint
 
 ACCURACY, STEP_SECONDS, SAMPLED_PROMPTS = "validation/accuracy", "perf/step_seconds", "exploration/sampled_prompts"
 METRICS = [ACCURACY, STEP_SECONDS, SAMPLED_PROMPTS]
+LAST_PART = 0.75  # of the steps; means of metrics begin after it
 
 
 def curve(rows: Iterable[tuple[int, Mapping[str, float | str]]], spec: Mapping[str, Any]) -> list[StudyPoint]:
@@ -28,6 +29,17 @@ def curve(rows: Iterable[tuple[int, Mapping[str, float | str]]], spec: Mapping[s
         if math.isfinite(accuracy := float(values.get(ACCURACY, math.nan))):
             points.append(StudyPoint(step=step, rollouts=rollouts, seconds=seconds, accuracy=accuracy))
     return points
+
+
+def last_means(rows: Sequence[tuple[int, Mapping[str, float | str]]], names: Iterable[str]) -> dict[str, float]:
+    """Return the mean of each metric over the last quarter of the steps; metrics without a finite value there are
+    left out.
+    """
+    last = rows[-1][0] if rows else 0
+    late = [values for step, values in rows if step > LAST_PART * last]
+    found = {name: [float(values[name]) for values in late if name in values] for name in names}
+    finite = {name: [value for value in values if math.isfinite(value)] for name, values in found.items()}
+    return {name: sum(values) / len(values) for name, values in finite.items() if values}
 
 
 def common_budget(curves: Iterable[list[StudyPoint]], budget: Budget) -> float | None:

@@ -8,11 +8,20 @@ from calibrl.schemas.evaluations import SplitAccuracies
 from calibrl.schemas.jobs import JobSummary
 from calibrl.schemas.status import JobStatus
 from calibrl.schemas.studies import StudySpec
+from calibrl.schemas.study_reports import StudyPoint
 from jobs.errors import Conflict
 from jobs.studies.expansion import Expansion
 
 Rows = list[list[float]]  # [S, N] accuracies of S seeds on N prompts
 Load = Callable[[UUID], dict[str, SplitAccuracies]]  # accuracies of an evaluation by dataset, in the order of its spec
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Results of a training job: its validations, and the mean of each metric over the last quarter of the steps."""
+
+    curve: list[StudyPoint]
+    metrics: dict[str, float]
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from calibrl.schemas.studies import StudySpec
 from calibrl.schemas.study_reports import (
     Budget,
     BudgetComparison,
+    MetricComparison,
     StudyArm,
     StudyComparison,
-    StudyPoint,
     StudyReport,
     StudyRun,
 )
@@ -19,19 +19,19 @@ from calibrl_core.evaluation.study_statistics import arm_difference, holm, holm_
 from jobs.studies.curves import accuracy_at, common_budget
 from jobs.studies.expansion import Expansion, StudyJob
 from jobs.studies.looks import final_level
-from jobs.studies.measurements import Evaluated, Measurements, evaluated, pairs
+from jobs.studies.measurements import Evaluated, Measurements, Trained, evaluated, pairs
 from jobs.studies.situation import Situation
 from jobs.studies.state import slot_hours
 
-CurveOf = Callable[[UUID], list[StudyPoint]]
+TrainingOf = Callable[[UUID, Sequence[str]], Trained]  # of a training job, with the means of these metrics
 BUDGETS: tuple[Budget, ...] = ("rollouts", "seconds")
 
 
-def build_report(situation: Situation, measurements: Measurements, curve_of: CurveOf) -> StudyReport:
+def build_report(situation: Situation, measurements: Measurements, training_of: TrainingOf) -> StudyReport:
     """Return the report of the jobs that exist now.
 
     Args:
-        curve_of: returns the validations of a training job.
+        training_of: returns the results of a training job.
 
     Raises:
         Conflict: accuracies are not stored, or evaluations had different prompts.
@@ -40,7 +40,7 @@ def build_report(situation: Situation, measurements: Measurements, curve_of: Cur
     evaluations = evaluated(expansion, situation.known)
     primary = measurements.primary(study, evaluations)
     splits = _splits(measurements, evaluations, primary)
-    runs = [_run(situation, measurements, curve_of, job) for job in expansion.of("training")]
+    runs = [_run(situation, measurements, training_of, job) for job in expansion.of("training")]
     by_arm = {arm.name: [run for run in runs if run.arm == arm.name] for arm in expansion.arms}
     return StudyReport(
         name=study.name,
@@ -66,6 +66,7 @@ def build_report(situation: Situation, measurements: Measurements, curve_of: Cur
             for split in splits
             for comparison in compare_arms(study, expansion, evaluations, measurements, split)
         ],
+        metrics=compare_metrics(study, expansion, by_arm),
         budgets=compare_budgets(study, expansion, by_arm),
         notes=situation.progress().notes,
     )
@@ -77,12 +78,14 @@ def _splits(measurements: Measurements, evaluations: Evaluated, primary: str | N
     return sorted(names, key=lambda name: name != primary)
 
 
-def _run(situation: Situation, measurements: Measurements, curve_of: CurveOf, training: StudyJob) -> StudyRun:
+def _run(situation: Situation, measurements: Measurements, training_of: TrainingOf, training: StudyJob) -> StudyRun:
     known = situation.known
     (evaluation,) = situation.expansion.of("evaluation", arm=training.arm, seed=training.seed)
     trained, measured = known.get(training.digest), known.get(evaluation.digest)
     warm_up = known.get(training.needs) if training.needs else None
     found = measurements.splits(measured.id) if measured and measured.status is JobStatus.SUCCEEDED else {}
+    begun = trained is not None and trained.step > 0
+    results = training_of(trained.id, situation.study.metrics) if trained and begun else Trained([], {})
     assert training.arm is not None and training.seed is not None
     return StudyRun(
         arm=training.arm,
@@ -94,7 +97,8 @@ def _run(situation: Situation, measurements: Measurements, curve_of: CurveOf, tr
         evaluation_status=measured and measured.status,
         accuracies={split: sum(one.values) / len(one.values) for split, one in found.items()},
         slot_hours=slot_hours([job for job in (trained, measured) if job is not None], datetime.now(UTC)),
-        curve=curve_of(trained.id) if trained is not None and trained.step > 0 else [],
+        curve=results.curve,
+        metrics=results.metrics,
     )
 
 
@@ -146,6 +150,43 @@ def _corrected(study: StudySpec, rows: Sequence[StudyComparison]) -> list[StudyC
         update = {"adjusted_p_value": adjusted, "distinguishable": differs}
         changed[place] = rows[place].model_copy(update=update)
     return changed
+
+
+def compare_metrics(
+    study: StudySpec, expansion: Expansion, runs: Mapping[str, Sequence[StudyRun]]
+) -> list[MetricComparison]:
+    """Compare the pairs of arms by the metrics of the study, paired by seed. A pair needs two seeds that have both."""
+    rows = []
+    for metric in study.metrics:
+        for first, second in pairs(study, expansion):
+            row = _by_metric(study, metric, first, second, runs)
+            rows += [row] if row is not None else []
+    return rows
+
+
+def _by_metric(
+    study: StudySpec, metric: str, first: str, second: str, runs: Mapping[str, Sequence[StudyRun]]
+) -> MetricComparison | None:
+    found = {
+        arm: {run.seed: run.metrics[metric] for run in runs[arm] if metric in run.metrics} for arm in (first, second)
+    }
+    seeds = [seed for seed in study.seeds if seed in found[first] and seed in found[second]]
+    if len(seeds) < 2:
+        return None
+    before, after = ([found[arm][seed] for seed in seeds] for arm in (first, second))
+    difference = seed_difference(before, after, confidence=study.confidence)
+    return MetricComparison(
+        metric=metric,
+        first=first,
+        second=second,
+        seeds=seeds,
+        before=sum(before) / len(before),
+        after=sum(after) / len(after),
+        difference=difference.difference,
+        low=difference.low,
+        high=difference.high,
+        p_value=difference.p_value,
+    )
 
 
 def compare_budgets(

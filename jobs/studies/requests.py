@@ -105,7 +105,7 @@ def report(study_id: UUID) -> StudyReport:
     with session_scope() as session:
         row = studies.get(session, study_id)
         found = situation(session, row, expand(StudySpec.model_validate(row.spec)))
-    return build_report(found, Measurements(records.load_splits), records.load_curve)
+    return build_report(found, Measurements(records.load_splits), records.load_training)
 
 
 def _check(session: Session, expansion: Expansion, caller: Caller) -> None:

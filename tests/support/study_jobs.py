@@ -17,13 +17,13 @@ from calibrl.schemas import (
     StudySpec,
     job_spec_adapter,
 )
-from calibrl.schemas.study_reports import StudyPoint, StudyReport
+from calibrl.schemas.study_reports import StudyReport
 from jobs.errors import QuotaExceeded
-from jobs.studies.curves import curve
+from jobs.studies.curves import curve, last_means
 from jobs.studies.expansion import DIGEST, StudyJob, expand
 from jobs.studies.expansion import STUDY as STUDY_LABEL
 from jobs.studies.looks import arms_to_stop
-from jobs.studies.measurements import Measurements
+from jobs.studies.measurements import Measurements, Trained
 from jobs.studies.report import build_report
 from jobs.studies.situation import Situation
 from jobs.studies.state import BROKEN, retried
@@ -113,9 +113,9 @@ class StudyJobs:
             for split, values in self.values[evaluation].items()
         }
 
-    def curve(self, training: UUID) -> list[StudyPoint]:
-        rows = self.rows.get(training, [])
-        return curve(((row.step, row.values) for row in rows), self.jobs_by_id[training].spec)
+    def trained(self, training: UUID, names: Sequence[str]) -> Trained:
+        rows = [(row.step, row.values) for row in self.rows.get(training, [])]
+        return Trained(curve(rows, self.jobs_by_id[training].spec), last_means(rows, names))
 
     # ---- A study
 
@@ -134,7 +134,7 @@ class StudyJobs:
         return step(self.situation(study), self, partial(arms_to_stop, Measurements(self.splits)))
 
     def report(self, study: StudySpec) -> StudyReport:
-        return build_report(self.situation(study), Measurements(self.splits), self.curve)
+        return build_report(self.situation(study), Measurements(self.splits), self.trained)
 
     # ---- What a test does
 

@@ -111,6 +111,31 @@ def test_arms_are_compared_at_equal_rollouts_and_at_equal_time() -> None:
     assert [rollouts.difference, seconds.difference] == pytest.approx([0.2, -0.1])
 
 
+# ---- Metrics
+
+
+def test_metrics_are_compared_by_their_means_late_in_the_run() -> None:
+    """The last of four steps counts. b is above a by 0.5 and 0.7: 0.6, with Student's t of one degree of freedom
+    12.706: 12.706 x 0.1 = 1.2706.
+    """
+    jobs, study = finished(a=[0.0, 0.5], b=[0.5, 1.0])
+    study = study.model_copy(update={"seeds": (0, 1), "metrics": ("exploration/entropy", "loss/absent")})
+    for job in jobs.jobs_by_id.values():
+        late = {"a": 0.2, "b": 0.7 if job.labels.get("study-seed") == "0" else 0.9}[job.labels["study-arm"]]
+        values: list[float | str] = [9.0, 9.0, "NaN", late]
+        jobs.rows[job.id] = [
+            MetricRow(step=step, ts=BEGAN, values={"exploration/entropy": value})
+            for step, value in enumerate(values, 1)
+        ]
+    report = jobs.report(study)
+    (row,) = report.metrics
+    assert (row.metric, row.first, row.second, row.seeds) == ("exploration/entropy", "a", "b", [0, 1])
+    assert [row.before, row.after, row.difference] == pytest.approx([0.2, 0.8, 0.6])
+    assert [row.low, row.high] == pytest.approx([0.6 - 1.2706, 0.6 + 1.2706], abs=1e-4)
+    text = markdown(report_parts(report, job_pages("http://service", None)), "")
+    assert "+0.6 (-0.671 to +1.87)" in text
+
+
 # ---- Pages
 
 
