@@ -8,8 +8,9 @@ from typing import Any
 
 from calibrl_core.config import TrainConfig
 from calibrl_core.verifiers.reward_input import RewardInput
-from calibrl_core.verifiers.scorer import Score, Scorer
+from calibrl_core.verifiers.scorer import Score, Scorer, labels_with
 
+MISSED = "4"  # the answer of a prompt whose verdicts `score_or_miss` leaves out
 DIGITS = {"builtin": "digits", "split": "train", "rows": 6}
 
 
@@ -37,6 +38,15 @@ def score_by_hash(self: Scorer, inputs: Sequence[RewardInput]) -> list[Score]:
         right = zlib.crc32(text.encode()) % 2 == 1
         scores.append(Score({"math": float(right), "format": 0.0}, float(right), right, right))
     return scores
+
+
+def score_or_miss(self: Scorer, inputs: Sequence[RewardInput]) -> list[Score]:
+    """Replace `Scorer.grade`: `score_by_hash`, but without verdicts on a prompt if a reward has an `on_failure`."""
+    scores = score_by_hash(self, inputs)
+    if not labels_with(self._rewards, "drop_group") | labels_with(self._rewards, "stop"):
+        return scores
+    missing = Score({"math": 0.0, "format": 0.0}, 0.0, False, False, "math: no answer", ("math",))
+    return [missing if seen.truth == MISSED else score for seen, score in zip(inputs, scores, strict=True)]
 
 
 def score_by_letters(self: Scorer, inputs: Sequence[RewardInput]) -> list[Score]:

@@ -1,7 +1,8 @@
 """Program of two processes, started by a launcher: `run_ranks.py FILE`, a JSON list of runs of the trainer.
 
 Each is {folder, config, stop_after}, {folder, evaluate}, {folder, audit}, or {folder}: records of sharded weights. A
-fresh model never answers right, so the completions' hash decides instead.
+fresh model never answers right, so the completions' hash decides instead. A run that ends because verdicts are missing
+writes why to a file per process, the folder's name with the rank as suffix.
 """
 
 import json
@@ -31,8 +32,8 @@ from calibrl_core.settings.optimizer import OptimizerSettings
 from calibrl_core.settings.record import CheckpointSettings
 from calibrl_core.step.optimizer import make_optimizer
 from calibrl_core.train import train
-from calibrl_core.verifiers.scorer import Scorer
-from tests.support.training import score_by_hash
+from calibrl_core.verifiers.scorer import NoVerdictError, Scorer
+from tests.support.training import score_or_miss
 
 
 def run(folder: Path, config: dict[str, Any], stop_after: int | None, ranks: Ranks) -> None:
@@ -44,8 +45,10 @@ def run(folder: Path, config: dict[str, Any], stop_after: int | None, ranks: Ran
         return stop_after is not None and asked > stop_after and ranks.rank == ranks.world - 1
 
     report = EventFile(folder) if ranks.first else SilentReport(folder)
-    outcome = train(TrainConfig.model_validate(config), report, should_stop, ranks)
-    report.emit("finish", **outcome)
+    try:
+        report.emit("finish", **train(TrainConfig.model_validate(config), report, should_stop, ranks))
+    except NoVerdictError as error:
+        folder.with_suffix(f".{ranks.rank}.txt").write_text(str(error))
     report.close()
 
 
@@ -127,7 +130,7 @@ def equal_parts(one: Any, other: Any, weights: Weights) -> bool:
 
 
 def main(file: Path) -> None:
-    Scorer.grade = score_by_hash  # type: ignore[method-assign]
+    Scorer.grade = score_or_miss  # type: ignore[method-assign]
     with join_process_group() as ranks:
         for one in json.loads(file.read_text()):
             folder = Path(one["folder"])

@@ -27,7 +27,7 @@ from calibrl_core.train import train
 from calibrl_core.verifiers.scorer import Scorer
 from tests.process.calibrl_core import run_ranks
 from tests.support.processes import processes_with
-from tests.support.training import of_type, score_by_hash
+from tests.support.training import of_type, score_or_miss
 from tests.support.waiting import LIMIT_SECONDS, eventually
 
 SCRIPT = Path(run_ranks.__file__)
@@ -81,6 +81,8 @@ ALIKE: dict[str, dict[str, Any]] = {
             "guidance_control": {"low": 20, "high": 30, "factor": 2},  # above the entropy of a fresh model
         },
     },
+    # In the second step the first process's only group has no verdict: it takes one of the other process's two.
+    "dropped": {**TOGETHER, "parallel": "fsdp", "rewards": [{"type": "math", "on_failure": "drop_group"}]},
     "kl": {"parallel": "fsdp", "algorithm": {"type": "grpo", "mini_batches": 2, "kl_coef": 0.1}},
     "recomputed": {"parallel": "fsdp", "model": {**TINY, "gradient_checkpointing": True}},
     "recomputed lora": {
@@ -111,6 +113,7 @@ AUDIT = {
     "rollout": {"group_size": 2, "max_completion_tokens": 30},
     "rewrite": True,
 }
+STOPPING = {"rewards": [{"type": "math", "on_failure": "stop"}]}
 PUBLISHED = {"algorithm": {"type": "calibrl", "mini_batch_rows": 4, "micro_batch_mean": True}}
 
 
@@ -125,6 +128,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_policy: Callable[..., 
     runs.append({"folder": "two/evaluation", "evaluate": EVALUATION})
     runs.append({"folder": "two/audit", "audit": AUDIT})
     runs.append({"folder": "published", "config": BASE | PUBLISHED})
+    runs.append({"folder": "stopping", "config": BASE | STOPPING})
     runs += [{"folder": name, "config": BASE | RESCORED | {"algorithm": one}} for name, one in TO_RESCORE.items()]
     runs.append({"folder": "sharded-two"})
     runs.append({"folder": "two-then-one", "config": sharded, "stop_after": 1})
@@ -133,7 +137,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_policy: Callable[..., 
         run["folder"] = str(root / run["folder"])
     (root / "runs.json").write_text(json.dumps(runs))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Scorer, "grade", score_by_hash)
+        patch.setattr(Scorer, "grade", score_or_miss)
         run_ranks.run(root / "one-then-two", sharded, 1, ALONE)
         with started([*TORCHRUN, str(SCRIPT), str(root / "runs.json")], root / "log.txt") as processes:
             run_ranks.evaluation(root / "one/evaluation", EVALUATION, ALONE)
@@ -233,6 +237,21 @@ def test_gradients_are_compared_over_all_processes(folder: Path, name: str) -> N
     assert found["loss/guidance_grad_norm"] > 0
     assert -1 <= found["loss/guidance_cosine"] <= 1
     assert 0 < found["loss/guidance_opposing_share"] < 1
+
+
+@pytest.mark.slow
+def test_a_group_without_verdicts_leaves_the_step_of_all_processes(folder: Path) -> None:
+    """What is left is learned as by one process (see above); this test checks that a group was left out."""
+    dropped = [values.get("verdict/dropped_groups") for values in metrics(folder / "two" / "dropped")]
+    assert dropped == [None, 1.0]
+
+
+@pytest.mark.slow
+def test_a_missing_verdict_of_one_process_stops_both_with_the_reason(folder: Path) -> None:
+    for rank in (0, 1):
+        assert "on_failure is stop (math: no answer)" in folder.joinpath(f"stopping.{rank}.txt").read_text()
+    assert len(metrics(folder / "stopping")) == 1
+    assert [event["step"] for event in of_type(folder / "stopping", "checkpoint")] == [1]
 
 
 @pytest.mark.slow
