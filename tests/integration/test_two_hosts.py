@@ -43,6 +43,7 @@ SPEC: dict[str, Any] = {
     "prompts_per_step": 2,
     "steps": 20,
     "checkpoints": {"every_steps": 2},
+    "parallel": "fsdp",
     "resources": {"machines": 2},
 }
 

@@ -1,6 +1,7 @@
-"""Hosts on this machine: network namespaces that a bridge connects. Needs root."""
+"""Hosts on this machine: namespaces of the network that a bridge connects, each with its own host name. Needs root."""
 
 import os
+import shutil
 import socket
 import subprocess
 import threading
@@ -12,8 +13,8 @@ GATEWAY = f"{NETWORK}.1"
 
 
 def can_make_hosts() -> bool:
-    """Return True if this process can make network namespaces."""
-    if os.geteuid() != 0:
+    """Return True if this process can make namespaces."""
+    if os.geteuid() != 0 or not shutil.which("hostname"):
         return False
     try:
         return subprocess.run(["ip", "netns", "list"], capture_output=True, timeout=10).returncode == 0
@@ -47,7 +48,12 @@ def hosts(*names: str) -> Iterator[dict[str, list[str]]]:
             _ip("-n", space, "link", "set", "lo", "up")
             _ip("-n", space, "addr", "add", f"{NETWORK}.{number}/24", "dev", "eth0")
             _ip("-n", space, "link", "set", "eth0", "up")
-        yield {name: ["ip", "netns", "exec", f"{switch}-{name}"] for name in names}
+        yield {name: ["ip", "netns", "exec", f"{switch}-{name}", *_named(name)] for name in names}
+
+
+def _named(host: str) -> list[str]:
+    """Return the words before a command that is to see `host` as the name of its machine."""
+    return ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', host]
 
 
 def _space(name: str, made: ExitStack) -> None:
