@@ -51,9 +51,7 @@ def test_every_algorithm_ends_whatever_rows_have_experts(
 ) -> None:
     write_data(tmp_path, text_policy)
     write_rows_without_expert(tmp_path)
-    runs = [
-        {"folder": str(tmp_path / "-".join(run)), "config": settings(tmp_path, *run)} for run in RUNS
-    ]
+    runs = [{"folder": str(tmp_path / "-".join(run)), "config": settings(tmp_path, *run)} for run in RUNS]
     (tmp_path / "runs.json").write_text(json.dumps(runs))
     command = [*TORCHRUN[:-1], str(processes), str(SCRIPT), str(tmp_path / "runs.json")]
     with started(command, tmp_path / "log.txt") as launcher:
