@@ -220,8 +220,9 @@ class TrainSettings(StrictSettings):
         None,
         ge=0,
         le=64,
-        description="Processes per trainer process that prepare the images of the next step while a step runs. 0: the "
-        "trainer prepares them itself. None: as many as there are CPUs for, at most 4; 0 for small images.",
+        description="Processes per trainer process that prepare the images of the next step while a step runs, and "
+        "those of a validation while it samples. 0: the trainer prepares them itself. None: as many as there are CPUs "
+        "for, at most 4; 0 for small images.",
     )
     checkpoints: CheckpointSettings = Field(default_factory=CheckpointSettings)
     samples: SampleSettings = Field(default_factory=SampleSettings)

@@ -177,7 +177,7 @@ class _Run:
         if self.config.validation is None:
             return None
         examples = self._load("validation.data", [self.config.validation.data])
-        return Validator(self.config, examples, self.policy, self.engine, self.scorer, self.ranks)
+        return Validator(self.config, examples, self.policy, self.engine, self.scorer, self.prompts, self.ranks)
 
     def _training_examples(self) -> Sequence[Example]:
         examples, algorithm = self._load("data", self.config.sources), self.config.algorithm

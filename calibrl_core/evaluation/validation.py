@@ -8,11 +8,19 @@ from calibrl_core.config import TrainConfig
 from calibrl_core.data.changed_images import ChangedImages
 from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import ALONE, Ranks
-from calibrl_core.evaluation.accuracy import Answers, accuracy_with_change, concatenate, sample_answers, summarise
+from calibrl_core.evaluation.accuracy import (
+    Answers,
+    accuracy_with_change,
+    batch_size,
+    concatenate,
+    sample_answers,
+    summarise,
+)
 from calibrl_core.evaluation.expert_probe import ExpertProbe
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
 from calibrl_core.settings.image_changes import ImageChange
+from calibrl_core.step.prompt_source import PromptSource
 from calibrl_core.verifiers.base import answer_form
 from calibrl_core.verifiers.scorer import Scorer, check_needed, labels_with
 
@@ -29,11 +37,13 @@ class Validator:
         policy: Policy,
         engine: RolloutEngine,
         scorer: Scorer,
+        prompts: PromptSource,
         ranks: Ranks = ALONE,
     ) -> None:
         assert config.validation is not None
         self._config, self._settings = config, config.validation
         self._examples, self._policy, self._engine, self._scorer = examples, policy, engine, scorer
+        self._prompts = prompts
         self._probe = ExpertProbe(examples, config)
         self._ranks = ranks
         self._stops = bool(labels_with(config.rewards, "stop"))
@@ -54,6 +64,7 @@ class Validator:
         Each process samples its slice of the prompts; all processes get the metrics of all prompts.
 
         Raises:
+            DataError: as `PromptEncoder.encode`.
             NoVerdictError: a verdict is missing that `on_failure: stop` requires.
         """
         with self._engine.sampling(step):
@@ -72,10 +83,18 @@ class Validator:
         assert metrics is not None
         return metrics
 
+    def _in_order_of_use(self, examples: Sequence[Example], first: int) -> list[Example]:
+        """Return the examples as the engine encodes them: batch by batch, long prompts first."""
+        size, lengths = batch_size(self._settings.samples), self._policy.prompt_lengths(examples)
+        order = sorted(range(len(examples)), key=lambda place: ((first + place) // size, -lengths[place]))
+        return [examples[place] for place in order]
+
     def _sample(self, step: int, shown: Sequence[Example]) -> Answers:
         """Return this process's share of the answers. `shown`: all prompts as the policy sees them."""
         rollout, place = self._config.validation_rollout, self._ranks.my_slice(len(shown))
         mine = slice(place.start, place.stop)
+        if self._config.rollout.engine == "shared_prefill":  # vLLM has its own image processor
+            self._prompts.begin(self._in_order_of_use(shown[mine], place.start))
         request = SamplingRequest(
             group_size=self._settings.samples,
             temperature=rollout.temperature,

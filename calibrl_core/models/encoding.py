@@ -87,6 +87,7 @@ class PromptEncoder:
         self._encoded: OrderedDict[Key, dict[str, Tensor]] = OrderedDict()
         self._encoded_bytes = 0
         self._holds = False
+        self.ahead: Callable[[Example], dict[str, Tensor] | None] | None = None  # returns results of worker processes
         self.encodings = 0  # prompts that were encoded since the start, here or in a worker process
         self._lengths: dict[int, int] = {}  # of all prompts ever measured, by the hash of their key
         self._image_tokens = ImageTokens(processor)
@@ -167,19 +168,19 @@ class PromptEncoder:
         """Return if the example is encoded and kept."""
         return self._key(example) in self._encoded
 
-    def add(self, example: Example, processed: dict[str, Tensor] | None = None) -> None:
-        """Encode the example, unless it is kept. processed: the result of `processed`, if it exists already.
+    def add(self, example: Example) -> None:
+        """Encode the example, unless it is kept.
 
         Raises:
             DataError: as `encode`.
         """
-        self._encode(example, processed)
+        self._encode(example)
 
-    def _encode(self, example: Example, processed: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def _encode(self, example: Example) -> dict[str, Tensor]:
         key = self._key(example)
         encoded = self._encoded.pop(key, None)
         if encoded is None:
-            encoded = self.processed(example) if processed is None else dict(processed)
+            encoded = (self.ahead(example) if self.ahead else None) or self.processed(example)
             encoded["position_ids"] = self._position_ids(encoded)
             self.encodings += 1
             self._lengths[hash(key)] = encoded["input_ids"].shape[1]

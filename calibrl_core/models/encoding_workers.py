@@ -42,6 +42,7 @@ class EncodingWorkers:
         """workers: number of processes, at least 1. most: prompts that are requested together."""
         self._encoder = encoder
         self._requests: list[Example] = []
+        self._missing: set[Example] = set()  # requested, but not received yet
         self._ready: dict[Example, Packed | DataError] = {}  # received, but not taken yet
         self._arriving: Iterator[tuple[Packed | DataError, Example]] | None = None
         self._processes: set[BaseProcess] = set()
@@ -71,6 +72,7 @@ class EncodingWorkers:
             for example in dict.fromkeys(examples)
             if example.images and example not in self._ready and not self._encoder.keeps(example)
         ]
+        self._missing = set(self._requests)
         if self._requests:
             with _signals_blocked():
                 others = set(active_children())
@@ -84,7 +86,7 @@ class EncodingWorkers:
             DataError: as `PromptEncoder.encode`.
             RuntimeError: a worker ended, or did not answer in time.
         """
-        if example not in self._ready and example in self._requests:
+        if example in self._missing:
             self._receive(until=example)
         result = self._ready.pop(example, None)
         if isinstance(result, DataError):
@@ -104,6 +106,7 @@ class EncodingWorkers:
             try:
                 result, example = next(self._arriving)
                 self._ready[example] = result
+                self._missing.discard(example)
             except StopIteration:
                 self._arriving = None
             except RuntimeError as error:  # the library's only kind: a worker ended, no answer, an error in a worker

@@ -14,13 +14,16 @@ from calibrl_core.models.encoding_workers import EncodingWorkers
 class PromptSource:
     """Gives the examples of each step to all processes, and encodes those of this process.
 
-    With workers, the images of the next step are prepared while a step runs.
+    With workers, the images of the next step are prepared while a step runs, and those of a validation while it
+    samples.
     """
 
     def __init__(
         self, order: DataOrder, encoder: PromptEncoder, ranks: Ranks, workers: EncodingWorkers | None = None
     ) -> None:
         self._order, self._encoder, self._ranks, self._workers = order, encoder, ranks, workers
+        if workers:
+            encoder.ahead = workers.take
 
     def next_step(self) -> list[Example]:
         """Begin the next step; return the examples of all processes."""
@@ -41,11 +44,18 @@ class PromptSource:
             DataError: as `PromptEncoder.encode`.
             RuntimeError: as `EncodingWorkers.take`.
         """
-        workers = self._workers
         for example in examples:
-            of_worker = workers.take(example) if workers and not self._encoder.keeps(example) else None
-            self._encoder.add(example, of_worker)
-        if workers:
+            self._encoder.add(example)
+        self.begin(())
+
+    def begin(self, examples: Sequence[Example]) -> None:
+        """Begin to encode examples of this process, which are needed before the next step, and then those of the next
+        step.
+
+        Raises:
+            RuntimeError: as `EncodingWorkers.take`.
+        """
+        if self._workers:
             upcoming = self._order.upcoming()
             mine = self._ranks.my_slice(len(upcoming))
-            workers.request(upcoming[mine.start : mine.stop])
+            self._workers.request([*examples, *upcoming[mine.start : mine.stop]])

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from calibrl_core.data.row_cache import RowCache
 from calibrl_core.data.schema import DataError, Example, FileData
+from calibrl_core.evaluation.expert_probe import ExpertProbe
 from calibrl_core.models.encoding import PromptEncoder
 from calibrl_core.models.encoding_workers import EncodingWorkers
 from calibrl_core.models.policy import Policy
@@ -124,11 +125,14 @@ def run(folder: Path, **changes: Any) -> tuple[dict[str, torch.Tensor], list[Any
 
 @pytest.mark.slow
 def test_training_with_workers_is_bit_for_bit_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With extra prompts of dynamic sampling, of which none is encoded by the trainer after the first step."""
+    """With extra prompts of dynamic sampling and validations, of which the trainer encodes none after the first
+    step."""
     monkeypatch.setattr("calibrl_core.models.encoding.ENCODED_MEGABYTES", 0)
     monkeypatch.setattr(Scorer, "grade", score_by_hash)
+    monkeypatch.setattr(ExpertProbe, "measure", lambda *given: {})  # encodes prompts again that were dropped
     dapo = {"type": "dapo", "mini_batches": 1, "max_resamples": 1}
-    changes = {"algorithm": dapo, "data": {"builtin": "digits", "rows": 24}}  # no prompt occurs twice
+    validation = {"data": {"builtin": "digits", "split": "validation", "rows": 5}, "samples": 1, "every_steps": 1}
+    changes = {"algorithm": dapo, "data": {"builtin": "digits", "rows": 24}, "validation": validation}  # none twice
     plain = run(tmp_path / "without", data_workers=0, **changes)
     encoded: list[str] = []
     processed = PromptEncoder.processed
