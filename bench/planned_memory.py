@@ -30,7 +30,6 @@ from calibrl_core.models.quantisation import quantised_layers
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState
-from calibrl_core.settings.record import CheckpointSettings
 from calibrl_core.step.optimizer import GradientStep, make_optimizer
 from calibrl_core.step.update import Updater
 from jobs.planning.memory import BASE_BYTES, estimate
@@ -48,6 +47,7 @@ CASES: Mapping[str, dict[str, Any]] = {
     "all weights, layers recomputed": {"model": {"gradient_checkpointing": True}},
     "all weights, KL divergence": {"algorithm": {"type": "grpo", "mini_batches": 1, "kl_coef": 0.1}},
     "all weights, bfloat16": {"precision": "bfloat16"},
+    "all weights, a checkpoint waits": {"checkpoints": {"host_gigabytes": 1}},
     "LoRA": {"model": {"lora": LORA}},
     "LoRA, layers recomputed": {"model": {"lora": LORA, "gradient_checkpointing": True}},
     "LoRA of rank 64 on q_proj": {"model": {"lora": {"rank": 64, "targets": ["q_proj"]}}},
@@ -66,8 +66,8 @@ HEAD = """# Planned and measured memory
 `make bench-plan` writes this page: it compares the plan with the memory that torch
 allocates on a CPU, without the constant part of a process (Python and its libraries). The model is
 a Llama with hidden size 256, 4 layers and a vocabulary of 2,000; a step has 8 completions of 96
-tokens. In the rows `image` the model is the built-in `tiny-vlm`, and the prompt has an image. No
-GPU was measured.
+tokens. In the rows `image` the model is the built-in `tiny-vlm`, and the prompt has an image. In
+the row `a checkpoint waits`, its copy is still there in the next step. No GPU was measured.
 
 A cell has the planned and the measured peak in MB (10^6 bytes), and their ratio. `load`, `rollout`,
 `update` and `save` are the phases of a process; only the largest decides whether a job fits.
@@ -126,6 +126,7 @@ def _spec(folder: Path, changes: dict[str, Any]) -> TrainSpec:
             "prompts_per_step": 1,
             "micro_batch_rows": memory.ROWS // 2,  # so that the first gradient is there when the second is computed
             "steps": 1,
+            "checkpoints": {"host_gigabytes": 0},
             **changes,
             "model": {"path": str(folder), **options},
         }
@@ -163,12 +164,14 @@ def _measured(spec: TrainSpec, folder: Path, example: Example) -> dict[str, int]
     kept += 4 * trained  # the gradients
     request = SamplingRequest(group_size=memory.ROWS, temperature=1.0, max_tokens=SIZE.tokens, seed=[5])
     engine = SharedPrefillEngine(policy, spec.rollout.batch_tokens)
-    checkpoints = Checkpoints(folder, CheckpointSettings())
+    checkpoints = Checkpoints(folder, config.checkpoints)
+    saving = growth(lambda: checkpoints.save(policy, optimizer, TrainerState(step=1)))
+    waiting = saving if config.checkpoints.host_gigabytes else 0  # the copies, which another thread releases
     return {
         "load": loaded,
-        "rollout": kept + growth(lambda: engine.generate([example], request)),
-        "update": update,
-        "save": kept + growth(lambda: checkpoints.save(policy, optimizer, TrainerState(step=1))),
+        "rollout": kept + waiting + growth(lambda: engine.generate([example], request)),
+        "update": update + waiting,
+        "save": kept + saving,
     }
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import calibrl_core.trainer_extra  # noqa: F401
@@ -50,6 +49,7 @@ from calibrl_core.run.process_checks import process_problems
 from calibrl_core.run.prompt_lengths import fit_prompts
 from calibrl_core.run.row_check import check_rows
 from calibrl_core.run.samples import report_groups
+from calibrl_core.run.saving import Saving
 from calibrl_core.run.sources import read_sources
 from calibrl_core.step.learners import Learner, ReinforcementLearner, RolloutParts, StepResult, SupervisedLearner
 from calibrl_core.step.optimizer import GradientStep, learning_rate, make_optimizer, set_learning_rate
@@ -85,17 +85,18 @@ def train(
     with Scorer(config.rewards, sandbox=config.sandbox, services=services) as scorer, ExitStack() as closing:
         run = _Run(config, report, scorer, ranks, closing)
         run.announce()
-        run.validate_before_training()
-        ended = run.reached_target or run.state.step >= run.steps
-        while not ended and not run.paused_by and not ranks.any_process(should_stop()):
-            try:
-                ended = run.advance()
-            except NoVerdictError:
-                run.save_unchanged()
-                raise
-        if ended:
-            report.emit("progress", step=run.state.step, steps_total=run.state.step)  # a target can end the run early
-        run.save_if_new()
+        with run.saving.until_whole():
+            run.validate_before_training()
+            ended = run.reached_target or run.state.step >= run.steps
+            while not ended and not run.paused_by and not ranks.any_process(should_stop()):
+                try:
+                    ended = run.advance()
+                except NoVerdictError:
+                    run.save_unchanged()
+                    raise
+            if ended:  # a target can end the run early
+                report.emit("progress", step=run.state.step, steps_total=run.state.step)
+            run.save_if_new()
     outcome = {"status": "succeeded" if ended else "stopped", "step": run.state.step, "result": run.result()}
     if run.paused_by:  # after the last step too: jobs that need its result must not start
         outcome |= {"status": "stopped", "reason": "health", "message": run.pause_message(run.paused_by)}
@@ -110,8 +111,9 @@ class _Run:
         for _, problem in process_problems(config, ranks.world):
             raise LaunchError(problem)
         self.config, self.report, self.ranks = config, report, ranks
-        self.checkpoints = Checkpoints(report.run_dir, config.checkpoints, ranks)
-        saved = ranks.from_first(next(reversed(self.checkpoints.all()), None))
+        checkpoints = Checkpoints(report.run_dir, config.checkpoints, ranks)
+        self.saving = Saving(checkpoints, report, keeps_best=config.checkpoints.keep_best is not None)
+        saved = ranks.from_first(next(reversed(checkpoints.all()), None))
         self.state = read_state(saved) if saved else TrainerState()
         self.saved_step = self.state.step
         self.identity = RunIdentity(config, self.state.identity if saved else None, ranks)
@@ -249,8 +251,7 @@ class _Run:
         self.report.emit("checked", model_index=0, **asdict(self.check))
         for note in self.identity.notes:
             self._log("info", note)
-        for path in self.checkpoints.all():
-            self._report_checkpoint(path, read_state(path), [])
+        self.saving.announce(self.state.best_step)
 
     def validate_before_training(self) -> None:
         """Validate as step 0 if the run is at its start and the settings ask for it."""
@@ -285,6 +286,7 @@ class _Run:
         self._watch_health(metrics)
         if improved or last or self.state.step % config.checkpoints.every_steps == 0:
             self._save(metrics)
+        self.saving.report_written(waits=False)
         return last or self.reached_target
 
     def _report_step(self, result: StepResult, metrics: dict[str, float], last: bool) -> None:
@@ -332,25 +334,8 @@ class _Run:
         self.state.metrics = {name: value for name, value in metrics.items() if name.startswith("validation/")}
         self.state.solved, self.state.health = self.solved.state(), self.health.state()
         self.state.identity, self.state.order = self.identity.values, order or self.order.state()
-        path = self.checkpoints.save(self.policy, self.optimizer, self.state)
+        self.saving.begin(self.policy, self.optimizer, self.state)
         self.saved_step = self.state.step
-        if not self.ranks.first:
-            return
-        surplus = self.checkpoints.surplus(self.state.best_step if self.config.checkpoints.keep_best else None)
-        # Report before removing: `announce` repairs the state after a kill in between.
-        self._report_checkpoint(path, self.state, surplus)
-        self.checkpoints.remove(surplus)
-        self.checkpoints.check_quota()
-
-    def _report_checkpoint(self, path: Path, state: TrainerState, removed: list[Path]) -> None:
-        self.report.emit(
-            "checkpoint",
-            step=state.step,
-            path=str(path),
-            best=self.state.best_step == state.step,
-            metrics=state.metrics,
-            removed=[str(removed_path) for removed_path in removed],
-        )
 
     def save_if_new(self) -> None:
         """Write a checkpoint of the current step, unless it exists."""
@@ -364,16 +349,7 @@ class _Run:
 
     def result(self) -> dict[str, Any]:
         """Return the summary of the run; empty in all processes that do not write checkpoints."""
-        if not self.ranks.first:
-            return {}
-        saved = self.checkpoints.all()
-        best = [path for path in saved if read_state(path).step == self.state.best_step]
-        return {
-            "last_checkpoint": str(saved[-1]) if saved else None,
-            "best_checkpoint": str(best[0]) if best else None,
-            "best_step": self.state.best_step,
-            "best_validation_accuracy": self.state.best_value,
-        }
+        return self.saving.result(self.state) if self.ranks.first else {}
 
 
 def _sharding(config: TrainConfig, world: int) -> Sharding | None:

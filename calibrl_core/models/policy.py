@@ -36,6 +36,8 @@ from calibrl_core.models.turn_end import turn_end
 from calibrl_core.models.vocabulary import banned_ids
 from calibrl_core.models.weights import Sharding
 
+MODEL = "model"  # stem of the files with the tensors of a saved model
+FORMAT = {"format": "pt"}  # their metadata
 SMALL = 20_000_000  # parameters; for smaller models one thread is faster than two
 
 
@@ -293,20 +295,23 @@ class Policy:
         self.model.generation_config.save_pretrained(folder)
         self.processor.save_pretrained(folder)
 
-    def save(self, folder: Path, ranks: Ranks = ALONE) -> None:
-        """Write model and processor in the format of `from_pretrained` (safetensors), adapters merged, and the adapters
-        themselves to `adapter/`. All processes must call it; the first one writes, and holds one file of tensors.
+    def save_small(self, folder: Path, ranks: Ranks = ALONE) -> None:
+        """Write what `save` writes, without the model's tensors: configuration, processor, adapters. All processes must
+        call it; the first one writes.
         """
-        if self._lora:
-            own = {name: self.weights.full(one.detach()).cpu() for name, one in self.trained.items()}
+        own = {name: self.weights.full(one.detach()).cpu() for name, one in self.trained.items()} if self._lora else {}
         if not ranks.first:
-            for _ in self.saved_tensors():
-                pass
             return
         self.save_form(folder)
-        write_tensors(folder, "model", self.saved_tensors(), {"format": "pt"})
-        if self._lora:
+        if own:
             adapters.save_adapter(folder / adapters.FOLDER, self.model, own)
+
+    def save(self, folder: Path) -> None:
+        """Write model and processor in the format of `from_pretrained` (safetensors), adapters merged, and the adapters
+        themselves to `adapter/`. Holds one file of tensors.
+        """
+        self.save_small(folder)
+        write_tensors(folder, MODEL, self.saved_tensors(), FORMAT)
 
 
 def load_policy(

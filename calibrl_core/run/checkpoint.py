@@ -8,14 +8,16 @@ place in the data.
 
 With LoRA the model in the folder is the merged one, readable as any other model. A resume uses the model that the run
 started with, and the adapter. The number of processes and the sharding of the weights leave no trace in a checkpoint.
-Tensors are gathered and written one after the other, in files of 2 GB; a resume reads only this process's part.
+Tensors are gathered and copied to the host one after the other, and a thread writes them in files of 2 GB while
+training goes on. A resume reads only this process's part.
 """
 
 import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,9 @@ import torch
 
 from calibrl_core.distributed.ranks import ALONE, Ranks
 from calibrl_core.models.errors import ModelError, first_names
-from calibrl_core.models.policy import Policy
+from calibrl_core.models.policy import FORMAT, MODEL, Policy
 from calibrl_core.models.tensor_files import TensorFiles, write_tensors
+from calibrl_core.run.host_copies import HostCopies
 from calibrl_core.settings.record import CheckpointSettings
 from calibrl_core.step.adamw_8bit import plain_tensors, with_moments
 
@@ -33,6 +36,7 @@ FOLDER = "checkpoints"
 STATE_FILE = "trainer.json"
 OPTIMIZER = "optimizer"  # stem of the files
 TRAINED = "trained"  # key in their metadata: the shape of each trained tensor, by its name in the model
+PARTIAL = ".partial-"  # prefix of the name of a checkpoint that is not whole
 GIGABYTE = 10**9
 
 
@@ -62,6 +66,8 @@ class Checkpoints:
         self.folder = run_dir / FOLDER
         self._settings = settings
         self._ranks = ranks
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._written: Future[Path] | None = None
 
     def all(self) -> list[Path]:
         """Return the complete checkpoints, oldest first."""
@@ -69,32 +75,66 @@ class Checkpoints:
         return sorted(whole, key=lambda path: int(path.name.removeprefix("step-")))
 
     def save(self, policy: Policy, optimizer: torch.optim.Optimizer, state: TrainerState) -> Path:
-        """Write the checkpoint of `state.step`; return its folder. All processes must call it; the first one writes.
+        """Write the checkpoint of `state.step`; return its folder. Otherwise as `begin`."""
+        self.begin(policy, optimizer, state)
+        return self.written() or self._final(state)
+
+    def begin(self, policy: Policy, optimizer: torch.optim.Optimizer, state: TrainerState) -> None:
+        """Begin to write the checkpoint of `state.step`; `written` returns it. All processes must call it; the first
+        one writes, in a thread, and returns when all tensors are copied. The checkpoint before must be whole.
 
         If the disk is full, the incomplete checkpoint is removed and the others stay as they are.
+
+        Raises:
+            OSError: files, such as a full disk.
         """
-        final = self.folder / f"step-{state.step:06d}"
-        partial = self.folder / f".partial-{final.name}"
+        assert self._written is None
+        final = self._final(state)
+        partial = final.with_name(PARTIAL + final.name)
+        tensors = (policy.saved_tensors(), _optimizer_tensors(optimizer, policy))
         if not self._ranks.first:
-            policy.save(partial, self._ranks)
-            for _ in _optimizer_tensors(optimizer, policy):
-                pass
-            return final
+            policy.save_small(partial, self._ranks)
+            for group in tensors:
+                for _ in group:
+                    pass
+            return
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
+        shapes = {name: list(parameter.shape) for name, parameter in policy.trained.items()}
+        limit = round(self._settings.host_gigabytes * GIGABYTE)
+        copies = HostCopies(limit)
+        texts = json.dumps(asdict(state)), json.dumps(shapes)
         try:
-            policy.save(partial, self._ranks)
-            shapes = {name: list(parameter.shape) for name, parameter in policy.trained.items()}
-            moments = _optimizer_tensors(optimizer, policy)
-            write_tensors(partial, OPTIMIZER, moments, {TRAINED: json.dumps(shapes)})
-            (partial / STATE_FILE).write_text(json.dumps(asdict(state)))
-            _sync(partial)
-            shutil.rmtree(final, ignore_errors=True)
-            partial.rename(final)
-        finally:
+            policy.save_small(partial, self._ranks)
+            if limit == 0:
+                _write(tensors, *texts, partial)
+                self._written = Future()
+                self._written.set_result(final)
+                return
+            self._written = self._thread.submit(_write_copies, copies, *texts, partial)
+            for group in tensors:
+                copies.put_group(group)
+        except Exception as error:
+            copies.fail(error)
             shutil.rmtree(partial, ignore_errors=True)
-        _sync_folder(self.folder)
-        return final
+            raise
+
+    def written(self, *, waits: bool = True) -> Path | None:
+        """Return the checkpoint that was begun, if it is whole and was not returned before. Waits until it is.
+
+        waits: False: return None if it is not whole yet.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        future = self._written
+        if future is None or not (waits or future.done()):
+            return None
+        self._written = None
+        return future.result()
+
+    def _final(self, state: TrainerState) -> Path:
+        return self.folder / f"step-{state.step:06d}"
 
     def surplus(self, best_step: int | None) -> list[Path]:
         """Return the checkpoints to remove: all but the newest `keep_last` and the best, then the oldest of the rest
@@ -225,6 +265,37 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer, policy: Policy) -> Iter
         name, parameter = trained[index]
         for kind, value in plain_tensors(values, parameter, policy.weights).items():
             yield f"{name}.{kind}", policy.weights.full(value)
+
+
+def _write_copies(copies: HostCopies, state: str, shapes: str, partial: Path) -> Path:
+    """Write a checkpoint from the copies of its tensors, in a thread: see `_write`."""
+    try:
+        return _write((copies.group(), copies.group()), state, shapes, partial)
+    except Exception as error:
+        copies.fail(error)
+        raise
+
+
+def _write(
+    tensors: tuple[Iterable[tuple[str, torch.Tensor]], Iterable[tuple[str, torch.Tensor]]],
+    state: str,
+    shapes: str,
+    partial: Path,
+) -> Path:
+    """Write the tensors of the model and the optimizer and the state to `partial`, rename it, and return its folder."""
+    final = partial.with_name(partial.name.removeprefix(PARTIAL))
+    model, moments = tensors
+    try:
+        write_tensors(partial, MODEL, model, FORMAT)
+        write_tensors(partial, OPTIMIZER, moments, {TRAINED: shapes})
+        (partial / STATE_FILE).write_text(state)
+        _sync(partial)
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    _sync_folder(final.parent)
+    return final
 
 
 def _bytes(folder: Path) -> int:

@@ -22,6 +22,15 @@ class CheckpointSettings(StrictSettings):
         "first, the latest and the best never; if these two need more, the run ends. None: no limit.",
     )
 
+    host_gigabytes: float = Field(
+        16,
+        ge=0,
+        le=10_000,
+        description="Host memory for tensors of a checkpoint that wait to be written, in units of 10^9 bytes, beside a "
+        "file of 2 GB that is being written. Training goes on meanwhile; if a checkpoint is larger, the step waits "
+        "until the rest has room. 0: the step waits until the checkpoint is written.",
+    )
+
 
 class SampleSettings(StrictSettings):
     """Groups that are kept with all contents, for people to read."""

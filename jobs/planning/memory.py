@@ -86,7 +86,7 @@ def estimate(spec: AnySpec, shape: ModelShape, options: ModelOptions) -> MemoryP
     sizes = _Sizes(shape, gpus > 0, bfloat16, processes if sharded else 1)
     if isinstance(spec, TrainSpec) and sharded:
         sizes = replace(sizes, shards=spec.shard_size or processes, offload=spec.cpu_offload)
-    trained = offloaded = 0
+    trained = offloaded = held = 0
     parts = [_part("process", BASE_BYTES[gpus > 0], ALWAYS, "constant: CUDA context, or Python with its libraries")]
     if isinstance(spec, TrainSpec):
         trained, added = _trained(shape, options)
@@ -95,6 +95,10 @@ def estimate(spec: AnySpec, shape: ModelShape, options: ModelOptions) -> MemoryP
         parts = [part for part in parts if not (sizes.offload and part.name in OFFLOADED)]
         parts += _gathered(sizes, trained - added, frozen=options.freeze_vision)
         parts += _of_adapters(sizes, options)
+        held = _held_for_checkpoints(spec, shape, trained)
+        if gpus == 0 and spec.checkpoints.host_gigabytes:
+            formula = "copies of the weights and moments of a checkpoint, at most checkpoints.host_gigabytes and a file"
+            parts.append(_part("checkpoint to write", held, TRAINING, formula))
         samples = _samples(spec)
         rows = spec.prompts_per_step * spec.rollout.group_size if samples else 0
         validation = spec.validation.rollout(spec.rollout) if spec.validation else spec.rollout
@@ -107,7 +111,7 @@ def estimate(spec: AnySpec, shape: ModelShape, options: ModelOptions) -> MemoryP
     return MemoryPlan(
         bytes=max(by_phase(parts).values()),
         on="GPU" if gpus else "host",
-        host_bytes=_host_bytes(sizes) + offloaded if gpus else max(by_phase(parts).values()),
+        host_bytes=_host_bytes(sizes, held) + offloaded if gpus else max(by_phase(parts).values()),
         phases=by_phase(parts),
         parameters=shape.parameters,
         trained=trained,
@@ -123,12 +127,20 @@ def by_phase(parts: Sequence[MemoryPart]) -> dict[MemoryPhase, int]:
     return {phase: sum(part.bytes for part in parts if phase in part.phases) for phase in ALWAYS}
 
 
-def _host_bytes(sizes: _Sizes) -> int:
-    """Return the host memory of a process on a GPU: a whole model while it loads, unless it is sharded, which maps its
-    files; and a file of a checkpoint with the tensor that follows."""
-    whole = 4 * sizes.shape.parameters
-    saved = min(whole, FILE_BYTES + 4 * sizes.shape.largest)
-    return HOST_BASE_BYTES + max(0 if sizes.shards > 1 else whole, saved)
+def _host_bytes(sizes: _Sizes, held: int) -> int:
+    """Return the host memory of the first process of a job on GPUs: a whole model while it loads, unless it is sharded,
+    which maps its files; and what is `held` of a checkpoint. The other processes hold no checkpoint."""
+    return HOST_BASE_BYTES + max(0 if sizes.shards > 1 else 4 * sizes.shape.parameters, held)
+
+
+def _held_for_checkpoints(spec: TrainSpec, shape: ModelShape, trained: int) -> int:
+    """Return the bytes of a checkpoint's tensors that wait to be written, with a file and the tensor that follows."""
+    most = round(spec.checkpoints.host_gigabytes * 10**9) + FILE_BYTES + 4 * shape.largest
+    return min(4 * shape.parameters + _moments(spec, trained), most)
+
+
+def _moments(spec: TrainSpec, trained: int) -> int:
+    return 2 * trained + 8 * trained // 256 if spec.optimizer.kind == "adamw_8bit" else 8 * trained
 
 
 def _gathered(sizes: _Sizes, trained: int, *, frozen: bool) -> Iterator[MemoryPart]:
@@ -248,8 +260,7 @@ def _dequantised(sizes: _Sizes, options: ModelOptions) -> Iterator[MemoryPart]:
 
 def _training(spec: TrainSpec, sizes: _Sizes, options: ModelOptions, trained: int) -> list[MemoryPart]:
     shape, shards, by = sizes.shape, sizes.shards, sizes.by
-    in_8_bits = spec.optimizer.kind == "adamw_8bit"
-    moments = 2 * trained + 8 * trained // 256 if in_8_bits else 8 * trained
+    in_8_bits, moments = spec.optimizer.kind == "adamw_8bit", _moments(spec, trained)
     what = "2 bytes (moments in 8 bits), and 8 per 256," if in_8_bits else "8 bytes (AdamW's two moments)"
     parts = [
         _part("optimizer", moments // shards, TRAINING, f"{what} x {trained:,} trained{by}"),

@@ -51,7 +51,9 @@ def main(folder: Path) -> None:
             parameter.grad = torch.ones_like(parameter)
         optimizer.step()
         with peak(found, "save", folder):
-            saved = Checkpoints(folder, CheckpointSettings(), ranks).save(policy, optimizer, TrainerState(step=1))
+            saved = Checkpoints(folder, CheckpointSettings(host_gigabytes=0), ranks).save(
+                policy, optimizer, TrainerState(step=1)
+            )
         distributed.barrier()  # the first process has renamed the folder
         again = make_optimizer(policy, OptimizerSettings())
         with peak(found, "resume", folder):

@@ -1,6 +1,7 @@
 """The parts of a memory estimate that are exact, against models of transformers; and the rest by hand."""
 
 import math
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -189,8 +190,22 @@ def test_the_host_of_a_gpu_holds_a_whole_model_only_without_shards() -> None:
     shape = tiny_vlm()
     whole = 4 * shape.parameters
     alone, shared = (plan(shape, resources={"gpus": 2}, parallel=value) for value in ("ddp", "fsdp"))
-    assert alone.host_bytes == shared.host_bytes == 2_000_000_000 + whole  # at load, and one file at save
+    assert alone.host_bytes == shared.host_bytes == 2_000_000_000 + 3 * whole  # a checkpoint that waits
     assert plan(shape).host_bytes == plan(shape).bytes
+    large = replace(shape, shapes={f"model.layers.{number}.x": (10**4, 10**4) for number in range(10)})
+    few = {"resources": {"gpus": 2}, "checkpoints": {"host_gigabytes": 1}}
+    alone, shared = (plan(large, parallel=value, **few) for value in ("ddp", "fsdp"))
+    assert alone.host_bytes == 2 * 10**9 + 4 * 10**9  # the load
+    assert shared.host_bytes == 2 * 10**9 + 10**9 + 2 * 10**9 + 4 * 10**8  # waiting, a file, the largest tensor
+
+
+def test_on_a_cpu_a_checkpoint_waits_beside_every_phase_of_a_step() -> None:
+    shape = tiny_vlm()
+    beside, waited = (plan(shape, checkpoints={"host_gigabytes": size}) for size in (16, 0))
+    assert parts(beside)["checkpoint to write"] == 12 * shape.parameters
+    for phase in ("rollout", "update", "save"):
+        assert beside.phases[phase] - waited.phases[phase] == 12 * shape.parameters
+    assert beside.phases["load"] == waited.phases["load"]
 
 
 def test_a_process_holds_the_largest_of_its_phases() -> None:
