@@ -18,12 +18,10 @@ from safetensors.torch import load_file
 from calibrl_core import data
 from calibrl_core.config import TrainConfig
 from calibrl_core.data.schema import BuiltinData, Example
-from calibrl_core.distributed.ranks import ALONE, LaunchError, Ranks
+from calibrl_core.distributed.ranks import ALONE
 from calibrl_core.models.policy import load_policy
-from calibrl_core.report import SilentReport
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
-from calibrl_core.train import train
 from calibrl_core.verifiers.scorer import Scorer
 from tests.process.calibrl_core import run_ranks
 from tests.support.processes import processes_with
@@ -241,7 +239,7 @@ def test_gradients_are_compared_over_all_processes(folder: Path, name: str) -> N
 
 @pytest.mark.slow
 def test_a_group_without_verdicts_leaves_the_step_of_all_processes(folder: Path) -> None:
-    """What is left is learned as by one process (see above); this test checks that a group was left out."""
+    """The values equal those of one process (see above); this test checks that a group was left out."""
     dropped = [values.get("verdict/dropped_groups") for values in metrics(folder / "two" / "dropped")]
     assert dropped == [None, 1.0]
 
@@ -394,20 +392,3 @@ def test_a_process_that_starts_when_its_launcher_is_gone_ends_at_once(tmp_path: 
         timeout=LIMIT_SECONDS,
     )
     assert (found.stdout, "is gone" in found.stderr) == (("", True) if launched else ("1\n", False))
-
-
-class Second(Ranks):
-    rank, world = 1, 2
-
-
-def test_runs_that_cannot_be_split_are_refused(tmp_path: Path) -> None:
-    config = TrainConfig.model_validate(
-        BASE | {"prompts_per_step": 1, "algorithm": {"type": "calibrl", "mini_batches": 1}}
-    )
-    with pytest.raises(LaunchError, match=r"prompts_per_step \(1\) .* number of processes \(2\)"):
-        train(config, SilentReport(tmp_path), lambda: False, Second())
-
-
-def test_shares_are_neighbours_and_as_even_as_they_go() -> None:
-    assert Second().my_slice(3) == range(1, 3)
-    assert list(Ranks().my_slice(3)) == [0, 1, 2]

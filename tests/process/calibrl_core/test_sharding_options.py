@@ -61,3 +61,18 @@ def test_copies_have_whole_shards_and_offload_has_processes(tmp_path: Path) -> N
         train(config(**COMMON | {"shard_size": 3}), SilentReport(tmp_path), lambda: True, four)
     with pytest.raises(LaunchError, match="cpu_offload needs several processes"):
         train(config(**COMMON | OFFLOADED), SilentReport(tmp_path), lambda: True)
+
+
+class Second(Ranks):
+    rank, world = 1, 2
+
+
+def test_runs_that_cannot_be_split_are_refused(tmp_path: Path) -> None:
+    few = config(prompts_per_step=1, algorithm={"type": "calibrl", "mini_batches": 1})
+    with pytest.raises(LaunchError, match=r"prompts_per_step \(1\) .* number of processes \(2\)"):
+        train(few, SilentReport(tmp_path), lambda: False, Second())
+
+
+def test_shares_are_neighbours_and_as_even_as_they_go() -> None:
+    assert Second().my_slice(3) == range(1, 3)
+    assert list(Ranks().my_slice(3)) == [0, 1, 2]
