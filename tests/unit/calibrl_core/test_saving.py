@@ -123,6 +123,7 @@ def test_without_host_memory_the_step_waits_for_the_file(
     assert [path.name for path in saved.all()] == (["step-000001"] if whole else [])
     released.set()
 
+
 def test_copies_stay_within_their_limit_and_do_not_change() -> None:
     """Copies five tensors of 40 bytes: two of them fit, one more is taken, one is about to be copied."""
     source, made = torch.zeros(10), 0
