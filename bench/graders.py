@@ -64,7 +64,10 @@ def lm_eval_score() -> Grader:
 
 
 def evalscope() -> Grader:
-    """Return EvalScope's comparison."""
+    """Return EvalScope's comparison. Only its base class of errors is missing, whose package imports `datasets`."""
+    sys.modules["evalscope.api.metric"] = types.SimpleNamespace(  # type: ignore[assignment]
+        MetricUnavailableError=RuntimeError
+    )
     return _function("evalscope.metrics.math.parser", "math_equal")
 
 

@@ -1,8 +1,10 @@
 """Compares the verifier `math` with other graders on pairs of truth and answer, for `make bench-verifiers`.
 
 `bench/verdict_pairs.jsonl` has the pairs, written by hand without looking at any grader: {class, truth, answer, right}.
-Two errors are counted: falsely right (a wrong answer passes) and falsely wrong (a right answer fails). A verdict that
-takes more than VERDICT_SECONDS is a failed one: the answer counts as wrong, as in training.
+`bench/public_pairs.jsonl` has pairs of the tests of other graders, with the verdicts of those tests and in addition
+{source, licence}: they are counted apart. Two errors are counted: falsely right (a wrong answer passes) and falsely
+wrong (a right answer fails). A verdict that takes more than VERDICT_SECONDS is a failed one: the answer counts as
+wrong, as in training.
 """
 
 import json
@@ -10,10 +12,12 @@ import select
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 
@@ -37,6 +41,7 @@ class Pair:
     truth: str
     answer: str
     right: bool
+    suite: str  # the repository that the pair is from; empty for our own pairs
 
 
 @dataclass(frozen=True)
@@ -57,10 +62,13 @@ class Errors:
     microseconds: float  # median per verdict
 
 
-def read_pairs(path: Path = FOLDER / "verdict_pairs.jsonl") -> list[Pair]:
-    """Return the pairs of a file."""
-    rows = map(json.loads, path.read_text().splitlines())
-    return [Pair(row["class"], row["truth"], row["answer"], row["right"]) for row in rows]
+def read_pairs(name: str) -> list[Pair]:
+    """Return the pairs of a file of this folder."""
+    rows = map(json.loads, (FOLDER / name).read_text().splitlines())
+    return [
+        Pair(row["class"], row["truth"], row["answer"], row["right"], row.get("source", "").partition(",")[0])
+        for row in rows
+    ]
 
 
 def our_verdict(answer: str, truth: str) -> bool:
@@ -92,13 +100,16 @@ def _command(name: str) -> list[str]:
 
 def _until_too_slow(name: str, pairs: Sequence[Pair]) -> list[Judgement]:
     found: list[Judgement] = []
-    with subprocess.Popen(
-        _command(name), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1
-    ) as peer:
+    with (
+        tempfile.TemporaryFile("w+") as messages,
+        subprocess.Popen(
+            _command(name), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=messages, text=True, bufsize=1
+        ) as peer,
+    ):
         assert peer.stdin
         try:
             if _line(peer, START_SECONDS) != "ready\n":
-                raise RuntimeError(f"{name} does not start: run `make bench-verifiers`, which installs it")
+                raise RuntimeError(no_start(name, messages))
             for pair in pairs:
                 peer.stdin.write(json.dumps([pair.answer, pair.truth]) + "\n")
                 if not (line := _line(peer, VERDICT_SECONDS)):
@@ -107,6 +118,13 @@ def _until_too_slow(name: str, pairs: Sequence[Pair]) -> list[Judgement]:
         finally:
             peer.kill()
     return found
+
+
+def no_start(name: str, messages: IO[str]) -> str:
+    """Return the error of a grader that does not start, with the last line that it wrote."""
+    messages.seek(0)
+    last = next((line for line in reversed(messages.read().splitlines()) if line.strip()), "no message")
+    return f"{name} does not start ({last}): remove .venv-graders, then make bench-verifiers installs it again"
 
 
 def _line(peer: subprocess.Popen[str], seconds: float) -> str:
@@ -146,33 +164,57 @@ def grader_table(by_grader: dict[str, Errors]) -> str:
     )
 
 
-def class_table(pairs: Sequence[Pair], ours: Sequence[Judgement], peer: Sequence[Judgement]) -> str:
-    """Return a Markdown table of the errors per class, of ours and of Math-Verify."""
-    counts = Counter(pair.kind for pair in pairs)
-    wrong = [
-        Counter(pair.kind for pair, verdict in zip(pairs, of, strict=True) if pair.right != verdict.right)
-        for of in (ours, peer)
-    ]
-    head = "| Class | Pairs | Errors of `math` | Errors of Math-Verify |\n|---|---|---|---|\n"
+def error_counts(
+    pairs: Sequence[Pair], found: dict[str, Sequence[Judgement]], key: Callable[[Pair], str]
+) -> dict[str, Counter[str]]:
+    """Return the number of errors per grader and per key of a pair."""
+    return {
+        name: Counter(key(pair) for pair, verdict in zip(pairs, verdicts, strict=True) if pair.right != verdict.right)
+        for name, verdicts in found.items()
+    }
+
+
+def suite_table(pairs: Sequence[Pair], found: dict[str, Sequence[Judgement]]) -> str:
+    """Return a Markdown table of the verdicts that differ from those of each public suite, one column per grader."""
+    counts = error_counts(pairs, found, lambda pair: pair.suite)
+    suites = Counter(pair.suite for pair in pairs)
+    head = f"| Suite | Pairs | {' | '.join(found)} |\n|---|---|{'---|' * len(found)}\n"
     return head + "".join(
-        f"| {kind} | {count} | {wrong[0][kind]} | {wrong[1][kind]} |\n" for kind, count in sorted(counts.items())
+        f"| {suite} | {count} | {' | '.join(str(counts[name][suite]) for name in found)} |\n"
+        for suite, count in suites.items()
     )
+
+
+def worse_classes(pairs: Sequence[Pair], found: dict[str, Sequence[Judgement]]) -> str:
+    """Return a Markdown table of the classes in which another grader makes fewer errors than `math`."""
+    counts = error_counts(pairs, found, lambda pair: pair.kind)
+    peers = [name for name in found if name != OURS]
+    lines = []
+    for kind, count in sorted(Counter(pair.kind for pair in pairs).items()):
+        best = min(peers, key=lambda name: counts[name][kind])
+        if counts[best][kind] < counts[OURS][kind]:
+            lines.append(f"| {kind} | {count} | {counts[OURS][kind]} | {counts[best][kind]} ({best}) |\n")
+    return "| Class | Pairs | Errors of `math` | Fewest errors of a peer |\n|---|---|---|---|\n" + "".join(lines)
 
 
 def main() -> None:
     """Judge all pairs by all graders, print the tables and write the results."""
-    console, pairs = Console(), read_pairs()
-    found = {}
-    for name in [OURS, *GRADERS]:
+    console, own, public = Console(), read_pairs("verdict_pairs.jsonl"), read_pairs("public_pairs.jsonl")
+    graders = [OURS, *GRADERS]
+    for name in graders:  # a grader that does not start is known before the others have judged for minutes
+        judge(name, own[:1])
+    found: dict[str, Sequence[Judgement]] = {}
+    for name in graders:
         console.print(f"{name} ...", highlight=False)
-        found[name] = judge(name, pairs)
-    by_grader = {name: errors(pairs, verdicts) for name, verdicts in found.items()}
-    ours, peer = found[OURS], found["Math-Verify"]
-    tables = f"{len(pairs)} pairs\n\n{grader_table(by_grader)}\n{class_table(pairs, ours, peer)}"
+        found[name] = judge(name, [*own, *public])
+    on_own = {name: verdicts[: len(own)] for name, verdicts in found.items()}
+    on_public = {name: verdicts[len(own) :] for name, verdicts in found.items()}
+    by_grader = {name: errors(own, verdicts) for name, verdicts in on_own.items()}
     goals = rows(by_grader[OURS], by_grader["Math-Verify"])
     path = write("verifiers", goals)
     console.print(circumstances(["math-verify"]), soft_wrap=True)
-    console.print(f"\n{tables}\n{table(goals)}\n\n{path}", markup=False, highlight=False, soft_wrap=True)
+    tables = (grader_table(by_grader), worse_classes(own, on_own), suite_table(public, on_public), table(goals))
+    console.print(f"\n{len(own)} pairs", *tables, path, sep="\n\n", markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
