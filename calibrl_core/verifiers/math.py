@@ -17,11 +17,13 @@ CODES = "names and codes are compared sign by sign"
 EXPRESSIONS = "mathematical expressions are compared"
 
 _OPTION = re.compile(r"\(?[A-J]\)?")
+_OPTION_WITH_TEXT = re.compile(r"\(?[A-J][).:] ?\S.*")
 _APART = re.compile(r"(?<!_\d)(?<=\d) (?=\d)")  # two adjacent numbers, which LaTeX would read as a sum or a product
 _BASE = re.compile(r"(?<=\d)_ ?\{? ?(\d+)")  # 101_2, which math-verify reads as 101
 
+_LINE = r"[A-Z]{1,3}(?: ?_ ?\{? ?\w+ ?\}?)?"
 _NAMED = re.compile(
-    r"(?:\\angle ?)?(?P<name>[A-Z]{1,3}) ?= ?(?P<value>[^=]*\d[^=]*)|"
+    rf"(?:\\angle ?)?(?P<name>[A-Z]{{1,3}}|{_LINE}(?: ?: ?{_LINE})+) ?= ?(?P<value>[^=]*\d[^=]*)|"
     r"(?P<point>[A-Z])(?: ?= ?)?(?P<place>\([^(),]+(?:,[^(),]+)+\))"
 )
 
@@ -68,7 +70,7 @@ def with_itself(truth: str) -> Deferred:
 def _compared(written: str, answer: str, truth: str) -> Decision:
     """Return the verdict on an answer and a truth, both undecorated; `written`: the answer with its decoration."""
     answer, truth = without_names(two_values(answer), two_values(truth))
-    if _OPTION.fullmatch(truth):
+    if _OPTION.fullmatch(truth) or (_OPTION.fullmatch(answer) and _OPTION_WITH_TEXT.fullmatch(truth)):
         return same_choice(written, truth)
     if answer == truth or without_spaces(answer) == without_spaces(truth) != "":
         return Decision(1.0, "the texts are equal after the steps")

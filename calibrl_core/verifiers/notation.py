@@ -116,7 +116,7 @@ def _after_number(text: str) -> str:
 
 
 # In inequalities, `or` and `and` make a difference: only texts without them are lists.
-_AND_OR = re.compile(r"(?<=[\d)}\]])(?:,? (?:and|or) | ?[和或] ?)(?=[\\\d(\[x-z-])")
+_AND_OR = re.compile(r"(?<=[\d)}\]])(?:,? (?:and|or) | ?[和或] ?)(?=[\\\d(\[x-z-]|[A-Za-w] ?=)")
 
 
 _BASES = {"b": 2, "o": 8, "x": 16}
@@ -172,7 +172,7 @@ STEPS = (
         r"[\\~{]",
         _rewriting(
             (r"\{([,.])\}", r"\1"),
-            (r"(?<!\\)\\!", ""),
+            (r"(?<=\d,)\\! (?=\d{3}(?!\d))|(?<!\\)\\!", ""),
             (r"(?<!\\)\\[,;: ]|\\q?quad(?![A-Za-z])|(?<=[^\d\s])~|(?<=\S)~(?=\D)", " "),
         ),
     ),

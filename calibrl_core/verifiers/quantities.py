@@ -17,7 +17,8 @@ _WITH_UNIT = re.compile(
 )
 _INTEGER = r"\d{1,3}(?:[, ]\d{3})+(?!\d)|\d+"
 _NUMBER = re.compile(
-    rf"(?P<sign>[+-]?) ?(?:(?P<whole>\d+) (?=\d+ ?/))?(?P<number>(?:{_INTEGER})?(?:\.\d+|(?<=\d)\.)?)"
+    r"(?P<sign>[+-]?) ?(?:(?P<whole>\d{1,3}(?: \d{3})+|\d+) (?=(?:0|[1-9]\d*) ?/))?"
+    rf"(?P<number>(?:{_INTEGER})?(?:\.\d+|(?<=\d)\.)?)"
     r"(?: ?(?:\\times|\\cdot|\*|x) ?10 ?\^ ?\{? ?(?P<power>[+-]? ?\d{1,3}) ?\}?)?"
     r"(?: ?/ ?(?P<under>\d+))?"
 )
@@ -66,7 +67,7 @@ def read_quantity(text: str, *, doubtful: bool = False) -> Quantity | None:
     value = Fraction(match["number"].translate({44: None, 32: None}).rstrip("."))
     value *= Fraction(10) ** _integer(match["power"] or "0")
     if match["whole"]:
-        value, under = value + int(match["whole"]) * int(match["under"] or 1), match["under"]
+        value, under = value + int(match["whole"].replace(" ", "")) * int(match["under"] or 1), match["under"]
         return _quantity(match["sign"], value, under, unit)
     return _quantity(match["sign"], value, match["under"], unit)
 
