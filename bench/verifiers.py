@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -165,7 +165,7 @@ def grader_table(by_grader: dict[str, Errors]) -> str:
 
 
 def error_counts(
-    pairs: Sequence[Pair], found: dict[str, Sequence[Judgement]], key: Callable[[Pair], str]
+    pairs: Sequence[Pair], found: Mapping[str, Sequence[Judgement]], key: Callable[[Pair], str]
 ) -> dict[str, Counter[str]]:
     """Return the number of errors per grader and per key of a pair."""
     return {
@@ -174,7 +174,7 @@ def error_counts(
     }
 
 
-def suite_table(pairs: Sequence[Pair], found: dict[str, Sequence[Judgement]]) -> str:
+def suite_table(pairs: Sequence[Pair], found: Mapping[str, Sequence[Judgement]]) -> str:
     """Return a Markdown table of the verdicts that differ from those of each public suite, one column per grader."""
     counts = error_counts(pairs, found, lambda pair: pair.suite)
     suites = Counter(pair.suite for pair in pairs)
@@ -185,7 +185,7 @@ def suite_table(pairs: Sequence[Pair], found: dict[str, Sequence[Judgement]]) ->
     )
 
 
-def worse_classes(pairs: Sequence[Pair], found: dict[str, Sequence[Judgement]]) -> str:
+def worse_classes(pairs: Sequence[Pair], found: Mapping[str, Sequence[Judgement]]) -> str:
     """Return a Markdown table of the classes in which another grader makes fewer errors than `math`."""
     counts = error_counts(pairs, found, lambda pair: pair.kind)
     peers = [name for name in found if name != OURS]

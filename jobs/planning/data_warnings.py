@@ -10,6 +10,7 @@ from calibrl_core.data.schema import FileData, HubData
 from calibrl_core.verifiers.refusals import OR_DROP, expert_judges, refusals
 from jobs import models
 from jobs.files import datasets
+from jobs.planning.expert_lengths import expert_tokens
 from jobs.specs import file_surveys
 from jobs.specs.file_surveys import FirstRows, answer_faults
 from jobs.specs.references import NamedData, References
@@ -34,23 +35,19 @@ def local_files(references: References, known: Mapping[UUID, models.Dataset]) ->
 def data_warnings(spec: TrainSpec, known: Mapping[UUID, models.Dataset]) -> Iterator[Notice]:
     """Yield the warnings of the training data, and of its overlap with the validation data."""
     references = References.of(spec)
-    yield from _of_hub(references, known)
+    yield from _not_read(references, known)
     read = [
         (named, file_surveys.first_rows(source, answers=named.needs_answers))
         for named, source in local_files(references, known)
     ]
-    held_out = [rows.prompts for named, rows in read if named.field == "validation.data"]
+    held_out = [rows for named, rows in read if named.field == "validation.data"]
     for named, rows in read:
         if named.field == "validation.data":
             continue
-        messages = [warning.message for warning in rows.warnings]
-        messages += [*_unearnable(named, rows), *_without_ratio(named, rows), *_wrong_experts(spec, named, rows)]
-        if shared := sum(len(rows.prompts & prompts) for prompts in held_out):
-            messages.insert(
-                0,
-                f"{shared} of {len(rows.prompts)} prompts are in the validation data too, whose results then show "
-                "memory: remove them from one of the two",
-            )
+        messages = [message for others in held_out for message in _shared(rows, others)]
+        messages += [warning.message for warning in rows.warnings]
+        messages += [*_unearnable(named, rows), *_without_ratio(named, rows)]
+        messages += [*_wrong_experts(spec, named, rows), *_cut_experts(spec, rows)]
         first = "" if rows.survey.complete else f"of the first {rows.survey.rows:,} rows: "
         yield from (Notice(field=named.field, message=f"{first}{message}") for message in messages)
 
@@ -99,13 +96,45 @@ def _without_ratio(named: NamedData, rows: FirstRows) -> Iterator[str]:
         yield f"the trainer refuses {lacking} of {rows.survey.rows} rows{exception}: they have {NO_RATIO}"
 
 
-def _of_hub(references: References, known: Mapping[UUID, models.Dataset]) -> Iterator[Notice]:
-    """Yield a warning of each dataset of the hub whose rows need a pass ratio."""
+def _shared(rows: FirstRows, held_out: FirstRows) -> Iterator[str]:
+    """Yield warnings of the prompts that the validation data has too, and of other prompts with one of its images."""
+    if shared := len(rows.prompts & held_out.prompts):
+        yield (
+            f"{shared} of {len(rows.prompts)} prompts are in the validation data too, whose results then show memory: "
+            "remove them from one of the two"
+        )
+    known = {image for image, _ in held_out.images}
+    if seen := {prompt for image, prompt in rows.images if image in known} - held_out.prompts:
+        yield (
+            f"{len(seen)} of {len(rows.prompts)} prompts have an image of the validation data with another question: "
+            "split the data by image"
+        )
+
+
+def _cut_experts(spec: TrainSpec, rows: FirstRows) -> Iterator[str]:
+    """Yield a warning of the experts that are longer than a completion, if the tokens can be counted here."""
+    if not (spec.algorithm.needs_experts and rows.experts):
+        return
+    most = spec.rollout.max_completion_tokens
+    tokens = expert_tokens(spec.model, spec.project, rows.expert_texts) or ()
+    if long := [row for (row, _), count in zip(rows.experts, tokens, strict=False) if count > most]:
+        yield (
+            f"{len(long)} of {len(tokens)} experts (rows {_listed(long)}) have more than {most} tokens and are cut, so "
+            "that none of them teaches its answer: raise rollout.max_completion_tokens or shorten them"
+        )
+
+
+def _not_read(references: References, known: Mapping[UUID, models.Dataset]) -> Iterator[Notice]:
+    """Yield a notice of each source whose rows this machine does not have, so that nothing else is said of them."""
+    here = {named.field for named, _ in local_files(references, known)}
     for named in references.data:
         dataset = known.get(named.source.dataset) if isinstance(named.source, KnownData) else None
-        on_hub = isinstance(named.source, HubData) or (dataset is not None and dataset.hub is not None)
-        if on_hub and named.ratios != "none":
-            text = "only the trainer reads these rows: each needs a pass_ratio, or choose another curriculum"
+        if isinstance(named.source, HubData) or (dataset is not None and dataset.hub is not None):
+            ratio = ": each needs a pass_ratio, or choose another curriculum" if named.ratios != "none" else ""
+            text = f"the rows are on the hub, and only the trainer reads them{ratio}"
+            yield Notice(field=named.field, message=text)
+        elif dataset is not None and named.field not in here:
+            text = "the file is in the storage and was not read: make its data report, which brings it to this machine"
             yield Notice(field=named.field, message=text)
 
 

@@ -30,6 +30,7 @@ from jobs.files import artifacts, hub_models
 from jobs.lifecycle.requests import Checked
 from jobs.planning import advice, memory, model_shapes
 from jobs.planning.data_warnings import data_warnings, local_files
+from jobs.planning.expert_lengths import expert_tokens
 from jobs.planning.model_shapes import ModelShape, UnknownShape
 from jobs.planning.model_warnings import model_warnings
 from jobs.planning.remedies import remedies
@@ -76,7 +77,9 @@ def read_files(spec: AnySpec, known: Mapping[UUID, models.Dataset]) -> None:
             file_surveys.count_rows(source)
     if isinstance(spec, TrainSpec):
         for named, source in local_files(references, known):
-            file_surveys.first_rows(source, answers=named.needs_answers)
+            rows = file_surveys.first_rows(source, answers=named.needs_answers)
+            if spec.algorithm.needs_experts:
+                expert_tokens(spec.model, spec.project, rows.expert_texts)  # kept for the warnings
 
 
 def _model_facts(session: Session, project: str, field: str, model: ModelChoice) -> ModelFacts:

@@ -13,6 +13,11 @@ from calibrl.processes import children
 LOG_BYTES = 2_000
 
 
+def command(module: str, *arguments: str, memory: int, seconds: int) -> list[str]:
+    """Return the command that runs a module within limits: bytes of address space, and seconds of CPU time."""
+    return [sys.executable, "-m", __name__, str(memory), str(seconds), module, *arguments]
+
+
 def run(module: str, *arguments: str, log: Path, memory: int, seconds: int) -> int | None:
     """Run a module to its end. Return its exit status, or None if it was killed with all its children after `seconds`.
 
@@ -21,8 +26,11 @@ def run(module: str, *arguments: str, log: Path, memory: int, seconds: int) -> i
         memory: bytes of address space. Libraries reserve a part of it that they do not use.
         seconds: limit of wall time and of CPU time.
     """
-    command = [sys.executable, "-m", __name__, str(memory), str(seconds), module, *arguments]
-    process = children.start(command, log=log, env=children.environment_without_secrets())
+    process = children.start(
+        command(module, *arguments, memory=memory, seconds=seconds),
+        log=log,
+        env=children.environment_without_secrets(),
+    )
     in_time = False
     try:
         in_time = children.ended(process, seconds)

@@ -12,6 +12,7 @@ from pathlib import Path
 from calibrl_core.data import files
 from calibrl_core.data.files import RowProblem, Survey
 from calibrl_core.data.image_keys import ImageKeys
+from calibrl_core.data.repeats import prompt_key
 from calibrl_core.data.report import ReportReader, ReportSettings
 from calibrl_core.data.report_facts import ReportWarning
 from calibrl_core.data.schema import DataError, Example, FileData, completed
@@ -28,13 +29,20 @@ ANSWER_SECONDS = 0.3  # of the CPU, to judge the answers of a file
 @dataclass(frozen=True)
 class FirstRows:
     """The first rows of a file. `warnings`: of its data report, without rewards. `experts`: row and what a
-    reward sees of the first ones but images, MOST_CHARACTERS in all. `prompts`: digests of the prompts.
+    reward sees of the first ones but images, MOST_CHARACTERS in all. `prompts`: digests of the prompts. `images`:
+    digests of the images, each with the digest of its prompt.
     """
 
     survey: Survey
     warnings: tuple[ReportWarning, ...]
     experts: tuple[tuple[int, RewardInput], ...]
     prompts: frozenset[bytes]
+    images: frozenset[tuple[bytes, bytes]]
+
+    @property
+    def expert_texts(self) -> tuple[str, ...]:
+        """Return the first experts."""
+        return tuple(seen.completion for _, seen in self.experts)
 
 
 def survey(source: FileData, *, answers: bool) -> Survey:
@@ -75,12 +83,16 @@ def answer_faults(survey: Survey, rewards: Sequence[Reward]) -> dict[str, str]:
 
 @lru_cache(CACHED_FILES)
 def _first_rows(source: FileData, answers: bool, size: int, changed: int) -> FirstRows:
-    reader, experts = ReportReader(ReportSettings(()), ImageKeys(pixels=0)), list[tuple[int, RewardInput]]()
-    left = MOST_CHARACTERS
+    keys = ImageKeys(pixels=0)
+    reader, experts = ReportReader(ReportSettings(()), keys), list[tuple[int, RewardInput]]()
+    images, left = set[tuple[bytes, bytes]](), MOST_CHARACTERS
 
     def watch(item: Example | RowProblem) -> None:
         nonlocal left
         reader.add(item)
+        if isinstance(item, Example) and item.images:
+            pictures = keys.of(item)
+            images.update((picture, prompt_key(item, pictures)) for picture in pictures)
         if isinstance(item, Example) and item.expert:
             characters = len(item.expert) + len(item.question) + len(str(item.item))
             if characters <= left:
@@ -89,7 +101,7 @@ def _first_rows(source: FileData, answers: bool, size: int, changed: int) -> Fir
                 experts.append((reader.rows, seen))
 
     found = files.survey(source, watch, answers=answers)
-    return FirstRows(found, tuple(reader.warnings()), tuple(experts), reader.prompts)
+    return FirstRows(found, tuple(reader.warnings()), tuple(experts), reader.prompts, frozenset(images))
 
 
 @lru_cache(CACHED_FILES)

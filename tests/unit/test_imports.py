@@ -31,6 +31,7 @@ CONTRACT = tuple(
         "data.image_keys",
         "data.images",
         "data.kept_rows",
+        "data.repeats",
         "data.report",
         "data.report_facts",
         "data.schema",

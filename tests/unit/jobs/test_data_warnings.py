@@ -1,5 +1,7 @@
 """The notices of a plan about the rows of files and uploaded datasets."""
 
+import base64
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,11 +9,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from PIL import Image
 
 from calibrl.schemas import KnownData, TrainSpec
 from calibrl_core.data.schema import Columns
 from jobs.files import datasets
 from jobs.models import Dataset
+from jobs.planning import data_warnings as warnings_module
 from jobs.planning.data_warnings import data_warnings
 from jobs.settings import get_settings
 
@@ -69,8 +73,46 @@ def test_rows_without_a_pass_ratio_are_counted(tmp_path: Path) -> None:
     (notice,) = data_warnings(spec({"dataset": str(dataset.id)}, **by_ratio), {dataset.id: dataset})
     assert notice.message.startswith("the trainer refuses 1 of 2 rows: they have no pass_ratio")
     (notice,) = data_warnings(spec([{"hub": "a/b"}], **by_ratio), {})
-    assert (notice.field, notice.message.partition(":")[0]) == ("data.0", "only the trainer reads these rows")
-    assert [*data_warnings(spec([{"hub": "a/b"}]), {})] == []
+    assert notice.field == "data.0" and notice.message.endswith("each needs a pass_ratio, or choose another curriculum")
+
+
+def test_rows_that_only_the_trainer_reads_are_named(tmp_path: Path) -> None:
+    (notice,) = data_warnings(spec([{"hub": "a/b"}]), {})
+    assert notice.message == "the rows are on the hub, and only the trainer reads them"
+    dataset = uploaded(tmp_path, {"answer": "1"})
+    (tmp_path / f"service/storage/datasets/{dataset.id}.jsonl").unlink()  # as in a remote storage
+    (notice,) = data_warnings(spec({"dataset": str(dataset.id)}), {dataset.id: dataset})
+    assert notice.message.startswith("the file is in the storage and was not read: make its data report")
+
+
+def picture(colour: str) -> str:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def test_images_of_the_validation_data_are_counted(tmp_path: Path) -> None:
+    red, blue = ({"images": [picture(colour)], "answer": "1"} for colour in ("red", "blue"))
+    file = write(tmp_path / "own.jsonl", red, {**red, "question": "And?"}, blue)
+    held_out = write(tmp_path / "held.jsonl", red)
+    asked = spec({"path": str(file)}, validation={"data": {"path": str(held_out)}})
+    messages = [notice.message for notice in data_warnings(asked, {})]
+    assert [message.partition(",")[0] for message in messages] == [
+        "1 of 3 prompts are in the validation data too",
+        "1 of 3 prompts have an image of the validation data with another question: split the data by image",
+    ]
+
+
+def test_experts_that_would_be_cut_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: dict[str, int] = {"<answer>1</answer>": 7, "<answer>2</answer>": 8, "<answer>3</answer>": 9}
+    monkeypatch.setattr(
+        warnings_module, "expert_tokens", lambda model, project, experts: tuple(map(counted.__getitem__, experts))
+    )
+    rows = ({"answer": text[8], "expert": text} for text in counted)
+    file = write(tmp_path / "own.jsonl", *rows)
+    asked = {"algorithm": {"type": "calibrl"}, "rollout": {"max_completion_tokens": 7}}
+    (notice,) = data_warnings(spec({"path": str(file)}, **asked), {})
+    assert notice.message.startswith("2 of 3 experts (rows 2, 3) have more than 7 tokens and are cut")
 
 
 def test_a_job_reads_a_dataset_in_the_format_of_its_upload_or_its_own(tmp_path: Path) -> None:
