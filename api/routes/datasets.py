@@ -128,7 +128,7 @@ async def report_on_dataset(
 
     dataset, held_out = await read(request, load)
     with REPORTING.one():
-        return await run_in_threadpool(reports.report, dataset, held_out, report_request.rewards)
+        return await run_in_threadpool(reports.report, dataset, held_out, report_request)
 
 
 @router.head("/{dataset_id}/content", include_in_schema=False)

@@ -84,13 +84,30 @@ class DatasetRequests(FileTransfer):
         return self._get(Page[PreviewRow], path_of("datasets", str(id), "preview")).data
 
     def dataset_report(
-        self, id: UUID | str, *, rewards: list[Any] | None = None, against: UUID | str | None = None
+        self,
+        id: UUID | str,
+        *,
+        rewards: list[Any] | None = None,
+        against: UUID | str | None = None,
+        format: str | None = None,
+        model: str | None = None,
+        max_prompt_tokens: int | None = None,
+        max_completion_tokens: int | None = None,
     ) -> DataReport:
         """Return the data report of an uploaded file's first rows.
 
         `rewards`: those of the job, as in its spec; by default `math`. `against`: id of a dataset with validation rows.
+        `format`: row format to read the file in; by default that of its upload. `model`: folder of a saved model on the
+        server, whose tokenizer counts tokens for the two limits.
         """
-        options = {"rewards": rewards, "against": against}
+        options = {
+            "rewards": rewards,
+            "against": against,
+            "format": format,
+            "model": model,
+            "max_prompt_tokens": max_prompt_tokens,
+            "max_completion_tokens": max_completion_tokens,
+        }
         request = ReportRequest.model_validate({name: value for name, value in options.items() if value is not None})
         return self._send("POST", DataReport, path_of("datasets", str(id), "report"), request)
 

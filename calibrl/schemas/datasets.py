@@ -1,10 +1,10 @@
 """Datasets that the service stores, or knows by their name on the Hugging Face hub."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Self
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from calibrl.schemas.base import Name, Record, Slug
 from calibrl_core.data.schema import AUTO, FORMAT, Columns, FormatName, HubSource
@@ -82,3 +82,21 @@ class ReportRequest(StrictSettings):
         description="Rewards of the job. Those that compare an answer with the truth judge truths and experts.",
     )
     against: UUID | None = Field(None, description="Dataset with validation rows, to find rows that are in both.")
+    format: FormatName | None = Field(None, description="Row format to read the file in. None: that of its upload.")
+    model: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1024,
+        description="Folder of a saved model that jobs can read. Its tokenizer.json counts the tokens of experts, and "
+        "those of prompts without chat template and images. None: no tokens are counted.",
+    )
+    max_prompt_tokens: int | None = Field(None, ge=1, description="prompts.max_tokens of the job; needs model.")
+    max_completion_tokens: int | None = Field(
+        None, ge=1, description="rollout.max_completion_tokens of the job; needs model."
+    )
+
+    @model_validator(mode="after")
+    def _limits_have_a_model(self) -> Self:
+        if self.model is None and (self.max_prompt_tokens or self.max_completion_tokens):
+            raise ValueError("limits of tokens need a model: name the folder of one")
+        return self

@@ -54,7 +54,10 @@ class DataReport(_Facts):
     images: ImageReport
     prompt_characters: Spread | None = Field(description="Question and earlier messages. None: no valid row.")
     expert_characters: Spread | None
-    prompt_tokens: Spread | None = Field(None, description="With images and chat template. None: no model was named.")
+    prompt_tokens: Spread | None = Field(
+        None,
+        description="With images and chat template; in a report of the API without both. None: no model was named.",
+    )
     expert_tokens: Spread | None = None
     duplicates: int = Field(description="Number of rows with prompt, answer and expert of an earlier row.")
     contradictions: int = Field(description="Number of rows with the prompt of an earlier row and another answer.")

@@ -164,14 +164,14 @@ def _preview(key: str, dataset_id: UUID) -> list[PreviewRow]:
     return service.client().preview(dataset_id)
 
 
-def report(dataset_id: UUID, reward: str, against: UUID | None) -> DataReport:
-    """Return the data report of an uploaded file. `reward`: its type. `against`: the dataset for validation."""
-    return _report(signin.key(), dataset_id, reward, against)
+def report(dataset_id: UUID, options: Mapping[str, Any]) -> DataReport:
+    """Return the data report of an uploaded file. `options`: as of the client."""
+    return _report(signin.key(), dataset_id, json.dumps(options, default=str))
 
 
 @st.cache_resource(ttl=600.0, max_entries=32, show_spinner=False)
-def _report(key: str, dataset_id: UUID, reward: str, against: UUID | None) -> DataReport:
-    return service.client().dataset_report(dataset_id, rewards=[{"type": reward}], against=against)
+def _report(key: str, dataset_id: UUID, options: str) -> DataReport:
+    return service.client().dataset_report(dataset_id, **json.loads(options))
 
 
 def clear_dataset_caches() -> None:

@@ -1,17 +1,19 @@
 """The data report of a dataset: warnings first, then counts with bars, and sizes."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import streamlit as st
 
 from calibrl.client import CalibrlError
-from calibrl.schemas import DataReport, Dataset, ReportWarning
+from calibrl.schemas import DataReport, Dataset, ReportWarning, UploadOptions
 from dashboard import states
 from dashboard.markup import chip, escape, progress_bar, table
 from dashboard.palette import CORRECT, EXPERT, NEUTRAL, POLICY, RARENESS
 from dashboard.reads import catalogue
 
 REWARDS = ("math", "choice", "numeric", "exact")
+FORMATS = UploadOptions.model_json_schema()["properties"]["format"]["enum"]
 NONE = "none"
 SPREAD = ("Smallest", "Median", "95 %", "Largest")
 
@@ -19,26 +21,53 @@ SPREAD = ("Smallest", "Median", "95 %", "Largest")
 def section(dataset: Dataset) -> None:
     """Draw the choices of a report, and the report once it is asked for."""
     with st.expander("Data report"):
-        held_out = {one.id: one.name for one in catalogue.datasets(dataset.project).data if one.hub is None}
-        held_out.pop(dataset.id, None)
-        left, right = st.columns(2)
-        reward = left.selectbox("Reward", REWARDS, key="report-reward")
-        against = right.selectbox(
-            "Validation dataset",
-            [None, *held_out],
-            format_func=lambda id: NONE if id is None else held_out[id],
-            key="report-against",
-        )
+        options = _options(dataset)
         if not st.button("Check the rows", key="report-button"):
             st.caption("Reads the first rows as a job does: duplicates, answers and experts that harm a run.")
             return
         try:
             with st.spinner("Reading rows…"):
-                found = catalogue.report(dataset.id, reward, against)
+                found = catalogue.report(dataset.id, options)
         except CalibrlError as error:
             states.trouble(error, "report-trouble")
             return
         st.html(page(found))
+
+
+def _options(dataset: Dataset) -> dict[str, Any]:
+    """Draw the options of a report, and return them as the client takes them."""
+    held_out = {one.id: one.name for one in catalogue.datasets(dataset.project).data if one.hub is None}
+    held_out.pop(dataset.id, None)
+    left, middle, right = st.columns(3)
+    reward = left.selectbox("Reward", REWARDS, key="report-reward")
+    against = middle.selectbox(
+        "Validation dataset",
+        [None, *held_out],
+        format_func=lambda id: NONE if id is None else held_out[id],
+        key="report-against",
+    )
+    form = right.selectbox(
+        "Row format",
+        [None, *FORMATS],
+        format_func=lambda name: "as uploaded" if name is None else name,
+        key="report-format",
+    )
+    left, middle, right = st.columns(3)
+    model = left.text_input(
+        "Model folder",
+        key="report-model",
+        placeholder="counts no tokens",
+        help="Folder of a saved model on the server. Its tokenizer counts tokens, without chat template and images.",
+    )
+    limits = {
+        name: column.number_input(title, min_value=1, value=None, disabled=not model, key=f"report-{name}")
+        for name, title, column in (
+            ("max_prompt_tokens", "Tokens of a prompt, at most", middle),
+            ("max_completion_tokens", "Tokens of a completion, at most", right),
+        )
+    }
+    tokens = {"model": model, **limits} if model else {}
+    return {"rewards": [{"type": reward}], "against": against, "format": form, **tokens}
 
 
 def page(report: DataReport) -> str:

@@ -139,26 +139,6 @@ def test_parquet_with_images_and_columns_under_other_names(http: httpx.Client) -
         assert (small.format, small.size, small.getpixel((0, 0))) == ("PNG", (192, 192), (0, 0, 255))
 
 
-def test_a_report_names_repeated_rows_and_those_of_validation_data(http: httpx.Client) -> None:
-    held_out = uploaded(http, jsonl(row(question="And?")))
-    numbers = (row(answer="3"), row(answer="3"), row(question="And?", answer="3"))
-    dataset = uploaded(http, jsonl(*numbers, row(question="Or?", answer="no number")))
-    path = f"/v1/datasets/{dataset['id']}/report"
-    found = http.post(path, json={"rewards": [{"type": "numeric"}], "against": held_out["id"]}).json()
-    assert (found["rows"], found["complete"], found["overlap_prompts"]) == (4, True, 1)
-    assert {one["kind"]: one["rows"] for one in found["warnings"]} == {
-        "unearnable": [4],
-        "wrong_experts": [1, 2, 3],
-        "overlap_prompts": [3],
-        "overlap_images": [1, 2, 4],
-        "duplicates": [2],
-    }
-    assert http.post(path, json={}).json()["overlap_prompts"] is None
-    assert refused(http.post(path, json={"against": "00000000-0000-0000-0000-000000000001"}), 404)
-    of_hub = http.post("/v1/datasets", json={"name": "of-hub", "hub": "some/body"}).json()
-    assert "calibrl data check" in refused(http.post(f"/v1/datasets/{of_hub['id']}/report", json={}), 409)["detail"]
-
-
 def test_a_form_carries_a_file_and_its_name(http: httpx.Client, tmp_path: Path) -> None:
     content = jsonl(*(row(answer=str(number)) for number in range(500)))
     answer = http.post(UPLOAD, files={"file": ("../../etc/My set (1).jsonl", content)})

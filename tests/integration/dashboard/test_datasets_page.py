@@ -1,6 +1,7 @@
 """The datasets page: the list, one with its rows, uploads, and names on the hub."""
 
 import json
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 from calibrl.schemas import JobStatus, Role
 from tests.support.dashboard.pages import html, open_page, press
 from tests.support.dashboard.world import HOSTILE, PREVIEW, World
+from tests.support.word_tokenizer import save_word_tokenizer
 
 pytestmark = pytest.mark.integration
 ROW = {"question": "What is it?", "answer": "7"}
@@ -70,6 +72,17 @@ def test_a_report_is_made_when_it_is_asked_for(world: World) -> None:
     text = html(press(app, "Check the rows"))
     assert "1 of 3 rows repeat an earlier row" in text and "1 of 1 experts fail the rewards" in text
     assert "number: 3 of 3" in text and "<script>" not in text
+
+
+def test_a_report_can_count_tokens_and_read_another_format(world: World, tmp_path: Path) -> None:
+    dataset = world.add_dataset((json.dumps({**ROW, "expert": "a b a"}) + "\n").encode(), format="jsonl")
+    app = data_page(id=str(dataset.id))
+    assert app.number_input(key="report-max_completion_tokens").disabled
+    app.text_input(key="report-model").set_value(str(save_word_tokenizer(tmp_path / "words"))).run()
+    app.number_input(key="report-max_completion_tokens").set_value(3).run()
+    assert "1 of 1 experts have more than 3 tokens and are cut" in html(press(app, "Check the rows"))
+    app.selectbox(key="report-format").set_value("sharegpt").run()
+    assert "which format: sharegpt needs" in html(press(app, "Check the rows"))
 
 
 @pytest.mark.parametrize(
