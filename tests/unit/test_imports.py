@@ -342,8 +342,7 @@ def test_unit_tests_import_nothing_that_starts_processes() -> None:
 
 
 def test_only_the_repository_contains_sql() -> None:
-    """Tables (jobs/models) name SQL functions as defaults; migrations, the set-up of a server and a connection's own
-    settings are no queries."""
+    """Tables name SQL functions as defaults; migrations, and the settings of servers and connections are no queries."""
     allowed = (ROOT / "jobs" / "repository", ROOT / "jobs" / "models", ROOT / "jobs" / "db.py")
     paths = [path for path in sources("api", "dashboard", "jobs", "worker") if not set(allowed) & {path, *path.parents}]
     assert faults(paths, sql) == []
