@@ -24,6 +24,7 @@ from calibrl.commands import (
     evaluations,
     export,
     follow_job,
+    hours,
     jobs,
     metrics,
     profiles,
@@ -258,6 +259,7 @@ app.add_typer(jobs.app)
 app.add_typer(queue.app)
 app.add_typer(workers.app)
 app.add_typer(projects.app)
+app.add_typer(hours.app)
 app.add_typer(export.app)
 app.add_typer(metrics.app)
 app.add_typer(studies.app, name="study", rich_help_panel=JOBS)

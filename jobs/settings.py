@@ -74,6 +74,13 @@ class Settings(StackSettings):
     fair_share_half_life_hours: float = Field(
         24, gt=0, description="Hours after which a used slot-second counts half in fair share."
     )
+    gpu_hour_price: float | None = Field(
+        None, ge=0, description="Price of one GPU for one hour, for the hours of jobs and projects. None: no price."
+    )
+    cpu_slot_hour_price: float | None = Field(
+        None, ge=0, description="Price of one CPU slot for one hour, for jobs without a GPU. None: no price."
+    )
+    currency: str = Field("USD", min_length=1, max_length=8, description="Currency of the prices.")
     janitor_hours: float = Field(6, gt=0, le=8760, description="Hours between two runs of a worker's janitor.")
     sandbox_packages: str = Field(
         "",

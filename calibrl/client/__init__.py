@@ -15,6 +15,7 @@ from calibrl.client.connection import checked
 from calibrl.client.datasets import DatasetRequests
 from calibrl.client.errors import CalibrlError
 from calibrl.client.evaluations import EvaluationRequests
+from calibrl.client.hours import HourRequests
 from calibrl.client.job import Job
 from calibrl.client.jobs import JobRequests
 from calibrl.client.live import Live, StreamRequests
@@ -46,6 +47,7 @@ class Client(
     QueueRequests,
     WorkerRequests,
     ProjectRequests,
+    HourRequests,
     AccessRequests,
     WebhookRequests,
 ):

@@ -47,6 +47,10 @@ from calibrl.schemas.evaluations import SplitAccuracies as SplitAccuracies
 from calibrl.schemas.events import Event as Event
 from calibrl.schemas.health import Health as Health
 from calibrl.schemas.histograms import Histogram as Histogram
+from calibrl.schemas.hours import JobHours as JobHours
+from calibrl.schemas.hours import Price as Price
+from calibrl.schemas.hours import ProjectHours as ProjectHours
+from calibrl.schemas.hours import SlotHours as SlotHours
 from calibrl.schemas.jobs import MAX_LABELS as MAX_LABELS
 from calibrl.schemas.jobs import Fork as Fork
 from calibrl.schemas.jobs import Job as Job

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from calibrl_core.config import TrainConfig
@@ -58,8 +59,8 @@ class Validator:
         return last or step % self._settings.every_steps == 0
 
     def validate(self, step: int) -> dict[str, float]:
-        """Return validation/ metrics with their intervals, and expert/probe_ metrics if the data has experts. `step`:
-        the number of steps that the run has taken.
+        """Return validation/ metrics with their intervals, expert/probe_ metrics if the data has experts, and the time
+        that this takes. `step`: the number of steps that the run has taken.
 
         Each process samples its slice of the prompts; all processes get the metrics of all prompts.
 
@@ -67,6 +68,7 @@ class Validator:
             DataError: as `PromptEncoder.encode`.
             NoVerdictError: a verdict is missing that `on_failure: stop` requires.
         """
+        began = time.perf_counter()
         with self._engine.sampling(step):
             own = self._sample(step, self._examples)
             changed = {
@@ -81,7 +83,7 @@ class Validator:
             values = None if parts is None else self._measure(parts)
         metrics = self._ranks.from_first(values)
         assert metrics is not None
-        return metrics
+        return {**metrics, "perf/validation_seconds": time.perf_counter() - began}
 
     def _in_order_of_use(self, examples: Sequence[Example], first: int) -> list[Example]:
         """Return the examples as the engine encodes them: batch by batch, long prompts first."""

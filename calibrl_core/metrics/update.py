@@ -192,6 +192,7 @@ PERF = MetricFamily(
         Metric("perf/reward_seconds", "s", "Time for verifiers.", "It should be small beside the rest.", "down"),
         Metric("perf/expert_seconds", "s", "Time for the log-probabilities of the experts.", "", "down"),
         Metric("perf/update_seconds", "s", "Time for forward, backward and optimizer.", "", "down"),
+        Metric("perf/validation_seconds", "s", "Time for the validation after the step.", "", "down"),
         Metric(
             "perf/tokens_per_second",
             "tokens/s",

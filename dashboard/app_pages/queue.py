@@ -12,8 +12,10 @@ from calibrl.schemas import JobStatus, JobSummary, Me, Priority, QueueEntry, Wor
 from dashboard import states
 from dashboard.markup import chip, duration, elapsed, escape, gpu_table, job_link, progress_bar, status_chip, table
 from dashboard.palette import CORRECT, NEUTRAL, POLICY, RARENESS, WRONG
-from dashboard.reads import service
+from dashboard.reads import catalogue, service
+from dashboard.views import hours
 
+PERIODS = (7, 30, 90, 366)  # days
 MAX_SHOWN = 200  # waiting jobs, and running jobs
 WAITING_TITLES = ("#", "Job", "Project", "User", "Priority", "Resources", "Reason", "Est. start")
 RUNNING_TITLES = ("Job", "Status", "Project", "User", "Resources", "Progress", "Running for")
@@ -171,6 +173,20 @@ def _actions(me: Me) -> None:
             _drain(machines)
 
 
+def _hours() -> None:
+    """Draw the hours of a project when they are asked for: they cost the service more than the queue."""
+    with st.expander(
+        "Where the hours went", icon=":material/hourglass_bottom:", on_change="rerun", key="hours"
+    ) as shown:
+        if not shown.open:
+            return
+        left, right = st.columns(2)
+        project = left.selectbox("Project", catalogue.projects(), key="hours-project")
+        days = right.selectbox("Period", PERIODS, 1, format_func=lambda days: f"Last {days} days", key="hours-days")
+        with states.tolerated():
+            hours.project_hours(service.project_hours(project, days))
+
+
 def page() -> None:
     """Draw the page."""
     me = service.me()
@@ -181,6 +197,7 @@ def page() -> None:
     st.caption(FAIR_SHARE)
     active = st.session_state.get("queue-active", True)
     st.fragment(_live, run_every=service.LIST_TICK if active else service.IDLE_TICK)(active)
+    _hours()
 
 
 with states.explained():

@@ -1,4 +1,4 @@
-"""Time per step phase, throughput, memory, and the GPUs that the job holds."""
+"""Time per step phase, throughput, memory, the GPUs that the job holds, and what its hours bought."""
 
 import streamlit as st
 
@@ -9,6 +9,7 @@ from dashboard.markup import gpu_table, heading
 from dashboard.palette import EXPERT, NEUTRAL, POLICY, RARENESS, faded
 from dashboard.panels.common import draw_cards, live_panel, read, show_if_empty
 from dashboard.reads import service
+from dashboard.views import hours
 
 CARDS = (
     StackCard(
@@ -62,6 +63,8 @@ def _panel(job: Job) -> None:
         _machines(job)
     if not show_if_empty(job, curves):
         draw_cards(job, CARDS, curves)
+    with states.tolerated():
+        hours.job_hours(service.hours(job.id))
 
 
 draw = live_panel(_panel)

@@ -6,7 +6,19 @@ from uuid import UUID
 import streamlit as st
 
 from calibrl.client import CalibrlError, Client
-from calibrl.schemas import Checkpoint, Job, JobSummary, Me, Page, QueueEntry, Sample, StoredFile, Worker
+from calibrl.schemas import (
+    Checkpoint,
+    Job,
+    JobHours,
+    JobSummary,
+    Me,
+    Page,
+    ProjectHours,
+    QueueEntry,
+    Sample,
+    StoredFile,
+    Worker,
+)
 from calibrl.schemas import Series as CurveRecord
 from dashboard import signin
 
@@ -87,6 +99,22 @@ def workers() -> list[Worker]:
 @st.cache_resource(ttl=FRESH * 2, max_entries=256, show_spinner=False)
 def _workers(key: str) -> list[Worker]:
     return _client(key).workers()
+
+
+@st.cache_resource(ttl=QUEUE_FRESH, max_entries=256, show_spinner=False)
+def hours(job_id: UUID) -> JobHours:
+    """Return what the slot-hours of a job bought."""
+    return client().hours(job_id)
+
+
+def project_hours(slug: str, days: int) -> ProjectHours:
+    """Return what the slot-hours of a project bought, if the viewer has access."""
+    return _project_hours(signin.key(), slug, days)
+
+
+@st.cache_resource(ttl=30.0, max_entries=64, show_spinner=False)
+def _project_hours(key: str, slug: str, days: int) -> ProjectHours:
+    return _client(key).project_hours(slug, days=days)
 
 
 def me() -> Me:

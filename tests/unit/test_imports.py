@@ -92,6 +92,7 @@ FOLDERS = {
         "files",
         "specs",
         "evaluations",
+        "insight",
         "scheduling",
         "lifecycle",
         "studies",

@@ -1,0 +1,1 @@
+"""Diagnostics from what is recorded: hours, visits of prompts, verdicts of people."""
