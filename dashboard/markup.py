@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import streamlit as st
 
-from calibrl.schemas import GIB, Gpu, JobStatus, JobSummary
+from calibrl.schemas import GIB, Gpu, JobStatus, JobSummary, StudyStatus
 from dashboard.palette import CORRECT, NEUTRAL, POLICY, RARENESS, WRONG, faded
 
 STATUS = {  # colour and sign; the sign distinguishes them without colour
@@ -73,9 +73,9 @@ def chip(text: str, colour: str) -> str:
     )
 
 
-def status_chip(status: JobStatus) -> str:
+def status_chip(status: JobStatus | StudyStatus) -> str:
     """Return the label of a status."""
-    colour, sign = STATUS[status]
+    colour, sign = STATUS[JobStatus(status)]
     return chip(f"{sign} {status.value}", colour)
 
 

@@ -25,6 +25,7 @@ page = st.navigation(
         st.Page("app_pages/compare.py", title="Compare", icon=":material/compare_arrows:", url_path="compare"),
         st.Page("app_pages/queue.py", title="Queue", icon=":material/format_list_numbered:", url_path="queue"),
         st.Page("app_pages/evaluations.py", title="Evaluations", icon=":material/grading:", url_path="evaluations"),
+        st.Page("app_pages/studies.py", title="Studies", icon=":material/science:", url_path="studies"),
         st.Page("app_pages/datasets.py", title="Datasets", icon=":material/database:", url_path="data"),
         st.Page("app_pages/settings.py", title="Settings", icon=":material/settings:", url_path="settings"),
     ],

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import streamlit as st
 
-from calibrl.schemas import Dataset, JobSummary, Page
+from calibrl.schemas import Dataset, JobSummary, Page, StudySummary
 
 
 def reset(key: str) -> None:
@@ -22,7 +22,9 @@ def _back(before: list[UUID]) -> None:
     before.pop()
 
 
-def buttons(key: str, page: Page[JobSummary] | Page[Dataset], *, back: str = "Newer", on: str = "Older") -> None:
+def buttons(
+    key: str, page: Page[JobSummary] | Page[Dataset] | Page[StudySummary], *, back: str = "Newer", on: str = "Older"
+) -> None:
     """Draw the buttons of the previous and the next page, if there are any."""
     before: list[UUID] = st.session_state[key]
     with st.container(horizontal=True):

@@ -4,7 +4,17 @@ from pathlib import Path
 
 import streamlit as st
 
-PATHS = ("./", "job", "new", "compare", "queue", "evaluations", "data", "settings")  # of the pages in navigation.py
+PATHS = (
+    "./",
+    "job",
+    "new",
+    "compare",
+    "queue",
+    "evaluations",
+    "studies",
+    "data",
+    "settings",
+)  # of the pages in navigation.py
 
 _mount = st.components.v2.component(
     "theme",

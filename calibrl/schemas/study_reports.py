@@ -38,6 +38,11 @@ class StudyRun(Record):
     metrics: dict[str, float] = Field(
         default_factory=dict, description="Mean of each metric over the last quarter of the steps."
     )
+    rank: float | None = Field(
+        None,
+        description="Rank among the arms with this seed by the primary measure, from 1 (best); equal arms share the "
+        "mean. None: an arm has no evaluation with this seed.",
+    )
     slot_hours: float = Field(description="Slot-hours of training and evaluation.")
     curve: list[StudyPoint] = Field(description="Validations during the training, by step.")
 
@@ -49,6 +54,7 @@ class StudyArm(Record):
     changes: dict[str, Any]
     seeds: list[int] = Field(description="Seeds that are evaluated.")
     accuracies: dict[str, float] = Field(description="Mean accuracy by dataset over seeds and prompts (0 to 1).")
+    mean_rank: float | None = Field(None, description="Mean rank over the seeds that all arms have. None: none.")
     slot_hours: float
     stopped_after: int | None = Field(None, description="Seeds after which the arm was stopped. None: it was not.")
 

@@ -120,7 +120,8 @@ def _interval(row: StudyComparison) -> figures.Interval | None:
 
 def _arms(report: StudyReport) -> Iterator[Part]:
     yield Heading("Arms", "arms")
-    head = ("Arm", "Changes", "Seeds", *(f"Accuracy on {split}" for split in report.splits), "Slot-hours")
+    yield Paragraph("Mean rank: over the seeds with which all arms are evaluated, by the primary measure; 1 is best.")
+    head = ("Arm", "Changes", "Seeds", *(f"Accuracy on {split}" for split in report.splits), "Mean rank", "Slot-hours")
     yield Table(head, [_arm(report, arm) for arm in report.arms])
 
 
@@ -130,7 +131,8 @@ def _arm(report: StudyReport, arm: StudyArm) -> list[Cell]:
     means = [arm.accuracies.get(split) for split in report.splits]
     shown = [NONE if mean is None else f"{mean:.1%}" for mean in means]
     name = arm.name if arm.stopped_after is None else f"{arm.name} (stopped after {arm.stopped_after} seeds)"
-    texts = [f"{len(arm.seeds)}", *shown, f"{arm.slot_hours:.2f}"]
+    rank = NONE if arm.mean_rank is None else f"{arm.mean_rank:.2f}"
+    texts = [f"{len(arm.seeds)}", *shown, rank, f"{arm.slot_hours:.2f}"]
     return [name, changes, *(Link(text, target) for text in texts)]
 
 

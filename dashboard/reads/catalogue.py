@@ -22,6 +22,9 @@ from calibrl.schemas import (
     JobSummary,
     Page,
     PreviewRow,
+    Study,
+    StudyReport,
+    StudySummary,
 )
 from dashboard import signin
 from dashboard.reads import service
@@ -142,6 +145,43 @@ def comparison(ids: tuple[UUID, ...]) -> list[Comparison]:
 @st.cache_resource(ttl=600.0, max_entries=64, show_spinner=False)
 def _comparison(key: str, ids: tuple[UUID, ...]) -> list[Comparison]:
     return service.client().compare_evaluations(*ids)
+
+
+def studies(project: str | None, after: UUID | None) -> Page[StudySummary]:
+    """Return a page of the viewer's studies, newest first."""
+    return _studies(signin.key(), project, after)
+
+
+@st.cache_resource(ttl=FRESH, max_entries=64, show_spinner=False)
+def _studies(key: str, project: str | None, after: UUID | None) -> Page[StudySummary]:
+    return service.client().studies(project=project, after=after, limit=PAGE)
+
+
+def study(id: str) -> Study:
+    """Return the current state of a study, if the viewer has access."""
+    return _study(signin.key(), id)
+
+
+@st.cache_resource(ttl=FRESH, max_entries=64, show_spinner=False)
+def _study(key: str, id: str) -> Study:
+    return service.client().study(id)
+
+
+def study_report(study: Study) -> StudyReport:
+    """Return the report of a study. It is read again when a job has ended, or after a while for the curves."""
+    progress = study.progress
+    return _study_report(signin.key(), study.id, json.dumps(study.spec), progress.succeeded, progress.failed)
+
+
+@st.cache_resource(ttl=30.0, max_entries=32, show_spinner=False)
+def _study_report(key: str, id: UUID, spec: str, succeeded: int, failed: int) -> StudyReport:
+    return service.client().study_report(id)
+
+
+def clear_study_caches() -> None:
+    """Read studies again: a viewer has just changed one."""
+    _studies.clear()
+    _study.clear()
 
 
 def datasets(project: str | None, after: UUID | None = None, limit: int = MAX_OPTIONS) -> Page[Dataset]:

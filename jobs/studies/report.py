@@ -40,7 +40,7 @@ def build_report(situation: Situation, measurements: Measurements, training_of: 
     evaluations = evaluated(expansion, situation.known)
     primary = measurements.primary(study, evaluations)
     splits = _splits(measurements, evaluations, primary)
-    runs = [_run(situation, measurements, training_of, job) for job in expansion.of("training")]
+    runs = ranked([_run(situation, measurements, training_of, job) for job in expansion.of("training")], primary)
     by_arm = {arm.name: [run for run in runs if run.arm == arm.name] for arm in expansion.arms}
     return StudyReport(
         name=study.name,
@@ -55,6 +55,7 @@ def build_report(situation: Situation, measurements: Measurements, training_of: 
                 changes=arm.changes,
                 seeds=[run.seed for run in by_arm[arm.name] if run.accuracies],
                 accuracies={split: mean for split in splits if (mean := _mean(by_arm[arm.name], split)) is not None},
+                mean_rank=_mean_rank(by_arm[arm.name]),
                 slot_hours=sum(run.slot_hours for run in by_arm[arm.name]),
                 stopped_after=situation.stopped.get(arm.name),
             )
@@ -100,6 +101,27 @@ def _run(situation: Situation, measurements: Measurements, training_of: Training
         curve=results.curve,
         metrics=results.metrics,
     )
+
+
+def ranked(runs: Sequence[StudyRun], primary: str | None) -> list[StudyRun]:
+    """Return the runs with their ranks, for the seeds with which all arms are evaluated on the primary dataset."""
+    by_seed: dict[int, list[StudyRun]] = {}
+    for run in runs:
+        by_seed.setdefault(run.seed, []).append(run)
+    ranks: dict[tuple[str, int], float] = {}
+    for seed, group in by_seed.items():
+        found = [run.accuracies.get(primary or "") for run in group]
+        if any(value is None for value in found):
+            continue
+        values = [value for value in found if value is not None]
+        for run, value in zip(group, values, strict=True):
+            ranks[run.arm, seed] = sum(other > value for other in values) + (values.count(value) + 1) / 2
+    return [run.model_copy(update={"rank": ranks.get((run.arm, run.seed))}) for run in runs]
+
+
+def _mean_rank(runs: Sequence[StudyRun]) -> float | None:
+    ranks = [run.rank for run in runs if run.rank is not None]
+    return sum(ranks) / len(ranks) if ranks else None
 
 
 def _mean(runs: Sequence[StudyRun], split: str) -> float | None:

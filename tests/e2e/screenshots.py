@@ -49,7 +49,7 @@ def pages(client: Client) -> Iterator[tuple[str, str]]:
     yield "results", f"job?id={ids['digits-before-after']}&panel=Results"
     yield "jobs", ""
     yield "compare", f"compare?jobs={ids['digits-calibrl']},{ids['digits-grpo']}"
-    for page in ("new", "queue", "evaluations", "data", "settings", "signin"):
+    for page in ("new", "queue", "evaluations", "studies", "data", "settings", "signin"):
         yield {"new": "new-job", "data": "data-sets"}.get(page, page), page
     yield "evaluations-compare", f"evaluations?view=Compare&jobs={ids['digits-before-after']}"
     yield "evaluations-replay", "evaluations?view=Re-score"

@@ -22,7 +22,8 @@ PANELS = (
     "Spec",
 )  # fmt: skip
 ADDRESSES = (
-    "/", "/new", "/new?kind=Evaluation", "/queue", "/evaluations", "/data", "/data?show=Upload+a+file", "/settings",
+    "/", "/new", "/new?kind=Evaluation", "/queue", "/evaluations", "/studies", "/data", "/data?show=Upload+a+file",
+    "/settings",
 )  # fmt: skip
 
 
