@@ -5,7 +5,15 @@ from typing import NamedTuple
 
 from calibrl_core.verifiers.choice import without_call
 from calibrl_core.verifiers.expressions import chain, named_lines, normal_latex
-from calibrl_core.verifiers.math import CODES, EXPRESSIONS, WORDS, two_values, without_degrees, without_names
+from calibrl_core.verifiers.math import (
+    CODES,
+    EXPRESSIONS,
+    WORDS,
+    two_values,
+    with_binomials,
+    without_degrees,
+    without_names,
+)
 from calibrl_core.verifiers.notation import LONGEST, reductions, strip_decoration
 from calibrl_core.verifiers.numeric import without_name
 from calibrl_core.verifiers.quantities import read_quantity
@@ -40,6 +48,13 @@ def _in_chain(text: str, other: str) -> str:
 CHANGES = (
     Change("two values", "writes the two values of ± with a comma", "math", None, lambda text, _: two_values(text)),
     Change(
+        "choices",
+        "writes `C(5,2)` and `P(5,2)` as numbers of choices, if the other text is no point",
+        "math",
+        None,
+        with_binomials,
+    ),
+    Change(
         "names",
         r"removes the name before a value or a point, such as `\angle A =`, if the other text has none",
         "math",
@@ -62,7 +77,7 @@ CHANGES = (
     Change("hundredths", "writes percentages in a chain as fractions", "math", EXPRESSIONS, _in_chain),
     Change(
         "lines of figures",
-        "takes adjacent capitals as one name: AB is a line",
+        "takes adjacent capitals as one name, AB is a line, and so each derivative",
         "math",
         EXPRESSIONS,
         lambda text, _: named_lines(text),

@@ -19,8 +19,11 @@ _GREEK = re.compile(
     r"(?![A-Za-z])"
 )
 _GREEK_LETTER = re.compile(r"[Α-Ωα-ω]")
+_IN_BRACKETS = re.compile(r"[(\[][^()\[\]]*[)\]]")
+_DERIVATIVE = re.compile(r"\\frac ?\{ ?d ?([A-Za-z]) ?\} ?\{ ?d ?([A-Za-z]) ?\}")  # which would be evaluated as 0
+_LINKED = re.compile(r" (?:and|or) ")
 _PERCENT = re.compile(r"(.+?) ?%")
-_CAPITALS = re.compile(r"(?<![A-Za-z\\_{])[A-Z]{2,}(?![A-Za-z])")  # a line AB, whose letters are no factors
+_CAPITALS = re.compile(r"(?<![A-Za-z\\_])(?<!_\{)[A-Z]{2,}(?![A-Za-z])")  # a line AB, whose letters are no factors
 
 
 def prepare() -> None:
@@ -45,8 +48,8 @@ def chain(text: str) -> list[str]:
 
 
 def named_lines(text: str) -> str:
-    """Return a text in which adjacent capitals are one name: AB is a line."""
-    return _CAPITALS.sub(r"q_{\g<0>}", text)
+    """Return a text in which adjacent capitals are one name, AB is a line, and so is each derivative."""
+    return _CAPITALS.sub(r"q_{\g<0>}", _DERIVATIVE.sub(r"q_{d\1d\2}", text))
 
 
 def _equal(answer: str, truth: str) -> bool:
@@ -57,6 +60,10 @@ def _equal(answer: str, truth: str) -> bool:
         return all(_equal(one, other) for one, other in zip(pairs[0].groups(), pairs[1].groups(), strict=True))
     if _other_case(answer, truth):
         return False
+    if _LINKED.search(answer) and _LINKED.search(truth):  # the parser takes `and` for `or`
+        sets = [real_set(text, _one) for text in (answer, truth)]
+        if None not in sets:
+            return bool(sets[0] == sets[1])
     gold, parsed = _parse(truth), _parse(answer)
     # The library's time limit is an alarm that its own `except` clauses can swallow. The pool kills the process.
     if verify(list(gold), list(parsed), timeout_seconds=None, allow_set_relation_comp=True):
@@ -130,7 +137,7 @@ def _entries(one: Any) -> list[Any]:
 def _other_brackets(first: str, second: str) -> bool:
     """Return if one text is a set in braces and the other a point or an interval in brackets."""
     one, other = sorted((first, second), key=lambda text: not text.startswith(r"\{"))
-    return one.startswith(r"\{") and other.startswith(("(", "[")) and other.endswith((")", "]"))
+    return one.startswith(r"\{") and _IN_BRACKETS.fullmatch(other) is not None
 
 
 def _one(text: str) -> Any:
@@ -176,7 +183,7 @@ def _same_size(first: Any, second: Any) -> bool:
 def _letters(text: str) -> set[str]:
     """Return the letters of a text that can be variables, Greek ones by name. R is the set of all real numbers, too."""
     greek = [*_GREEK.findall(text), *(_greek_name(letter) for letter in _GREEK_LETTER.findall(text))]
-    return {*"".join(_VARIABLE.findall(text)), *greek} - {"R"}
+    return {*"".join(_VARIABLE.findall(_LINKED.sub(" ", text))), *greek} - {"R"}
 
 
 def _greek_name(letter: str) -> str:

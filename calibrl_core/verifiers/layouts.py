@@ -23,11 +23,16 @@ def _of_block(found: re.Match[str]) -> str:
     opening, closing = found["open"] or "", found["close"] or ""
     if found["name"] in _SYSTEMS or (opening.endswith("{") and found["name"] == "array"):
         kept = closing if opening != r"\{" and closing != "." else ""
-        return ("" if opening == r"\{" else opening) + ", ".join(row.replace("&", "") for row in rows) + kept
+        return ("" if opening == r"\{" else opening) + _chained(", ".join(row.replace("&", "") for row in rows)) + kept
     name = "vmatrix" if found["name"] == "vmatrix" else "pmatrix"
     brackets = opening in ("(", "[") and closing in (")", "]")
     matrix = rf"\begin{{{name}}}" + r"\\".join(rows) + rf"\end{{{name}}}"
     return matrix if brackets or not (opening or closing) else opening + matrix + closing
+
+
+def _chained(rows: str) -> str:
+    """Return rows with commas, without the comma before a row that continues a chain: `x = 2/4, = 1/2`."""
+    return re.sub(r", ?(?==)", " ", rows)
 
 
 def _of_lists(found: re.Match[str]) -> str:

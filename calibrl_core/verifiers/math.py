@@ -19,6 +19,7 @@ EXPRESSIONS = "mathematical expressions are compared"
 _OPTION = re.compile(r"\(?[A-J]\)?")
 _OPTION_WITH_TEXT = re.compile(r"\(?[A-J][).:] ?\S.*")
 _APART = re.compile(r"(?<!_\d)(?<=\d) (?=\d)")  # two adjacent numbers, which LaTeX would read as a sum or a product
+_CHOICES = re.compile(r"(?<![A-Za-z\\])([CP]) ?\( ?(\d{1,2}) ?, ?(\d{1,2}) ?\)")
 _BASE = re.compile(r"(?<=\d)_ ?\{? ?(\d+)")  # 101_2, which math-verify reads as 101
 
 _LINE = r"[A-Z]{1,3}(?: ?_ ?\{? ?\w+ ?\}?)?"
@@ -69,7 +70,8 @@ def with_itself(truth: str) -> Deferred:
 
 def _compared(written: str, answer: str, truth: str) -> Decision:
     """Return the verdict on an answer and a truth, both undecorated; `written`: the answer with its decoration."""
-    answer, truth = without_names(two_values(answer), two_values(truth))
+    answer, truth = two_values(answer), two_values(truth)
+    answer, truth = without_names(with_binomials(answer, truth), with_binomials(truth, answer))
     if _OPTION.fullmatch(truth) or (_OPTION.fullmatch(answer) and _OPTION_WITH_TEXT.fullmatch(truth)):
         return same_choice(written, truth)
     if answer == truth or without_spaces(answer) == without_spaces(truth) != "":
@@ -110,6 +112,15 @@ def two_values(text: str) -> str:
     first = text.replace(r"\pm", "+").replace(r"\mp", "-")
     second = text.replace(r"\pm", "-").replace(r"\mp", "+")
     return f"{first}, {second}"
+
+
+def with_binomials(text: str, other: str) -> str:
+    """Return a text with C(5,2) and P(5,2) as numbers of choices, unless the other text is a point: C can be, too."""
+    if other.startswith("(") or _CHOICES.search(other):
+        return text
+    return _CHOICES.sub(
+        lambda found: rf"\binom{{{found[2]}}}{{{found[3]}}}" + (rf"\cdot {found[3]}!" if found[1] == "P" else ""), text
+    )
 
 
 def without_names(answer: str, truth: str) -> tuple[str, str]:

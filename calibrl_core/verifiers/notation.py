@@ -20,6 +20,7 @@ _COMMANDS = {
     "pi": "π", "theta": "θ", "alpha": "α", "beta": "β", "gamma": "γ", "lambda": "λ", "phi": "φϕ", "rho": "ρ",
     "sigma": "σ", "omega": "ω", "infty": "∞", "cup": "∪", "cap": "∩", "in": "∈", "emptyset": "∅", "angle": "∠",
     "triangle": "△▲", "perp": "⊥", "parallel": "∥", "cong": "≅", "sim": "∼", "circ": "∘", "to": "→", "sum": "∑",
+    "lfloor": "⌊", "rfloor": "⌋", "lceil": "⌈", "rceil": "⌉",
 }
 _PLAIN = {
     "-": "−–—‒‐‑﹣", "%": "％", "'": "’‘ʼ`′", '"': "“”″", ",": "，、", ".": "。", ":": "：∶", ";": "；", "~": "～〜",
@@ -39,6 +40,10 @@ _LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋", "0123456789+-")
 _WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _STYLED = re.compile("[\U0001d400-\U0001d7ff]")  # letters of mathematics in italics, bold ...
 _FUNCTIONS = "sqrt|pi|sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|infty|theta|alpha|beta"
+_BEFORE_FACTOR = (  # \\sin x \\cdot y, which the parser would read as the sine of a product
+    r"(\\(?:sin|cos|tan|cot|sec|csc|ln)(?:\^ ?\{?\d\}?)?) ?([a-z]|\\(?:pi|theta|alpha|beta)(?![A-Za-z])|(?<=ln )\d+)"
+    r"(?= ?\\(?:cdot|times)(?![A-Za-z]))"
+)
 _TEXT_COMMANDS = "rm|text(?:rm|bf|it|sf|tt|up|normal)?|math(?:rm|bf|it|sf|tt|bb|cal)|boldsymbol|mbox|operatorname"
 
 
@@ -247,11 +252,20 @@ STEPS = (
         ),
     ),
     _step("layouts", "writes matrices as pmatrix, and systems of equations as lists", r"\\begin|\[ ?\[", one_layout),
+    _step(
+        "intervals",
+        "writes `]1,2[` as `(1,2)`",
+        r"\A ?\]|\[ ?\Z",
+        _rewriting(
+            (r"\A ?\](?=[^][()]+[][] ?\Z)", "("),
+            (r"(?<=[^][()])\[ ?\Z", ")"),
+        ),
+    ),
     _step("repeating", r"writes repeating decimals as fractions", r"\.\d* ?[\\(.]|[\u0304\u0305]", exact_repeating),
     _step(
         "number words",
         "writes an English number at the start in digits",
-        r"\A *[A-Za-z零一二三四五六七八九十两负]",
+        r"\A *[A-Za-z零一二三四五六七八九十百两负]",
         words_as_digits,
     ),
     _step(
@@ -284,6 +298,7 @@ STEPS = (
         "[a-z<>!]",
         _rewriting(
             (rf"(?<![A-Za-z\\])({_FUNCTIONS})(?![A-Za-z])", r"\\\1"),
+            (_BEFORE_FACTOR, r"\1(\2)"),
             (r"<=", r"\\le "),
             (r">=", r"\\ge "),
             (r"(?<=[\d)])!=", "! ="),
@@ -316,7 +331,7 @@ STEPS = (
             (r"\s+", " "),
             (r"\A | \Z", ""),
             (r"(?i)\A(?:(?:so|thus|hence|therefore|we (?:get|have|obtain)),? )?", ""),
-            (r"(?i)\A(?:the )?(?:final |correct )?(?:answer|result|solution)(?: is\b| are\b|:| =)[: ]*", ""),
+            (r"(?i)\A(?:the )?(?:final |correct )?(?:answer|result|solution)(?: is\b| are\b|:| =|,)[: ]*", ""),
             (r"(?i)\A(?:the|this) (?:[a-z]+ ){1,4}(?:is|are|equals)(?: at| equal to)? (?=\S)", ""),
             (r"(?i)\A(?:in )?(?:the )?(?:year )?(?=\d{4}\Z)", ""),
             (r"\A(?:因此|所以|故|于是)?[,:]? ?(?:(?:最终)?答案?[是为]?[:]? ?(?![^\d\W]*[对错]))?", ""),
@@ -331,9 +346,11 @@ STEPS = (
     ),
     _step(
         "remark",
-        "removes the parentheses of words after a number",
+        "removes the parentheses of words, and of the same number, after a number",
         r"\)",
-        _rewriting((r"(?<=\d) ?\(([A-Za-z]{2,}(?: [A-Za-z]+)*)\)\Z", r" \1")),
+        _rewriting(
+            (r"\A(-?\d+(?:\.\d+)?) ?\(\1\)\Z", r"\1"), (r"(?<=\d) ?\(([A-Za-z]{2,}(?: [A-Za-z]+)*)\)\Z", r" \1")
+        ),
     ),
 )
 

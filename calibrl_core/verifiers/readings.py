@@ -81,6 +81,7 @@ _COMMAND = re.compile(r"\\(?:begin|end) ?\{[a-z]+\}|\\[A-Za-z]+")
 _FIGURES = re.compile(r"\\(?:angle|triangle|parallel|perp|cong|sim|odot)(?![A-Za-z])")
 _CODE = re.compile(r"(?<![A-Za-z\\_])[A-Za-z]+\d|[A-Z][a-z]{2,}|[A-Za-z]{4,}|[^\W\d_A-Za-zα-ωΑ-ΩμΩ]")
 _CODE_LIKE = re.compile(r"\d+(?:-\d+){2,}")  # a phone number
+_ANGLE = re.compile(r"\\angle([a-z])([a-z])([a-z])(?![a-z])")  # ABC and CBA are the same angle
 _ARTICLE = re.compile(r"\A(?:the|an?) (?=[a-z])")
 
 
@@ -218,7 +219,8 @@ def is_code(text: str) -> bool:
 
 def code_key(text: str) -> str:
     """Return what equal codes share: the text without spaces, braces and case."""
-    return without_spaces(_ARTICLE.sub("", text.casefold())).translate({ord(sign): None for sign in "{}_"})
+    key = without_spaces(_ARTICLE.sub("", text.casefold())).translate({ord(sign): None for sign in "{}_"})
+    return _ANGLE.sub(lambda found: f"\\angle{''.join(sorted(found[1] + found[3], key=str))}{found[2]}", key)
 
 
 class _Kind(NamedTuple):

@@ -77,6 +77,8 @@ def test_the_docs_have_every_step() -> None:
         ("math", EXPRESSIONS, "180 degree-2x", "180-2x", {"missing degrees": "180  -2x"}),
         ("math", EXPRESSIONS, r"\sqrt 3", "1.73", {"parser": r"\sqrt{3}"}),
         ("math", EXPRESSIONS, r"\frac{1}{4} = 25%", "0.25", {"hundredths": r"\frac{1}{4} = \frac{25}{100}"}),
+        ("math", "", "C(5,2)", "10", {"choices": r"\binom{5}{2}"}),
+        ("math", "", "C(5,2)", "(5,2)", {"names": "(5,2)"}),
         ("math", EXPRESSIONS, "2AB", "2 BC", {"lines of figures": "2q_{AB}"}),
         ("numeric", "", "x = 5", "5", {"variable": "5"}),
         ("choice", "", "The correct option is B", "B", {"call": "B"}),
