@@ -27,9 +27,11 @@ from calibrl.client import CalibrlError, Client, Stack, read_stack
 from calibrl.schemas import JobStatus
 from tests.support import documents, programs
 from tests.support.documents import Block
+from tests.support.fake_hub import folder_files, serving_hub
 from tests.support.fake_trainer.run import png
 from tests.support.local_stack import start
 from tests.support.programs import Scene
+from tests.support.qwen_guide import HUB_NAME
 from tests.support.waiting import LIMIT_SECONDS, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3 * LIMIT_SECONDS)]
@@ -59,7 +61,7 @@ def write_geometry(folder: Path) -> None:
     """Write the files of the guide to Qwen2.5-VL-7B; the model is tiny."""
     from bench.gpu import shapes
 
-    shapes.write_model(folder / "Qwen2.5-VL-7B-Instruct", shapes.SMALL)
+    shapes.write_model(folder / HUB_NAME, shapes.SMALL)
     picture = {"bytes": png(80), "path": "1.png"}
     row = {"images": [picture], "problem": "<image>Find x.", "answer": "7", "solution": "<answer>7</answer>"}
     (folder / "geometry").mkdir()
@@ -190,21 +192,23 @@ def reader(tmp_path: Path, database: str, redis_url: str) -> Iterator[Reader]:
     home, folder = tmp_path / "home", tmp_path / "work"
     folder.mkdir()
     write_files(folder)
-    up = start(home, DATABASE_URL=database, REDIS_URL=redis_url, CALIBRL_WEBHOOKS_TO_PRIVATE="true")
-    try:
-        stack = read_stack(home)
-        assert stack is not None
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("CALIBRL_API_URL", stack.api_url)
-            patch.setenv("CALIBRL_API_KEY", stack.api_key)
-            patch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-            patch.chdir(folder)
-            with Client() as client:
-                eventually(client.workers)
-                yield Reader(client, stack, folder)
-    finally:
-        up.terminate()
-        up.communicate(timeout=LIMIT_SECONDS)
+    variables = {"DATABASE_URL": database, "REDIS_URL": redis_url, "CALIBRL_WEBHOOKS_TO_PRIVATE": "true"}
+    with serving_hub(HUB_NAME, folder_files(folder / HUB_NAME)) as hub:
+        up = start(home, HF_ENDPOINT=hub.url, CALIBRL_ALLOWED_HUB_MODELS="Qwen/*", **variables)
+        try:
+            stack = read_stack(home)
+            assert stack is not None
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("CALIBRL_API_URL", stack.api_url)
+                patch.setenv("CALIBRL_API_KEY", stack.api_key)
+                patch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+                patch.chdir(folder)
+                with Client() as client:
+                    eventually(client.workers)
+                    yield Reader(client, stack, folder)
+        finally:
+            up.terminate()
+            up.communicate(timeout=LIMIT_SECONDS)
 
 
 @pytest.fixture
