@@ -64,6 +64,12 @@ class ModelOptions(StrictSettings):
         "skips pairs of tokens that do not see each other. These two need a GPU and were not tested on one. Except "
         "with flash_attention_2, completions share the computation of their prompt in the update.",
     )
+    vision_attention: Literal["sdpa", "flash_attention_2", "flex"] | None = Field(
+        None,
+        description="Kernels of the attention in the vision tower. None: those of attention. Towers that attend within "
+        "windows, such as that of Qwen2.5-VL, run all windows at once with flash_attention_2, and one after the other "
+        "with sdpa. It does not change if completions share their prompt.",
+    )
     quantization: Literal["nf4"] | None = Field(
         None,
         description="nf4: hold the linear layers of the language model in 4 bits (NormalFloat, double quantisation; "
@@ -76,6 +82,12 @@ class ModelOptions(StrictSettings):
         description="Recompute activations in the backward pass: less memory, about one third more time. auto: for "
         "models of 1 billion parameters or more whose layers can.",
     )
+
+    @property
+    def kernels(self) -> dict[str, str]:
+        """Return the kernels of the attention that are set, by field."""
+        named = {"attention": self.attention, "vision_attention": self.vision_attention or "auto"}
+        return {field: kernels for field, kernels in named.items() if kernels != "auto"}
 
     def recomputes(self, parameters: int) -> bool:
         """Return if a model with this number of parameters recomputes its activations."""
@@ -267,10 +279,9 @@ def check_model(field: str, model: ModelOptions, precision: Precision, engine: E
     Raises:
         ValueError: they exclude each other.
     """
-    if model.attention == "flash_attention_2" and precision == "float32":
-        raise ValueError(
-            f"{field}.attention: flash_attention_2 computes in bfloat16 only; set precision to auto or bfloat16"
-        )
+    for name, kernels in model.kernels.items():
+        if kernels == "flash_attention_2" and precision == "float32":
+            raise ValueError(f"{field}.{name}: {kernels} computes in bfloat16 only; set precision to auto or bfloat16")
     if model.quantization is None:
         return
     what = f"{field}.quantization: {model.quantization}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from calibrl_core.config import NEEDS_GPU, ModelOptions
 from calibrl_core.models.errors import ModelError
 
 if TYPE_CHECKING:
@@ -17,23 +18,29 @@ FLEX = "flex_attention"  # name in transformers
 PACKING = ("sdpa", "eager", FLEX)  # take any mask; flash_attention_2 takes none
 
 
-def set_kernels(model: Any, name: str) -> None:
-    """Let the model compute its attention by these kernels, in all its parts. `name`: as in `model.attention`.
+def set_kernels(model: Any, options: ModelOptions) -> None:
+    """Let the parts of a model compute their attention by the kernels that the options name.
 
     Raises:
-        ModelError: the kernels need a GPU or a package that is missing, or the model cannot use them.
+        ModelError: the kernels need a GPU or a package that is missing, the model cannot use them, or it has no vision
+            tower.
     """
-    remedy = "use model.attention: auto"
-    if name != "sdpa" and not torch.cuda.is_available():
-        raise ModelError(f"model.attention: {name} needs a GPU, and there is none; {remedy}")
-    try:
-        model.set_attn_implementation(FLEX if name == "flex" else name)
-    except (
-        ImportError,
-        ValueError,
-    ) as error:  # of transformers: the package is missing, or the class does not support it
-        reason = " ".join(str(error).split())
-        raise ModelError(f"model.attention: {name} cannot be used here: {reason}; {remedy}") from error
+    for field, name in options.kernels.items():
+        remedy = "use model.attention: auto" if field == "attention" else f"remove model.{field}"
+        if name in NEEDS_GPU and not torch.cuda.is_available():
+            raise ModelError(f"model.{field}: {name} needs a GPU, and there is none; {remedy}")
+        kernels: Any = FLEX if name == "flex" else name
+        if field == "vision_attention":
+            text = model.config.get_text_config()
+            kernels = {part: kernels for part in model.config.sub_configs if getattr(model.config, part) is not text}
+            if not kernels:
+                raise ModelError("model.vision_attention: this model has no vision tower; remove the field")
+        try:
+            model.set_attn_implementation(kernels)
+        # Of transformers: the package is missing, or the class does not support the kernels.
+        except (ImportError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ModelError(f"model.{field}: {name} cannot be used here: {reason}; {remedy}") from error
 
 
 def shares_prompts(config: Any, takes: Collection[str], *, takes_images: bool) -> bool:

@@ -31,7 +31,7 @@ def load_model(source: ModelSource, *, mapped: bool = False) -> tuple[Any, Any]:
     mapped: leave the weights in the dtype of their files, as views of these files: they take no memory until they are
     copied. Weights that the model holds in another form than the files, such as stacked experts, are copies.
 
-    Its attention is that of `source.attention`.
+    Its attention is that of `source.attention` and `source.vision_attention`.
 
     Raises:
         ModelError: the source does not exist, is neither a causal text nor an image-text model, or its files do not
@@ -39,8 +39,7 @@ def load_model(source: ModelSource, *, mapped: bool = False) -> tuple[Any, Any]:
         OSError: a model cannot be downloaded from the hub.
     """
     model, processor = _loaded(source, mapped)
-    if source.attention != "auto":
-        set_kernels(model, source.attention)
+    set_kernels(model, source)
     return model, processor
 
 

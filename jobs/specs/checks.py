@@ -55,9 +55,10 @@ def resource_problems(spec: AnySpec, references: References) -> list[FieldError]
         text = "the job has no GPU: remove this limit, or set resources.gpus"
         problems.append(FieldError("limits.min_gpu_utilisation", text))
     for field, model in references.models:
-        if model.attention in NEEDS_GPU and not gpus:
-            text = f"{model.attention} needs a GPU: set resources.gpus, or use auto"
-            problems.append(FieldError(f"{field}.attention", text))
+        for name, kernels in model.kernels.items():
+            if kernels in NEEDS_GPU and not gpus:
+                text = f"{kernels} needs a GPU: set resources.gpus, or use auto"
+                problems.append(FieldError(f"{field}.{name}", text))
     if isinstance(spec, TrainSpec):
         processes = spec.resources.machines * max(1, spec.rollout.trainer_gpus(gpus))
         problems += [FieldError(field, text) for field, text in process_problems(spec, processes)]

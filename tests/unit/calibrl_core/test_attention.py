@@ -3,6 +3,7 @@ does, with packs as well. Here torch runs flex without compiled kernels, which n
 """
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ import transformers.integrations.flex_attention
 import transformers.masking_utils
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from transformers import Qwen2Config
 
-from calibrl_core.config import BuiltinModel, TrainConfig
+from calibrl_core.config import BuiltinModel, ModelOptions, TrainConfig
 from calibrl_core.data.schema import Example
+from calibrl_core.models.attention import set_kernels
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.loading import load_model
 from calibrl_core.models.policy import Policy, load_policy
@@ -28,6 +31,22 @@ def test_all_parts_of_a_model_get_the_attention(monkeypatch: pytest.MonkeyPatch,
     assert {one._attn_implementation for one in parts} == {expected}
 
 
+def test_the_vision_tower_can_have_kernels_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for settings, text, vision in (
+        ({"vision_attention": "flex"}, "sdpa", "flex_attention"),
+        ({"attention": "flex", "vision_attention": "sdpa"}, "flex_attention", "sdpa"),
+    ):
+        model, _ = load_model(BuiltinModel.model_validate({"builtin": "tiny-vlm", **settings}))
+        parts = (model.config.text_config, model.config.vision_config)
+        assert [one._attn_implementation for one in parts] == [text, vision]
+
+
+def test_vision_kernels_of_a_text_model_are_refused(text_policy: Callable[..., Policy]) -> None:
+    with pytest.raises(ModelError, match=r"model\.vision_attention: this model has no vision tower; remove the field"):
+        set_kernels(text_policy(Qwen2Config).model, ModelOptions(vision_attention="sdpa"))
+
+
 def test_kernels_without_their_gpu_or_package_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for name in ("flex", "flash_attention_2"):
@@ -37,13 +56,17 @@ def test_kernels_without_their_gpu_or_package_are_refused(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(ModelError, match=r"model\.attention: flash_attention_2 cannot be used here: .*use model\."):
         load_model(source)  # the package is missing
+    source = BuiltinModel(builtin="tiny-vlm", vision_attention="flash_attention_2")
+    with pytest.raises(ModelError, match=r"flash_attention_2 cannot be used here: .*; remove model\.vision_attention"):
+        load_model(source)
 
 
-def test_flash_attention_in_float32_is_refused() -> None:
-    settings = {"model": {"path": "/m", "attention": "flash_attention_2"}, "data": {"path": "/d.jsonl"}, "steps": 1}
+@pytest.mark.parametrize("field", ["attention", "vision_attention"])
+def test_flash_attention_in_float32_is_refused(field: str) -> None:
+    settings = {"model": {"path": "/m", field: "flash_attention_2"}, "data": {"path": "/d.jsonl"}, "steps": 1}
     assert TrainConfig.model_validate(settings).precision == "auto"
     with pytest.raises(
-        ValueError, match=r"model\.attention: flash_attention_2 computes in bfloat16 only; set precision"
+        ValueError, match=rf"model\.{field}: flash_attention_2 computes in bfloat16 only; set precision"
     ):
         TrainConfig.model_validate(settings | {"precision": "float32"})
 

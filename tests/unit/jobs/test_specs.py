@@ -241,6 +241,11 @@ def test_servers_leave_a_gpu_to_the_trainer() -> None:
             r"\(3\) must divide the number of processes \(4\)",
         ),
         ({"model": {"builtin": "tiny-vlm", "attention": "flex"}}, "model.attention", "flex needs a GPU: set"),
+        (
+            {"model": {"builtin": "tiny-vlm", "vision_attention": "flash_attention_2"}},
+            "model.vision_attention",
+            "flash_attention_2 needs a GPU: set",
+        ),
     ],
     ids=str,
 )
