@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Body, Depends, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, PlainTextResponse
 from sqlalchemy.orm import Session
@@ -12,16 +12,28 @@ from sqlalchemy.orm import Session
 from api.deps import CurrentCaller, Db, ExistingStudy, Limit, WritableStudy, existing_study, page, read
 from api.examples import STUDIES
 from api.idempotency import IdempotentRoute
-from calibrl.schemas import Page, Role, Slug, Study, StudyReport, StudySpec, StudySummary
+from calibrl.schemas import (
+    Page,
+    RecordedRun,
+    RecordedRunPost,
+    Role,
+    Slug,
+    Study,
+    StudyReport,
+    StudySpec,
+    StudySummary,
+)
+from calibrl.schemas.studies import MAX_ARM_NAME, Seed
 from calibrl.studies.document import Drawing, html, markdown
 from calibrl.studies.pages import job_pages, report_parts
 from jobs.access.callers import Caller
 from jobs.repository import studies as rows
-from jobs.studies import requests
+from jobs.studies import recorded, requests
 from jobs.studies.expansion import Expansion, expand
 
 router = APIRouter(prefix="/studies", tags=["studies"], route_class=IdempotentRoute)
 REPORTING = CapacityLimiter(2)
+RunArm = Annotated[str, Path(max_length=MAX_ARM_NAME, description="Name of the arm.")]
 PAGES: dict[int | str, dict[str, Any]] = {200: {"content": {"text/html": {}, "text/markdown": {}}}}
 
 
@@ -109,6 +121,24 @@ async def read_report(
         return HTMLResponse(html(parts, f"Study {report.name}"))
     tables = [part for part in parts if not isinstance(part, Drawing)]
     return PlainTextResponse(markdown(tables, ""), media_type="text/markdown")
+
+
+@router.get("/{study_id}/runs/{arm}/{seed}")
+async def read_run(study_id: UUID, arm: RunArm, seed: Seed, request: Request, caller: CurrentCaller) -> RecordedRun:
+    """Return a finished run with its results per prompt, to add it to another service."""
+
+    def visible(session: Session) -> None:
+        existing_study(study_id, session, caller)
+
+    await read(request, visible)
+    return await to_thread.run_sync(requests.record_run, study_id, arm, seed, limiter=REPORTING)
+
+
+@router.post("/runs", status_code=204)
+def add_run(post: RecordedRunPost, session: Db, caller: CurrentCaller) -> None:
+    """Add a run that another service made to a project. Studies of the project use it in place of jobs with the same
+    settings. It replaces an earlier one."""
+    recorded.add(session, post, caller)
 
 
 @router.post("/{study_id}/cancel")

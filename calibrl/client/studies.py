@@ -6,8 +6,8 @@ from uuid import UUID
 
 import httpx
 
-from calibrl.client.connection import Connection, path_of
-from calibrl.schemas import Page, Study, StudyReport, StudySpec, StudySummary
+from calibrl.client.connection import Connection, checked, path_of
+from calibrl.schemas import Page, RecordedRun, RecordedRunPost, Study, StudyReport, StudySpec, StudySummary
 
 TIMEOUT = httpx.Timeout(120.0, connect=3.0)  # the service reads data files, or compares many runs
 
@@ -44,6 +44,16 @@ class StudyRequests(Connection):
     def study_page(self, id: UUID | str, format: Literal["markdown", "html"], *, dashboard: str | None = None) -> str:
         """Return the report of a study as a page. `dashboard`: its address, for the links to jobs."""
         return self._report(id, format, dashboard).text
+
+    def study_run(self, id: UUID | str, arm: str, seed: int) -> RecordedRun:
+        """Return a finished run of a study with its results per prompt."""
+        response = self._fetch(path_of("studies", str(id), "runs", arm, str(seed)))
+        return RecordedRun.model_validate_json(response.content)
+
+    def add_study_run(self, run: RecordedRun, *, project: str = "default") -> None:
+        """Add a run that another service made. Studies of the project use it in place of jobs of the same settings."""
+        body = RecordedRunPost(project=project, run=run).model_dump(mode="json")
+        checked(self._post("/v1/studies/runs", json=body))
 
     def _report(self, id: UUID | str, format: str, dashboard: str | None = None) -> httpx.Response:
         return self._fetch(path_of("studies", str(id), "report"), format=format, dashboard=dashboard)

@@ -14,6 +14,7 @@ from calibrl.schemas import Study, StudyStatus
 from calibrl.settings import ClientSettings
 from calibrl.studies.files import read_study
 from calibrl.studies.pages import job_pages
+from calibrl.studies.results import read_results, write_new_results
 from calibrl.studies.written import write_report
 from calibrl.views import studies
 
@@ -30,14 +31,26 @@ InProject = Annotated[
 
 
 @app.command()
-def run(file: StudyFile, data: StackFolder = None) -> None:
+def run(
+    file: StudyFile,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of finished runs, one file each: those in it are used and not run again, new ones are added.",
+        ),
+    ] = None,
+    data: StackFolder = None,
+) -> None:
     """Submit a study and follow it to its end. Run it again to continue a study that has ended, or after a change of
     the file. Exit code 1: a job failed, or the study was cancelled."""
     description = read_study(file)
     with Client(data_dir=data) as client:
+        for finished in read_results(results) if results else ():
+            client.add_study_run(finished, project=str(description.base.get("project", "default")))
         study = client.post_study(description)
         try:
-            study = _follow(client, study)
+            study = _follow(client, study, results)
         except KeyboardInterrupt:
             cancel = f"`calibrl study cancel {study.name}`"
             typer.echo(f"The study goes on. Follow it with `calibrl study run {file}`, end it with {cancel}.", err=True)
@@ -132,10 +145,10 @@ def _dashboard(client: Client, data: Path | None) -> str | None:
     return stack.dashboard_url.partition("/signin")[0]
 
 
-def _follow(client: Client, study: Study) -> Study:
-    """Show the progress of a study until it has ended."""
+def _follow(client: Client, study: Study, results: Path | None) -> Study:
+    """Show the progress of a study until it has ended, and write the results of its runs."""
     screen = console()
-    shown, answered = None, time.monotonic()
+    shown, ended, answered = None, None, time.monotonic()
     with Live(console=screen, auto_refresh=False) as live:
         while True:
             progress = study.progress
@@ -143,10 +156,13 @@ def _follow(client: Client, study: Study) -> Study:
                 live.update(studies.progress_view(study), refresh=True)
             elif shown != (shown := (study.status, progress.succeeded, progress.failed, progress.running)):
                 typer.echo(studies.progress_line(study))
-            if study.status.final:
-                break
-            time.sleep(POLL_SECONDS)
             try:
+                if results and ended != progress.succeeded:
+                    write_new_results(client, study, results)
+                    ended = progress.succeeded
+                if study.status.final:
+                    break
+                time.sleep(POLL_SECONDS)
                 study, answered = client.study(study.id), time.monotonic()
             except CalibrlError as error:
                 if error.status is not None or time.monotonic() - answered > PATIENCE:

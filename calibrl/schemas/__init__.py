@@ -83,6 +83,8 @@ from calibrl.schemas.projects import ProjectSettings as ProjectSettings
 from calibrl.schemas.projects import Usage as Usage
 from calibrl.schemas.queue import QueueEntry as QueueEntry
 from calibrl.schemas.queue import WaitReason as WaitReason
+from calibrl.schemas.recorded_runs import RecordedRun as RecordedRun
+from calibrl.schemas.recorded_runs import RecordedRunPost as RecordedRunPost
 from calibrl.schemas.samples import Sample as Sample
 from calibrl.schemas.samples import SampleSummary as SampleSummary
 from calibrl.schemas.specs import AnySpec as AnySpec

@@ -34,6 +34,7 @@ class StudyRun(Record):
     training_status: JobStatus | None = None
     evaluation: UUID | None = Field(None, description="Evaluation job. None: it was not submitted.")
     evaluation_status: JobStatus | None = None
+    recorded: bool = Field(False, description="True: another service made the run, so its jobs are not here.")
     accuracies: dict[str, float] = Field(description="Mean accuracy by dataset (0 to 1).")
     metrics: dict[str, float] = Field(
         default_factory=dict, description="Mean of each metric over the last quarter of the steps."

@@ -200,11 +200,13 @@ def _runs(report: StudyReport, job_url: JobUrl) -> Iterator[Part]:
 
 def _run(splits: Sequence[str], run: StudyRun, job_url: JobUrl) -> list[Cell]:
     def linked(text: str | None, job: UUID | None) -> Cell:
-        return NONE if text is None or job is None else Link(text, job_url(job))
+        if text is None or job is None:
+            return NONE
+        return text if run.recorded else Link(text, job_url(job))
 
     means = [run.accuracies.get(split) for split in splits]
     return [
-        linked(f"{run.seed}", run.training) if run.training else f"{run.seed}",
+        linked(f"{run.seed}{' (recorded)' * run.recorded}", run.training) if run.training else f"{run.seed}",
         linked("job", run.warm_up),
         linked(run.training_status, run.training),
         linked(run.evaluation_status, run.evaluation),

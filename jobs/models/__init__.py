@@ -17,7 +17,7 @@ from jobs.models.logs import LogChunk
 from jobs.models.metrics import MetricBlock, StepMetrics
 from jobs.models.projects import Project
 from jobs.models.samples import Sample
-from jobs.models.studies import Study, StudyEntry
+from jobs.models.studies import RecordedRun, Study, StudyEntry
 from jobs.models.webhooks import Delivery, Webhook
 from jobs.models.workers import Gpu, Worker
 
@@ -46,6 +46,7 @@ __all__ = [
     "MetricBlock",
     "PartState",
     "Project",
+    "RecordedRun",
     "Sample",
     "StepMetrics",
     "Study",

@@ -18,7 +18,7 @@ from jobs.errors import Conflict, Forbidden, Invalid, ServiceError
 from jobs.repository import jobs, studies
 from jobs.specs import checks, hub_commits
 from jobs.specs.references import References
-from jobs.studies import records, requests
+from jobs.studies import requests
 from jobs.studies.expansion import DIGEST, RETRIES, StudyJob, expand
 from jobs.studies.looks import arms_to_stop
 from jobs.studies.measurements import Measurements
@@ -69,7 +69,7 @@ def _take_step(row: models.Study) -> None:
         caller = _submitter(session, row)
         situation = requests.situation(session, row, expansion)
     queue = Submissions(row, caller)
-    progress = step(situation, queue, partial(arms_to_stop, Measurements(records.load_splits)))
+    progress = step(situation, queue, partial(arms_to_stop, Measurements(situation.recorded.splits)))
     with session_scope() as session:
         now = _same(session, row)
         now.looks = {str(seeds): [*arms] for seeds, arms in situation.looks.items()}

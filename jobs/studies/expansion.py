@@ -14,6 +14,7 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from calibrl.schemas.jobs import MAX_LABELS
+from calibrl.schemas.recorded_runs import DIGEST as DIGEST
 from calibrl.schemas.spec_paths import set_fields
 from calibrl.schemas.specs import EvaluateSpec, TrainSpec
 from calibrl.schemas.studies import MAX_ARM_NAME, MAX_ARMS, MAX_STUDY_RUNS, StudySpec, WarmUp, faults
@@ -21,12 +22,11 @@ from jobs.errors import FieldError, Invalid
 
 Part = Literal["warm-up", "training", "evaluation"]
 NO_JOB = UUID(int=0)  # placeholder of a job that is not submitted yet
-STUDY, ARM, SEED, PART, DIGEST, RETRIES = (
+STUDY, ARM, SEED, PART, RETRIES = (
     "study",
     "study-arm",
     "study-seed",
     "study-part",
-    "study-digest",
     "study-retries",
 )  # keys of labels
 OUTSIDE_DIGEST = frozenset({"name", "project", "priority", "labels", "resources", "limits", "depends_on"})

@@ -96,6 +96,7 @@ def _run(situation: Situation, measurements: Measurements, training_of: Training
         training_status=trained and trained.status,
         evaluation=measured and measured.id,
         evaluation_status=measured and measured.status,
+        recorded=trained is not None and trained.id in situation.recorded,
         accuracies={split: sum(one.values) / len(one.values) for split, one in found.items()},
         slot_hours=slot_hours([job for job in (trained, measured) if job is not None], datetime.now(UTC)),
         curve=results.curve,

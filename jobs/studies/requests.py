@@ -1,20 +1,31 @@
-"""Actions of users on a study: post, cancel, remove, report."""
+"""Actions of users on a study: post, cancel, remove, report, record its runs."""
 
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from calibrl.schemas import AnySpec, JobSummary, Role, StudyReport, StudySpec, StudyStatus, job_spec_adapter
+from calibrl.schemas import (
+    AnySpec,
+    JobStatus,
+    JobSummary,
+    RecordedRun,
+    Role,
+    StudyReport,
+    StudySpec,
+    StudyStatus,
+    job_spec_adapter,
+)
 from jobs import lifecycle, models
 from jobs.access.callers import Caller
 from jobs.db import session_scope
-from jobs.errors import Conflict, FieldError, Invalid, QuotaExceeded
+from jobs.errors import Conflict, FieldError, Invalid, NotFound, QuotaExceeded
 from jobs.repository import studies
 from jobs.specs import checks
 from jobs.specs.references import References
-from jobs.studies import records
-from jobs.studies.expansion import NO_JOB, Expansion, expand
+from jobs.studies import recorded
+from jobs.studies.expansion import NO_JOB, Expansion, Part, expand
 from jobs.studies.measurements import Measurements
 from jobs.studies.report import build_report
 from jobs.studies.situation import Situation
@@ -91,8 +102,9 @@ def remove(session: Session, study_id: UUID) -> None:
 def situation(session: Session, row: models.Study, expansion: Expansion) -> Situation:
     """Return the situation of a study by the jobs that exist."""
     known = {digest: JobSummary.model_validate(job) for digest, job in studies.jobs_of(session, row.id).items()}
+    found = recorded.of(session, expansion)
     looks: Mapping[int, list[str]] = {int(seeds): arms for seeds, arms in row.looks.items()}
-    return Situation(StudySpec.model_validate(row.spec), expansion, known, looks)
+    return Situation(StudySpec.model_validate(row.spec), expansion, known | found.jobs(), looks, found)
 
 
 def report(study_id: UUID) -> StudyReport:
@@ -105,7 +117,34 @@ def report(study_id: UUID) -> StudyReport:
     with session_scope() as session:
         row = studies.get(session, study_id)
         found = situation(session, row, expand(StudySpec.model_validate(row.spec)))
-    return build_report(found, Measurements(records.load_splits), records.load_training)
+    return build_report(found, Measurements(found.recorded.splits), found.recorded.trained)
+
+
+def record_run(study_id: UUID, arm: str, seed: int) -> RecordedRun:
+    """Return a finished run of a study with its results.
+
+    Raises:
+        NotFound: no such study; it has no such run; or the run has not succeeded.
+        Conflict: the accuracies are not stored.
+    """
+    with session_scope() as session:
+        row = studies.get(session, study_id)
+        found = situation(session, row, expand(StudySpec.model_validate(row.spec)))
+    parts: tuple[Part, ...] = ("training", "evaluation")
+    planned = [job for part in parts for job in found.expansion.of(part, arm=arm, seed=seed)]
+    jobs = [found.known[job.digest] for job in planned if job.digest in found.known]
+    if len(jobs) < len(parts) or any(job.status is not JobStatus.SUCCEEDED for job in jobs):
+        raise NotFound(f"There is no finished run of arm {arm} with seed {seed}.")
+    training, evaluation = jobs
+    results = found.recorded.trained(training.id, found.study.metrics)
+    return RecordedRun(
+        training=training,
+        evaluation=evaluation,
+        splits=[*found.recorded.splits(evaluation.id).values()],
+        curve=results.curve,
+        metrics=results.metrics,
+        origin=f"CalibRL {version('calibrl')}",
+    )
 
 
 def _check(session: Session, expansion: Expansion, caller: Caller) -> None:

@@ -5,14 +5,16 @@ from datetime import UTC, datetime
 
 from calibrl.schemas import JobStatus, JobSummary, StudyProgress, StudySpec
 from jobs.studies.expansion import Expansion, StudyJob
+from jobs.studies.recorded import RecordedRuns
 from jobs.studies.state import BROKEN, broken, expected_costs, left_of, seeds_in_budget, slot_hours, slots
 
 NO_LOOKS: Mapping[int, Sequence[str]] = {}
+NO_RUNS = RecordedRuns()
 
 
 class Situation:
     """Situation of a study. `known`: its jobs that exist, by digest. `looks`: arms that each look stopped, by the
-    number of seeds at that look.
+    number of seeds at that look. `recorded`: runs that another service made; their jobs are in `known` too.
     """
 
     def __init__(
@@ -21,9 +23,10 @@ class Situation:
         expansion: Expansion,
         known: dict[str, JobSummary],
         looks: Mapping[int, Sequence[str]] = NO_LOOKS,
+        recorded: RecordedRuns = NO_RUNS,
     ) -> None:
         self.study, self.expansion = study, expansion
-        self.known, self.looks = known, dict(looks)
+        self.known, self.looks, self.recorded = known, dict(looks), recorded
 
     @property
     def stopped(self) -> dict[str, int]:
@@ -42,7 +45,7 @@ class Situation:
         last = self._next_look() or len(self.study.seeds)
         stopped = self.stopped
         budget = seeds_in_budget(self.study, self.expansion, self.known, self._active())
-        allowed = list(self.expansion.of("warm-up"))
+        allowed = [job for job in self.expansion.of("warm-up") if self._is_needed(job)]
         for count, seed in enumerate(self.study.seeds[: min(last, budget)]):
             for job in self.expansion.jobs:
                 runs = job.arm is not None and count < stopped.get(job.arm, last)
@@ -110,8 +113,16 @@ class Situation:
         stopped = self.stopped
         for job in self.expansion.jobs:
             limit = stopped.get(job.arm or "", len(order))
-            if job.part == "warm-up" or (job.seed is not None and order[job.seed] < limit):
+            if job.part == "warm-up":
+                if self._is_needed(job):
+                    yield job
+            elif job.seed is not None and order[job.seed] < limit:
                 yield job
+
+    def _is_needed(self, warm_up: StudyJob) -> bool:
+        """Return if a warm-up exists, or a run that starts from it was not recorded."""
+        runs = (job for job in self.expansion.of("training") if job.needs == warm_up.digest)
+        return warm_up.digest in self.known or any(run.digest not in self.recorded.jobs() for run in runs)
 
     def _seconds_left(self, now: datetime) -> float | None:
         expected = expected_costs(self.expansion, self.known)

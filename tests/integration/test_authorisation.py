@@ -15,7 +15,7 @@ from jobs.repository import images, samples, webhooks
 from tests.support.api_users import ApiUsers
 from tests.support.job_steps import checkpoint, machine
 from tests.support.rest import serving, submitted
-from tests.support.study_jobs import STUDY
+from tests.support.study_jobs import STUDY, recorded_run
 
 pytestmark = pytest.mark.integration
 HIDDEN = tuple(f"There is no {what}" for what in ("job", "project", "study", "dataset", "file", "fine-tuning job"))
@@ -63,6 +63,8 @@ NEEDS: dict[str, Need] = {
     "POST /v1/studies": Role.MEMBER,
     "GET /v1/studies/{study_id}": Role.VIEWER,
     "GET /v1/studies/{study_id}/report": Role.VIEWER,
+    "GET /v1/studies/{study_id}/runs/{arm}/{seed}": Role.VIEWER,
+    "POST /v1/studies/runs": Role.MEMBER,
     "POST /v1/studies/{study_id}/cancel": Role.MEMBER,
     "DELETE /v1/studies/{study_id}": Role.MEMBER,
     "GET /v1/datasets": ANY_KEY,
@@ -126,6 +128,7 @@ BODIES: dict[str, Any] = {
     "POST /v1/fine_tuning/alpha/graders/validate": {"grader": GRADER},
     "POST /v1/fine_tuning/alpha/graders/run": {"grader": GRADER, "model_sample": "a"},
     "POST /v1/studies": {**STUDY, "base": {**STUDY["base"], "project": OWN}},
+    "POST /v1/studies/runs": {"project": OWN, "run": recorded_run()},
     "POST /v1/datasets": {"name": "of the hub", "hub": "some/body", "project": OWN},
     "POST /v1/datasets/upload": {},  # no row in it: refused, but not for lack of a role
     "POST /v1/datasets/{dataset_id}/report": {},
@@ -195,6 +198,8 @@ def _names(admin: httpx.Client) -> dict[str, str]:
         "step": "1",
         "dataset_id": admin.post("/v1/datasets", json={"name": "d", "hub": "a/b", "project": OWN}).json()["id"],
         "webhook_id": _webhook(),
+        "arm": "a",
+        "seed": "0",
         "study_id": admin.post("/v1/studies", json={**BODIES["POST /v1/studies"], "name": "s"}).json()["id"],
         "fine_tuning_job_id": f"ftjob-{job}",
         "file_id": _file(admin),

@@ -12,6 +12,7 @@ from calibrl.schemas import (
     JobSummary,
     MetricRow,
     Reason,
+    RecordedRun,
     SplitAccuracies,
     StudyProgress,
     StudySpec,
@@ -175,3 +176,21 @@ class StudyJobs:
 def digests(values: list[float]) -> list[str]:
     """Return digests of as many prompts as there are values."""
     return [f"{number:016x}" for number in range(len(values))]
+
+
+def recorded_run() -> dict[str, Any]:
+    """A finished run of a study as JSON."""
+    jobs = StudyJobs()
+    study = StudySpec.model_validate(STUDY | {"seeds": [0]})
+    jobs.step(study)
+    jobs.end_open()
+    training, evaluation = (jobs.named(f"a seed 0 {part}") for part in ("training", "evaluation"))
+    run = RecordedRun(
+        training=JobSummary.model_validate(training.model_dump()),
+        evaluation=JobSummary.model_validate(evaluation.model_dump()),
+        splits=[*jobs.splits(evaluation.id).values()],
+        curve=[],
+        metrics={},
+        origin="CalibRL 0",
+    )
+    return run.model_dump(mode="json")

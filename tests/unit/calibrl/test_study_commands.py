@@ -104,3 +104,12 @@ def test_studies_are_listed_cancelled_and_removed(service: Service) -> None:
     assert calibrl("study", "cancel", JOB_ID).stdout == "slopes is cancelling\n"
     service.on("DELETE", STUDY_PATH, {})
     assert calibrl("study", "remove", JOB_ID).exit_code == 0
+
+
+def test_a_file_that_is_no_run_is_refused_before_any_request(service: Service, file: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "a.seed-0.0.json.gz").write_bytes(b"no archive")
+    line = fault(calibrl("study", "run", file, "--results", results), 2)
+    assert "a.seed-0.0.json.gz: not a finished run of a study" in line and "remove the file" in line
+    assert service.requests == []

@@ -1,0 +1,46 @@
+"""Finished runs of studies, with all that a report reads: they travel between services as files."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from calibrl.schemas.base import Slug
+from calibrl.schemas.evaluations import SplitAccuracies
+from calibrl.schemas.jobs import JobSummary
+from calibrl.schemas.status import JobStatus
+from calibrl.schemas.study_reports import StudyPoint
+from calibrl_core.settings.base import StrictSettings
+
+DIGEST = "study-digest"  # label of a job: its settings, and those of the job that it starts from
+MAX_SPLITS = 32
+MAX_POINTS = 1000
+MAX_METRICS = 24
+
+
+class RecordedRun(StrictSettings):
+    """Finished run of a study: its two jobs and their results."""
+
+    training: JobSummary
+    evaluation: JobSummary
+    splits: Annotated[list[SplitAccuracies], Field(min_length=1, max_length=MAX_SPLITS)] = Field(
+        description="Accuracy per prompt on each dataset of the evaluation, in the order of its spec."
+    )
+    curve: list[StudyPoint] = Field(max_length=MAX_POINTS, description="Validations during the training, by step.")
+    metrics: dict[str, float] = Field(
+        max_length=MAX_METRICS, description="Mean of each metric of the study over the last quarter of the steps."
+    )
+    origin: str = Field(max_length=200, description="Version of CalibRL that made the record.")
+
+    @model_validator(mode="after")
+    def _is_finished(self) -> Self:
+        for name, job in (("training", self.training), ("evaluation", self.evaluation)):
+            if job.status is not JobStatus.SUCCEEDED or not job.labels.get(DIGEST):
+                raise ValueError(f"{name}: must be a succeeded job of a study, with the label {DIGEST}")
+        return self
+
+
+class RecordedRunPost(StrictSettings):
+    """A run to add to a project."""
+
+    project: Slug = "default"
+    run: RecordedRun
