@@ -29,6 +29,7 @@ from calibrl.commands import (
     metrics,
     profiles,
     projects,
+    prompts,
     queue,
     studies,
     workers,
@@ -260,6 +261,7 @@ app.add_typer(queue.app)
 app.add_typer(workers.app)
 app.add_typer(projects.app)
 app.add_typer(hours.app)
+app.add_typer(prompts.app)
 app.add_typer(export.app)
 app.add_typer(metrics.app)
 app.add_typer(studies.app, name="study", rich_help_panel=JOBS)

@@ -9,6 +9,7 @@ Each line is an object with `type`, `ts` (seconds since 1970, UTC) and the field
 | metrics | step (0 = before the first update), values {family/name: number, or "NaN", "Infinity", "-Infinity"} |
 | histogram | step, name, edges (n + 1 numbers), counts (n integers; outliers are counted in the end bins) |
 | sample | step, group (see `SampleGroup`) |
+| visits | step, and lists with an item per group of the step: see `run.visits` |
 | accuracies | model_index, split, prompts (their digests), values (per prompt: share of its samples that passed) |
 | checkpoint | step, path, best (bool), metrics, removed (paths that are deleted now) |
 | progress | step, steps_total: for runs that report no metrics at every step |

@@ -51,6 +51,7 @@ from calibrl_core.run.row_check import check_rows
 from calibrl_core.run.samples import report_groups
 from calibrl_core.run.saving import Saving
 from calibrl_core.run.sources import read_sources
+from calibrl_core.run.visits import report_visits
 from calibrl_core.step.learners import Learner, ReinforcementLearner, RolloutParts, StepResult, SupervisedLearner
 from calibrl_core.step.optimizer import GradientStep, learning_rate, make_optimizer, set_learning_rate
 from calibrl_core.step.prompt_source import PromptSource
@@ -295,6 +296,7 @@ class _Run:
             self.report.emit("histogram", step=step, name=name, edges=edges, counts=counts)
         if result.batch is not None:
             self._report_failures([*result.batch.scores, *result.failed])
+            report_visits(self.report, step, result.batch)
         if result.batch is not None and (step == 1 or last or step % samples.every_steps == 0):
             report_groups(self.report, step, self.policy, result.batch, samples.groups)
         self.report.emit("metrics", step=step, values=metrics)

@@ -69,6 +69,31 @@ class SampleLine(EventLine):
     group: Group
 
 
+class VisitsLine(EventLine):
+    """Results of the groups of a step. All lists have one item per group; `prompts` are hashes."""
+
+    type: Literal["visits"]
+    step: Step
+    prompts: list[Annotated[str, Field(pattern="^[0-9a-f]{16}$")]]
+    ids: list[str]
+    experts: list[bool]
+    passed: list[Annotated[int, Field(ge=0, lt=2**31)]]
+    sizes: list[Annotated[int, Field(ge=0, lt=2**31)]]
+    entropies: list[float | None]
+    gaps: list[float | None]
+    rareness: list[float | None]
+
+    @model_validator(mode="after")
+    def _one_each(self) -> Self:
+        if len({len(one) for one in self.lists().values()}) != 1:
+            raise ValueError("the lists differ in length")
+        return self
+
+    def lists(self) -> dict[str, list[Any]]:
+        """Return the lists by name."""
+        return self.model_dump(exclude={"ts", "type", "step"})
+
+
 class AccuraciesLine(EventLine):
     """Accuracy of each prompt of a split under one of the compared models; `prompts` are hashes."""
 
@@ -150,6 +175,7 @@ RunEvent = Annotated[
     | MetricsLine
     | HistogramLine
     | SampleLine
+    | VisitsLine
     | AccuraciesLine
     | CheckpointLine
     | ProgressLine

@@ -16,7 +16,7 @@ from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.lifecycle import Claim
 from jobs.models import Job
-from jobs.repository import accuracies, checkpoints, events, histograms, images, jobs, logs, metrics, samples
+from jobs.repository import accuracies, checkpoints, events, histograms, images, jobs, logs, metrics, samples, visits
 from worker.events import (
     AccuraciesLine,
     CheckedLine,
@@ -31,6 +31,7 @@ from worker.events import (
     RunEvent,
     SampleLine,
     StartLine,
+    VisitsLine,
     run_event_adapter,
 )
 
@@ -48,6 +49,15 @@ class _Batch:
     events: list[RunEvent] = field(default_factory=list)
     offset: int = 0
     skipped: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Rows:
+    """Rows of a batch that are written together."""
+
+    metrics: list[tuple[int, datetime, dict[str, Any]]] = field(default_factory=list)
+    histograms: list[tuple[int, str, list[float], list[int]]] = field(default_factory=list)
+    visits: list[dict[str, Any]] = field(default_factory=list)
 
 
 def _complete_lines(path: Path, offset: int) -> Iterator[bytes]:
@@ -140,9 +150,7 @@ class Shipper:
     def _write(self, session: Session, run: list[RunEvent]) -> None:
         """Write events; only the first can be a `start`."""
         job_id = self._claim.job_id
-        total = None
-        metric_rows: list[tuple[int, datetime, dict[str, Any]]] = []
-        histogram_rows: list[tuple[int, str, list[float], list[int]]] = []
+        total, rows = None, _Rows()
         for event in run:
             match event:
                 case StartLine():
@@ -153,12 +161,14 @@ class Shipper:
                 case CheckedLine():
                     self._note(session, events.CHECKED, checked_sentence(event))
                 case MetricsLine():
-                    metric_rows.append((event.step, datetime.fromtimestamp(event.ts, UTC), dict(event.values)))
+                    rows.metrics.append((event.step, datetime.fromtimestamp(event.ts, UTC), dict(event.values)))
                     self.step, self.stepped = max(self.step or 0, event.step), True
                 case HistogramLine():
-                    histogram_rows.append((event.step, event.name, event.edges, event.counts))
+                    rows.histograms.append((event.step, event.name, event.edges, event.counts))
                 case ProgressLine():
                     self.step, total = max(self.step or 0, event.step), event.steps_total
+                case VisitsLine():
+                    rows.visits.append({"step": event.step, **event.lists()})
                 case SampleLine():
                     self._write_sample(session, event)
                 case AccuraciesLine(model_index=index, split=split, prompts=prompts, values=values):
@@ -178,8 +188,9 @@ class Shipper:
                 case FinishLine():
                     self.finish = event
                     self.step, self.stepped = event.step, True
-        metrics.upsert(session, job_id, metric_rows)
-        histograms.upsert(session, job_id, histogram_rows)
+        metrics.upsert(session, job_id, rows.metrics)
+        histograms.upsert(session, job_id, rows.histograms)
+        visits.put(session, job_id, rows.visits)
         if self.step is not None:
             jobs.set_progress(session, job_id, self.step, total)
 

@@ -22,6 +22,7 @@ from calibrl.client.live import Live, StreamRequests
 from calibrl.client.logs import LogRequests
 from calibrl.client.metrics import MetricRequests, Metrics
 from calibrl.client.projects import ProjectRequests
+from calibrl.client.prompts import PromptRequests
 from calibrl.client.queue import QueueRequests
 from calibrl.client.results import ResultRequests
 from calibrl.client.samples import SampleRequests
@@ -37,6 +38,7 @@ class Client(
     JobRequests,
     MetricRequests,
     SampleRequests,
+    PromptRequests,
     LogRequests,
     CheckpointRequests,
     ResultRequests,

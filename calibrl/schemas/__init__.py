@@ -81,6 +81,13 @@ from calibrl.schemas.projects import Project as Project
 from calibrl.schemas.projects import ProjectLimits as ProjectLimits
 from calibrl.schemas.projects import ProjectSettings as ProjectSettings
 from calibrl.schemas.projects import Usage as Usage
+from calibrl.schemas.prompts import PromptCounts as PromptCounts
+from calibrl.schemas.prompts import PromptLife as PromptLife
+from calibrl.schemas.prompts import PromptList as PromptList
+from calibrl.schemas.prompts import PromptPage as PromptPage
+from calibrl.schemas.prompts import PromptRun as PromptRun
+from calibrl.schemas.prompts import PromptVisits as PromptVisits
+from calibrl.schemas.prompts import Visit as Visit
 from calibrl.schemas.queue import QueueEntry as QueueEntry
 from calibrl.schemas.queue import WaitReason as WaitReason
 from calibrl.schemas.recorded_runs import RecordedRun as RecordedRun

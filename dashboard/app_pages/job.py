@@ -22,6 +22,7 @@ from dashboard.panels import (
     health,
     map,
     overview,
+    prompts,
     records,
     rollouts,
     system,
@@ -44,6 +45,7 @@ ROLLOUTS: dict[str, Panel] = {
     "Expert mismatch": expert.draw,
     "Map": map.draw,
     "Rollouts": rollouts.draw,
+    "Prompts": prompts.draw,
 }
 
 

@@ -14,6 +14,9 @@ from calibrl.schemas import (
     Me,
     Page,
     ProjectHours,
+    PromptList,
+    PromptPage,
+    PromptVisits,
     QueueEntry,
     Sample,
     StoredFile,
@@ -105,6 +108,22 @@ def _workers(key: str) -> list[Worker]:
 def hours(job_id: UUID) -> JobHours:
     """Return what the slot-hours of a job bought."""
     return client().hours(job_id)
+
+
+@st.cache_resource(ttl=QUEUE_FRESH, max_entries=256, show_spinner=False)
+def prompts(job_id: UUID, which: PromptList, limit: int) -> PromptPage:
+    """Return prompts that a job has visited."""
+    return client().prompts(job_id, which, limit=limit)
+
+
+def prompt(job_id: UUID, digest: str) -> PromptVisits:
+    """Return the visits of a prompt in a job, and in the other jobs that the viewer can see."""
+    return _prompt(signin.key(), job_id, digest)
+
+
+@st.cache_resource(ttl=QUEUE_FRESH, max_entries=256, show_spinner=False)
+def _prompt(key: str, job_id: UUID, digest: str) -> PromptVisits:
+    return _client(key).prompt(job_id, digest)
 
 
 def project_hours(slug: str, days: int) -> ProjectHours:

@@ -5,7 +5,20 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, cast, delete, exists, func, literal, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    cast,
+    delete,
+    exists,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import JSONPATH
 from sqlalchemy.orm import Session, aliased
 
@@ -24,12 +37,13 @@ from jobs.models import (
     Project,
     Sample,
     StepMetrics,
+    StepVisits,
 )
 from jobs.repository import feed, jobs
 from jobs.repository.jobs import LEASED
 
 MAX_JOBS_PER_RUN = 500  # jobs per run, oldest end first: the computation of their sizes takes time
-_RUN_TABLES = (StepMetrics, MetricBlock, Histogram, Sample, LogChunk, Checkpoint, Accuracies)
+_RUN_TABLES = (StepMetrics, MetricBlock, Histogram, Sample, LogChunk, Checkpoint, Accuracies, StepVisits)
 
 
 def expired(session: Session, lease_seconds: float) -> list[Row[Any]]:
@@ -104,8 +118,8 @@ def past_retention(session: Session, ids: Collection[UUID], *, only: bool = Fals
 
 
 def forget(session: Session, job_id: UUID) -> int:
-    """Delete the metrics, histograms, samples, images, log, checkpoints and accuracies of a locked job. Return the
-    number of rows. The job, its events and its attempts stay."""
+    """Delete the metrics, histograms, samples, images, visits, log, checkpoints and accuracies of a locked job. Return
+    the number of rows. The job, its events and its attempts stay."""
     shown = list(session.scalars(select(JobImage.sha256).where(JobImage.job_id == job_id)))
     rows = 0
     for table in (*_RUN_TABLES, JobImage):
@@ -133,6 +147,7 @@ def _kept_bytes() -> ColumnElement[int]:
         _sum(Sample, Sample.bytes),
         _sum(LogChunk, func.length(LogChunk.data)),
         _sum(Accuracies, func.pg_column_size(Accuracies.prompts) + func.pg_column_size(Accuracies.values)),
+        _sum(StepVisits, func.pg_column_size(literal_column(StepVisits.__tablename__))),
         images,
     )
     total: ColumnElement[int] = literal(0)

@@ -10,7 +10,18 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, defer
 
 from calibrl.schemas import JobFilter, JobStatus, Reason
 from jobs.errors import FieldError, Invalid, NotFound
-from jobs.models import Attempt, Checkpoint, Histogram, Job, JobDependency, JobMachine, MetricBlock, Sample, StepMetrics
+from jobs.models import (
+    Attempt,
+    Checkpoint,
+    Histogram,
+    Job,
+    JobDependency,
+    JobMachine,
+    MetricBlock,
+    Sample,
+    StepMetrics,
+    StepVisits,
+)
 from jobs.repository import feed
 
 LEASED = JobStatus.held_ones()
@@ -297,8 +308,8 @@ def set_progress(session: Session, job_id: UUID, step: int, steps_total: int | N
 
 
 def rewind(session: Session, job_id: UUID, to_step: int) -> None:
-    """Delete metrics, histograms, samples and checkpoints after a step; a resumed run writes them again."""
-    for table in (StepMetrics, Histogram, Sample, Checkpoint):
+    """Delete metrics, histograms, samples, visits and checkpoints after a step; a resumed run writes them again."""
+    for table in (StepMetrics, Histogram, Sample, StepVisits, Checkpoint):
         session.execute(delete(table).where(table.job_id == job_id, table.step > to_step))
     session.execute(delete(MetricBlock).where(MetricBlock.job_id == job_id, MetricBlock.last_step > to_step))
     feed.changes(session, job_id).rewind(to_step)

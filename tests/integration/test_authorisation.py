@@ -56,6 +56,8 @@ NEEDS: dict[str, Need] = {
     "GET /v1/jobs/{job_id}/accuracies": Role.VIEWER,
     "GET /v1/jobs/{job_id}/audit": Role.VIEWER,
     "GET /v1/jobs/{job_id}/hours": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/prompts": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/prompts/{prompt}": Role.VIEWER,
     "GET /v1/projects/{slug}/hours": Role.VIEWER,
     "POST /v1/jobs/{job_id}/replay": Role.VIEWER,  # changes nothing
     "GET /v1/evaluations/compare": Role.VIEWER,

@@ -77,6 +77,8 @@ def _value(column: sa.Column[Any], number: int) -> Any:
             return SPEC if column.name == "spec" else {"a": number + 0.5}
         case postgresql.ARRAY(item_type=sa.Text()):
             return [f"item {number}"]
+        case postgresql.ARRAY(item_type=sa.Boolean()):
+            return [number % 2 == 0]
         case postgresql.ARRAY():
             return [number]
         case sa.Uuid():

@@ -100,6 +100,22 @@ def group(prompt_id: str, image: str, size: int, doubt: float = 0.0) -> SampleGr
     }
 
 
+def visits(step: int, size: int) -> dict[str, Any]:
+    """Four of eight prompts: the first is solved more and more, the second was lost at step 50, the others never."""
+    chosen = [number for number in range(8) if number % 2 == step % 2]
+    solved = {0: min(step // 10, size), 1: size if step < 50 else 0}
+    return {
+        "prompts": [f"{number:016x}" for number in chosen],
+        "ids": [f"digits-{number}" for number in chosen],
+        "experts": [number < 6 for number in chosen],
+        "passed": [solved.get(number, 0) for number in chosen],
+        "sizes": [size] * len(chosen),
+        "entropies": [0.5 + 0.1 * number for number in chosen],
+        "gaps": [0.3 * number if number < 6 else None for number in chosen],
+        "rareness": [0.4] * len(chosen),
+    }
+
+
 class Run:
     """Represents one attempt; `self.step` is the last finished step."""
 
@@ -163,6 +179,7 @@ class Run:
         self.carried = carry(self.carried, self.step)
         values = metrics(self.step, steps, validated) | {"state/carried": float(self.carried)}
         self.report.emit("metrics", step=self.step, values=values)
+        self.report.emit("visits", step=self.step, **visits(self.step, self.config.rollout.group_size))
         for name, low, high in (("rareness", 0.0, 2.0), ("expert/gap", -4.0, 12.0)):
             edges = [low + (high - low) * i / 20 for i in range(21)]
             counts = [(i * 7 + self.step) % 23 for i in range(20)]
