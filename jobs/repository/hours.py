@@ -1,4 +1,4 @@
-"""What the attempts of jobs spent their time on: sums over the metrics of their steps."""
+"""Time of the attempts of jobs by its use: sums over the metrics of their steps."""
 
 from datetime import timedelta
 from typing import Any
