@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from calibrl_core.config import TrainConfig
 from calibrl_core.data.files import SHOWN
@@ -18,7 +19,7 @@ from calibrl_core.verifiers.reward_input import RewardInput
 from calibrl_core.verifiers.sandbox import SandboxPolicy
 
 SECONDS = 60.0  # for each check; rows beyond are not checked
-_TOGETHER = 256  # experts that are tokenized between two looks at the clock
+_TOGETHER = 256  # experts that are in memory at once, and tokenized between two looks at the clock
 
 
 @dataclass(frozen=True)
@@ -142,18 +143,17 @@ def _cut_experts(
     of an expert with fewer bytes than that.
     """
     until, spare = time.monotonic() + SECONDS, limit - len(policy.turn_end)
-    experts = [(number, one.expert or "") for number, one in _with_expert(examples, dropped)]
-    long = [(number, expert) for number, expert in experts if len(expert.encode()) > spare]
-    rows = list[int]()
-    for start in range(0, len(long), _TOGETHER):
-        if time.monotonic() > until:
-            break
-        part = long[start : start + _TOGETHER]
-        tokens = policy.tokenizer([policy.encoder.continued(expert) for _, expert in part], add_special_tokens=False)
-        rows += [number for (number, _), ids in zip(part, tokens.input_ids, strict=True) if len(ids) > spare]
+    experts = ((number, one.expert or "") for number, one in _with_expert(examples, dropped))
+    rows, counted = list[int](), 0
+    while time.monotonic() <= until and (part := list(islice(experts, _TOGETHER))):
+        counted += len(part)
+        long = [(number, expert) for number, expert in part if len(expert.encode()) > spare]
+        texts = [policy.encoder.continued(expert) for _, expert in long]
+        tokens = policy.tokenizer(texts, add_special_tokens=False).input_ids if texts else []
+        rows += [number for (number, _), ids in zip(long, tokens, strict=True) if len(ids) > spare]
     if rows:
         yield (
-            f"{field}: {len(rows)} of {len(experts)} experts have more than {limit} tokens and are cut: rows "
+            f"{field}: {len(rows)} of {counted} experts have more than {limit} tokens and are cut: rows "
             f"{_listed(rows)}; none of these teaches its answer: raise rollout.max_completion_tokens or shorten them"
         )
 

@@ -1,7 +1,7 @@
 """Verdicts on texts of the data: truths as their own answers, and experts."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -75,10 +75,20 @@ def truth_faults(
     """Return why no answer can satisfy a truth, by each such truth: a reward that compares an answer with the truth
     refuses the truth itself. Arguments as of `refusals`.
     """
-    listed, form = list(dict.fromkeys(truths)), answer_form(rewards)
-    inputs = (RewardInput(truth_as_completion(truth, form), truth) for truth in listed)
-    found = refusals(judging_rewards(rewards), inputs, seconds=seconds, with_workers=with_workers)
-    return {listed[index]: _fault(listed[index], labels) for index, labels in found.labels.items()}
+    seen, waiting, form = set[int](), dict[int, str](), answer_form(rewards)
+
+    def inputs() -> Iterator[RewardInput | None]:
+        for index, truth in enumerate(truths):
+            if (key := hash(truth)) in seen:
+                yield None
+                continue
+            seen.add(key)
+            waiting[index] = truth
+            yield RewardInput(truth_as_completion(truth, form), truth)
+
+    judged = judgements(judging_rewards(rewards), inputs(), seconds=seconds, with_workers=with_workers)
+    verdicts = ((waiting.pop(index), labels) for index, labels in judged)
+    return {truth: _fault(truth, labels) for truth, labels in verdicts if labels}
 
 
 def refusals(
@@ -89,10 +99,28 @@ def refusals(
     with_workers: bool,
     sandbox: SandboxPolicy = NO_PERMISSIONS,
 ) -> Refusals:
-    """Find the completions that a reward gives less than 0.5. A missing verdict refuses nothing.
+    """Find the completions that a reward gives less than 0.5. Arguments and errors: as of `judgements`."""
+    labels, judged = dict[int, tuple[str, ...]](), 0
+    for index, refusing in judgements(rewards, inputs, seconds=seconds, with_workers=with_workers, sandbox=sandbox):
+        judged += 1
+        if refusing:
+            labels[index] = refusing
+    return Refusals(labels, judged)
+
+
+def judgements(
+    rewards: Sequence[Reward],
+    inputs: Iterable[RewardInput | None],
+    *,
+    seconds: float,
+    with_workers: bool,
+    sandbox: SandboxPolicy = NO_PERMISSIONS,
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Yield the number of each judged completion, from 0, with the labels of the rewards that give it less than 0.5. A
+    missing verdict refuses nothing. At most _TOGETHER completions are in memory.
 
     Args:
-        inputs: completions, read one after another.
+        inputs: completions, read one after another; None: nothing to judge.
         seconds: time after which no more are judged; of the CPU without workers.
         with_workers: also ask worker processes, for verdicts that need one. Otherwise those count as accepted.
         sandbox: permissions for functions of users.
@@ -102,28 +130,26 @@ def refusals(
         RuntimeError: worker processes cannot be started.
     """
     if not rewards:
-        return Refusals({}, 0)
+        return
     clock = time.monotonic if with_workers else time.thread_time
-    until, labels, waiting = clock() + seconds, dict[int, tuple[str, ...]](), dict[int, RewardInput]()
-    judged = 0
+    until, waiting = clock() + seconds, dict[int, RewardInput]()
     with ExitStack() as stack:
         scorer = stack.enter_context(Scorer(rewards, sandbox=sandbox)) if with_workers else None
         for index, seen in enumerate(inputs):
             if clock() > until:
                 break
+            if seen is None:
+                continue
             refusing = _settled_refusals(rewards, seen)
-            if refusing:
-                labels[index] = refusing
-            elif refusing is None and scorer:
+            if refusing is None and scorer:
                 waiting[index] = seen
-            judged += 1
+            else:
+                yield index, refusing or ()
             if scorer and len(waiting) == _TOGETHER:
-                labels |= _scored_refusals(scorer, waiting)
+                yield from _scored_refusals(scorer, waiting)
                 waiting.clear()
         if scorer and waiting and clock() <= until:
-            labels |= _scored_refusals(scorer, waiting)
-            waiting.clear()
-    return Refusals(labels, judged - len(waiting))
+            yield from _scored_refusals(scorer, waiting)
 
 
 def refusing_labels(score: Score) -> tuple[str, ...]:
@@ -131,9 +157,8 @@ def refusing_labels(score: Score) -> tuple[str, ...]:
     return tuple(name for name, value in score.by_verifier.items() if value < 0.5 and name not in score.failed)
 
 
-def _scored_refusals(scorer: Scorer, waiting: Mapping[int, RewardInput]) -> dict[int, tuple[str, ...]]:
-    found = zip(waiting, map(refusing_labels, scorer.grade(list(waiting.values()))), strict=True)
-    return {index: labels for index, labels in found if labels}
+def _scored_refusals(scorer: Scorer, waiting: Mapping[int, RewardInput]) -> list[tuple[int, tuple[str, ...]]]:
+    return list(zip(waiting, map(refusing_labels, scorer.grade(list(waiting.values()))), strict=True))
 
 
 def _settled_refusals(rewards: Sequence[Reward], seen: RewardInput) -> tuple[str, ...] | None:
