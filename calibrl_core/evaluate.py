@@ -19,6 +19,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -49,6 +50,7 @@ from calibrl_core.run.answer_check import answer_faults, answers_warning
 from calibrl_core.run.frozen_policy import NamedRows, load_frozen
 from calibrl_core.run.identity import model_digest
 from calibrl_core.run.process import run_process
+from calibrl_core.run.row_check import all_results
 from calibrl_core.run.sources import read_source
 from calibrl_core.verifiers.base import answer_form, read_truth
 from calibrl_core.verifiers.scorer import NO_SERVICES, Scorer, check_needed, check_verdicts
@@ -119,10 +121,12 @@ class _Evaluation:
     def _load_sets(self) -> list[tuple[str, Sequence[Example]]]:
         """Return the name and the examples of each dataset, and log its format and columns."""
         cache, answers = row_cache(self.report), read_truth(self.config.rewards)
-        return [
-            (source.name, read_source(f"data.{place}", source, cache, self._log, answers=answers))
-            for place, source in enumerate(self.config.data)
-        ]
+        sources = self.config.data
+        loads = (
+            partial(read_source, f"data.{place}", source, cache, self._log, answers=answers)
+            for place, source in enumerate(sources)
+        )
+        return [(source.name, rows) for source, rows in zip(sources, all_results(*loads), strict=True)]
 
     def _log(self, level: str, message: str) -> None:
         self.report.emit("log", level=level, message=message)

@@ -40,14 +40,14 @@ from calibrl_core.models.positions import check_positions
 from calibrl_core.models.weights import Sharding
 from calibrl_core.report import Report, health_sentence
 from calibrl_core.rollout.engines import make_engine
-from calibrl_core.run.answer_check import check_answers
+from calibrl_core.run.answer_check import CheckedAnswers, check_answers
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState, read_state, restore_optimizer
 from calibrl_core.run.identity import RunIdentity
 from calibrl_core.run.model_check import checked
 from calibrl_core.run.process import run_process
 from calibrl_core.run.process_checks import process_problems
 from calibrl_core.run.prompt_lengths import fit_prompts
-from calibrl_core.run.row_check import check_rows
+from calibrl_core.run.row_check import all_results, check_rows
 from calibrl_core.run.samples import report_groups
 from calibrl_core.run.saving import Saving
 from calibrl_core.run.sources import read_sources
@@ -120,7 +120,7 @@ class _Run:
         self.identity = RunIdentity(config, self.state.identity if saved else None, ranks)
         sharding = _sharding(config, ranks.world)
         self.policy = load_policy(config.model, config.precision, saved, config.prompts, sharding=sharding)
-        examples = self._training_examples()
+        examples, held_out = all_results(self._training_examples, self._validation_examples)
         self.check = checked(self.policy, config.model, examples, report, ranks)
         self.optimizer = make_optimizer(self.policy, config.optimizer)
         if saved:
@@ -138,7 +138,7 @@ class _Run:
             state=place,
         )
         self.prompts = self._make_prompts(examples, closing)
-        self.validator = self._make_validator()
+        self.validator = self._make_validator(held_out)
         self.learner = config.algorithm.make_learner(self)
         self.solved = SolvedPrompts(self.state.solved)
         self.health = HealthMonitor(config.health, self.state.health)
@@ -176,11 +176,13 @@ class _Run:
     def _gradient_step(self) -> GradientStep:
         return GradientStep(self.policy, self.optimizer, self.config.optimizer, self.ranks)
 
-    def _make_validator(self) -> Validator | None:
+    def _make_validator(self, examples: Sequence[Example]) -> Validator | None:
         if self.config.validation is None:
             return None
-        examples = self._load("validation.data", [self.config.validation.data])
         return Validator(self.config, examples, self.policy, self.engine, self.scorer, self.prompts, self.ranks)
+
+    def _validation_examples(self) -> Sequence[Example]:
+        return self._load("validation.data", [self.config.validation.data]) if self.config.validation else ()
 
     def _training_examples(self) -> Sequence[Example]:
         examples, algorithm = self._load("data", self.config.sources), self.config.algorithm
@@ -198,9 +200,12 @@ class _Run:
             return self.policy.prompt_lengths([example])[0]
 
         def usable(place: int, source: DataSource, rows: Sequence[Example]) -> Sequence[Example]:
-            check_rows(field, source, rows, self.policy.encoder.fault)
-            known = self.identity.dropped(place) if field == "data" else None
-            found = check_answers(config, self.policy, field, source, rows, self.ranks, known)
+            known, answers_of = self.identity.dropped(place) if field == "data" else None, list[CheckedAnswers]()
+            all_results(
+                lambda: check_rows(field, source, rows, self.policy.encoder.fault),
+                lambda: answers_of.append(check_answers(config, self.policy, field, source, rows, self.ranks, known)),
+            )
+            (found,) = answers_of
             for note in found.warnings:
                 self._log("warning", note)
             if field == "data" and config.unearnable == "drop":

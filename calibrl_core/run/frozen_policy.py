@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from calibrl_core.auditing.settings import AuditConfig
 from calibrl_core.config import EvaluateConfig, ModelSource
@@ -16,7 +17,7 @@ from calibrl_core.report import Report
 from calibrl_core.rollout.base import RolloutEngine
 from calibrl_core.rollout.engines import make_engine
 from calibrl_core.run.model_check import checked
-from calibrl_core.run.row_check import check_rows
+from calibrl_core.run.row_check import all_results, check_rows
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,7 @@ def load_frozen(
         ModelError: the model cannot be used as configured.
     """
     policy = load_policy(model, config.precision, form=config.prompts, frozen=True)
-    for one in rows:
-        check_rows(one.field, one.source, one.examples, policy.encoder.fault)
+    all_results(*(partial(check_rows, one.field, one.source, one.examples, policy.encoder.fault) for one in rows))
     for one in rows:
         limit = config.rollout.max_completion_tokens
         if warning := check_positions(policy, f"data {one.source.name}", one.examples, limit):

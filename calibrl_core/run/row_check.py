@@ -1,9 +1,29 @@
 """Check of all rows against the model's chat template and processor, before any work is done."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from calibrl_core.data.files import SHOWN, RowProblem, join_problems
 from calibrl_core.data.schema import BuiltinData, DataError, DataSource, Example
+
+Found = TypeVar("Found")
+
+
+def all_results(*calls: Callable[[], Found]) -> list[Found]:
+    """Return the results of all calls, so that one run names the faults of all.
+
+    Raises:
+        DataError: of each call that raises one, on a line of its own.
+    """
+    found, faults = list[Found](), list[str]()
+    for call in calls:
+        try:
+            found.append(call())
+        except DataError as error:
+            faults.append(str(error))
+    if faults:
+        raise DataError("\n".join(faults))
+    return found
 
 
 def check_rows(

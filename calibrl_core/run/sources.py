@@ -1,12 +1,14 @@
 """Examples of the sources that a field of the config names: read, reported, checked and mixed."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from calibrl_core import data
 from calibrl_core.data.mixture import Mixture
 from calibrl_core.data.row_cache import RowCache
 from calibrl_core.data.schema import DataSource, Example
 from calibrl_core.data.source_facts import SourceFacts
+from calibrl_core.run.row_check import all_results
 
 
 def read_sources(
@@ -34,13 +36,14 @@ def read_sources(
         answers: rows need an answer.
 
     Raises:
-        DataError: rows are invalid; the message names each of them.
+        DataError: rows of some sources are invalid; the message names each of them.
         OSError: files.
     """
-    parts: list[Sequence[Example]] = []
-    for place, source in enumerate(sources):
-        rows = read_source(field, source, cache, log, answers=answers)
-        parts.append(usable(place, source, rows))
+
+    def part(place: int, source: DataSource) -> Sequence[Example]:
+        return usable(place, source, read_source(field, source, cache, log, answers=answers))
+
+    parts = all_results(*(partial(part, place, source) for place, source in enumerate(sources)))
     return Mixture(sources, parts, seed, asks=asks)
 
 

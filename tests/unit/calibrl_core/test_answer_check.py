@@ -1,5 +1,6 @@
 """Answers that no completion can earn, and experts that fail or are cut, are known before the first step."""
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -91,6 +92,13 @@ def test_verdicts_end_with_their_time() -> None:
     assert (found.judged, dict(found.labels)) == (0, {})
 
 
+def test_answers_are_read_only_while_there_is_time() -> None:
+    answers = (f"no number {number // 2}" for number in itertools.count())
+    found = truth_faults(rewards({"type": "numeric"}), answers, seconds=0.05, with_workers=False)
+    assert 0 < len(found) < 1_000_000
+    assert truth_faults(rewards({"type": "numeric"}), itertools.repeat("7"), seconds=0.05, with_workers=False) == {}
+
+
 def write(path: Path, *rows: dict[str, Any]) -> str:
     path.write_text("".join(json.dumps({"question": "1+1?", **row}) + "\n" for row in rows))
     return str(path)
@@ -124,6 +132,17 @@ def test_training_names_all_rows_whose_answers_cannot_be_earned(tmp_path: Path) 
     )
     assert first.endswith("or choose another reward, or set unearnable: drop, as in 1 more rows (5)")
     assert second.startswith(f"{path}, row 4: no completion can earn the answer 'green'")
+
+
+def test_faults_of_all_sources_are_named_together(tmp_path: Path) -> None:
+    first = write(tmp_path / "first.jsonl", {"answer": "blue"})
+    second = write(tmp_path / "second.jsonl", {"answer": "2"}, {"answer": "2", "question": 7})
+    held = write(tmp_path / "held.jsonl", {"answer": "2", "images": ["none.png"]})
+    run = settings("", "grpo", validation={"data": {"path": held}}) | {"data": [{"path": first}, {"path": second}]}
+    with pytest.raises(DataError) as refused:
+        train(TrainConfig.model_validate(run), EventFile(tmp_path / "run"), lambda: False)
+    lines = str(refused.value).splitlines()
+    assert [re.split(r", row", line)[0] for line in lines] == [f"data: {first}", second, held]
 
 
 def test_other_rows_and_experts_are_warned_of(tmp_path: Path) -> None:
