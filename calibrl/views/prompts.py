@@ -32,7 +32,8 @@ def prompt_page(prompt: PromptVisits) -> RenderableType:
     for one in prompt.visits:
         numbers = (_number(value) for value in (one.entropy, one.gap, one.rareness))
         visits.add_row(str(one.step), f"{one.passed} of {one.size}", *numbers)
-    return Group(Text(head, style="bold"), visits, *([Text(), _runs(prompt)] if prompt.runs else []))
+    parts: list[RenderableType] = [Text(head, style="bold"), visits]
+    return Group(*parts, Text(), _runs(prompt)) if prompt.runs else Group(*parts)
 
 
 def _runs(prompt: PromptVisits) -> Table:

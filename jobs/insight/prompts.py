@@ -16,7 +16,7 @@ def page(session: Session, job: models.Job, which: PromptList, *, after: str, li
     return PromptPage(
         data=[PromptLife.model_validate(row) for row in rows[:limit]],
         has_more=len(rows) > limit,
-        counts=PromptCounts.model_validate(visits.counts(session, job.id)),
+        counts=PromptCounts(**visits.counts(session, job.id)),
     )
 
 

@@ -48,11 +48,12 @@ def page(session: Session, job_id: UUID, which: PromptList, *, after: str, limit
     return list(session.execute(query))
 
 
-def counts(session: Session, job_id: UUID) -> Row[Any]:
+def counts(session: Session, job_id: UUID) -> dict[str, int]:
     """Return the number of prompts of a job in each list, with the columns of `PromptCounts`."""
     lives = _lives(job_id)
     names: tuple[PromptList, ...] = ("all", "only_expert", "lost", "never_moved")
-    return session.execute(select(*(func.count().filter(_belongs(lives, name)).label(name) for name in names))).one()
+    query = select(*(func.count().filter(_belongs(lives, name)).label(name) for name in names))
+    return dict(session.execute(query).mappings().one().items())
 
 
 def of_prompt(session: Session, job_id: UUID, prompt: str) -> list[Row[Any]]:
@@ -115,7 +116,7 @@ def _each(*of: ColumnElement[bool]) -> Subquery:
     )
 
 
-def _share(each: Subquery) -> ColumnElement[float]:
+def _share(each: Subquery) -> ColumnElement[Any]:
     return cast(each.c.passed, Double) / func.nullif(each.c.size, 0)
 
 
