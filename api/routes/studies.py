@@ -29,7 +29,7 @@ from calibrl.studies.pages import job_pages, report_parts
 from jobs.access.callers import Caller
 from jobs.repository import studies as rows
 from jobs.studies import recorded, requests
-from jobs.studies.expansion import Expansion, expand
+from jobs.studies.expansion import Expansion
 
 router = APIRouter(prefix="/studies", tags=["studies"], route_class=IdempotentRoute)
 REPORTING = CapacityLimiter(2)
@@ -45,7 +45,7 @@ async def _expanded(
 
 def _looked_into(study: StudySpec, caller: Caller) -> Expansion:
     # Before the transaction: the files that the jobs name are read, which can be slow.
-    expansion = expand(study)
+    expansion = requests.first_jobs(study)
     caller.need_if_visible(expansion.project, Role.MEMBER)
     requests.read_files(expansion)
     return expansion

@@ -3,6 +3,7 @@
 from datetime import datetime
 from enum import StrEnum
 from itertools import pairwise
+from math import prod
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
@@ -103,6 +104,44 @@ class StopRule(StrictSettings):
         return looks
 
 
+class AxisRange(StrictSettings):
+    """A range of an axis, in which a sampler chooses points."""
+
+    low: float = Field(description="Lowest value.")
+    high: float = Field(description="Highest value.")
+    log: bool = Field(False, description="Choose on a logarithmic scale.")
+    whole: bool = Field(False, description="Choose whole numbers.")
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
+        if self.log and self.low <= 0:
+            raise ValueError("low must be above 0 on a logarithmic scale")
+        if self.whole and not (self.low.is_integer() and self.high.is_integer()):
+            raise ValueError("low and high must be whole numbers, because whole is set")
+        return self
+
+
+class Search(StrictSettings):
+    """Choice of points in the ranges of axes, by a sampler of Optuna. Each point of an arm is an arm with all seeds.
+    The measure is the mean accuracy on the primary dataset."""
+
+    points: int = Field(ge=1, le=MAX_ARMS, description="Number of points of each arm.")
+    sampler: Literal["tpe", "random"] = Field(
+        "tpe",
+        description="tpe: the tree-structured Parzen estimator, which learns from the points that have ended; its "
+        "first ten points are random. random: independent points.",
+    )
+    at_once: int = Field(
+        4,
+        ge=1,
+        le=MAX_ARMS,
+        description="Points of an arm that run at the same time. The fewer, the more a point learns from others.",
+    )
+    seed: Seed = Field(0, description="Seed of the sampler.")
+
+
 class StudySpec(StrictSettings):
     """A study: a base spec, arms that change it, and seeds. Each arm runs once per seed, and each run is evaluated on
     the same prompts."""
@@ -117,11 +156,13 @@ class StudySpec(StrictSettings):
         description="Arms by name, each with its changes of the base spec by the path of the field, such as "
         "algorithm.guidance_coef. A mapping replaces the whole field. Empty: one arm, base.",
     )
-    axes: dict[FieldPath, tuple[JsonValue, ...]] = Field(
+    axes: dict[FieldPath, AxisRange | tuple[JsonValue, ...]] = Field(
         default_factory=dict,
         max_length=4,
-        description="Values of fields by path. Each arm is repeated for every combination of these values.",
+        description="Values of fields by path. Each arm is repeated for every combination of these values. A range, "
+        "such as {low: 1.0e-5, high: 1.0e-3, log: true}: a sampler chooses values; see search.",
     )
+    search: Search | None = Field(None, description="Choice of points in the ranges of axes. None: no axis is a range.")
     seeds: tuple[Seed, ...] = Field(
         min_length=1, max_length=MAX_SEEDS, description="Seeds of the data order and of sampling. Each arm has all."
     )
@@ -173,9 +214,9 @@ class StudySpec(StrictSettings):
 
     @field_validator("axes")
     @classmethod
-    def _axes_have_values(cls, axes: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+    def _axes_have_values(cls, axes: dict[str, AxisRange | tuple[Any, ...]]) -> dict[str, AxisRange | tuple[Any, ...]]:
         for path, values in axes.items():
-            if not 1 <= len(values) <= MAX_ARMS:
+            if not isinstance(values, AxisRange) and not 1 <= len(values) <= MAX_ARMS:
                 raise ValueError(f"{path}: give 1 to {MAX_ARMS} values, not {len(values)}")
         return axes
 
@@ -191,6 +232,17 @@ class StudySpec(StrictSettings):
         names = [source.name for source in self.evaluation.data if not isinstance(source, KnownData)]
         if self.primary is not None and self.primary not in names and len(names) == len(self.evaluation.data):
             raise ValueError(f"primary: the evaluation has no dataset {self.primary!r}; datasets: {', '.join(names)}")
+        ranges = [path for path, axis in self.axes.items() if isinstance(axis, AxisRange)]
+        if ranges and self.search is None:
+            raise ValueError(f"search: axis {ranges[0]} is a range: give search.points")
+        whole = [axis for axis in self.axes.values() if isinstance(axis, AxisRange) and axis.whole]
+        combinations = prod(int(axis.high - axis.low) + 1 for axis in whole)
+        if self.search is not None and 0 < len(ranges) == len(whole) and combinations < self.search.points:
+            raise ValueError(f"search.points: the ranges have only {combinations} points of whole numbers")
+        if self.search is not None and not ranges:
+            raise ValueError("search: no axis is a range; remove it, or give an axis low and high")
+        if self.search is not None and self.stop is not None:
+            raise ValueError("stop: arms of a search are not stopped early; remove stop or search")
         if self.stop is not None and self.baseline is None:
             raise ValueError("stop: name the baseline, with which arms are compared")
         if self.stop is not None and self.stop.after_seeds[-1] >= len(self.seeds):

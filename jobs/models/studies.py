@@ -12,7 +12,8 @@ from jobs.models.base import Base, CreatedAt, JobRef, Timestamp
 
 class Study(Base):
     """A study. `user`: whose rights its jobs are submitted with. `looks`: arms that each look stopped, by the number of
-    seeds. `next_at`: when a service process takes the next step; a process that takes it moves this on."""
+    seeds. `points`: those that a sampler has chosen, by arm. `next_at`: when a service process takes the next step; a
+    process that takes it moves this on."""
 
     __tablename__ = "studies"
     __table_args__ = (
@@ -29,6 +30,7 @@ class Study(Base):
     status: Mapped[StudyStatus]
     message: Mapped[str | None]
     looks: Mapped[dict[str, Any]]
+    points: Mapped[dict[str, Any]]
     progress: Mapped[dict[str, Any]]
     created_at: Mapped[CreatedAt]
     finished_at: Mapped[Timestamp | None]

@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
-from calibrl.schemas import JobChanges, JobSummary, Role, StudyProgress, StudySpec, StudyStatus, job_spec_adapter
+from calibrl.schemas import JobChanges, JobSummary, Role, StudyProgress, StudyStatus, job_spec_adapter
 from jobs import lifecycle, models
 from jobs.access import callers
 from jobs.access.callers import Caller
@@ -18,8 +18,8 @@ from jobs.errors import Conflict, Forbidden, Invalid, ServiceError
 from jobs.repository import jobs, studies
 from jobs.specs import checks, hub_commits
 from jobs.specs.references import References
-from jobs.studies import requests
-from jobs.studies.expansion import DIGEST, RETRIES, StudyJob, expand
+from jobs.studies import requests, search
+from jobs.studies.expansion import DIGEST, RETRIES, StudyJob
 from jobs.studies.looks import arms_to_stop
 from jobs.studies.measurements import Measurements
 from jobs.studies.state import retried
@@ -63,13 +63,17 @@ def _advance(row: models.Study) -> None:
 
 
 def _take_step(row: models.Study) -> None:
-    study = StudySpec.model_validate(row.spec)
-    expansion = expand(study)
     with session_scope() as session:
         caller = _submitter(session, row)
-        situation = requests.situation(session, row, expansion)
-    queue = Submissions(row, caller)
-    progress = step(situation, queue, partial(arms_to_stop, Measurements(situation.recorded.splits)))
+        situation = requests.situation(session, row)
+    measurements = Measurements(situation.recorded.splits)
+    points = search.more_points(situation, row.points, measurements)
+    if points != row.points:  # stored before their jobs are submitted
+        with session_scope() as session:
+            now = _same(session, row)
+            now.points = dict(points)
+            situation = requests.situation(session, now)
+    progress = step(situation, Submissions(row, caller), partial(arms_to_stop, measurements))
     with session_scope() as session:
         now = _same(session, row)
         now.looks = {str(seeds): [*arms] for seeds, arms in situation.looks.items()}
@@ -130,7 +134,6 @@ def _text(error: ServiceError) -> str:
 
 def _cancel_jobs(row: models.Study) -> None:
     """Cancel open jobs of a study; the last step, without open jobs, ends it."""
-    expansion = expand(StudySpec.model_validate(row.spec))
     with session_scope() as session:
         open_jobs = studies.open_jobs(session, row.id)
     for job_id in open_jobs[:CANCELLED_AT_ONCE]:
@@ -141,7 +144,7 @@ def _cancel_jobs(row: models.Study) -> None:
                 continue  # it has just ended, or its worker is stopping it
     with session_scope() as session:
         now = _same(session, row)
-        now.progress = requests.situation(session, now, expansion).progress().model_dump(mode="json")
+        now.progress = requests.situation(session, now).progress().model_dump(mode="json")
         studies.set_next(now, PAUSE_SECONDS)
         if not open_jobs:
             now.status = StudyStatus.CANCELLED

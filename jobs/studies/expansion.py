@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ from calibrl.schemas.jobs import MAX_LABELS
 from calibrl.schemas.recorded_runs import DIGEST as DIGEST
 from calibrl.schemas.spec_paths import set_fields
 from calibrl.schemas.specs import EvaluateSpec, TrainSpec
-from calibrl.schemas.studies import MAX_ARM_NAME, MAX_ARMS, MAX_STUDY_RUNS, StudySpec, WarmUp, faults
+from calibrl.schemas.studies import MAX_ARM_NAME, MAX_ARMS, MAX_STUDY_RUNS, AxisRange, StudySpec, WarmUp, faults
 from jobs.errors import FieldError, Invalid
 
 Part = Literal["warm-up", "training", "evaluation"]
@@ -90,13 +90,17 @@ class Expansion:
                 yield job
 
 
-def expand(study: StudySpec) -> Expansion:
-    """Return all jobs of a study.
+Points = Mapping[str, Sequence[Mapping[str, float]]]  # values of ranges by path, of each point of each arm
+NO_POINTS: Points = {}
+
+
+def expand(study: StudySpec, points: Points = NO_POINTS) -> Expansion:
+    """Return all jobs of a study. `points`: those that the sampler has chosen so far.
 
     Raises:
         Invalid: the spec of a job is invalid, there are too many jobs, or the baseline is no arm.
     """
-    found = arms(study)
+    found = arms(study, points)
     if len(found) * len(study.seeds) > MAX_STUDY_RUNS:
         raise refused(
             "seeds",
@@ -115,27 +119,52 @@ def expand(study: StudySpec) -> Expansion:
     return Expansion(tuple(found), tuple(jobs))
 
 
-def arms(study: StudySpec) -> list[NamedArm]:
-    """Return the arms of a study: each named arm with every combination of the values of the axes.
+def arms(study: StudySpec, points: Points = NO_POINTS) -> list[NamedArm]:
+    """Return the arms of a study: each named arm with every combination of the values of the axes, and if axes are
+    ranges with each of its points.
 
     Raises:
         Invalid: the names of two arms are equal, a name is too long, or there are too many arms.
     """
-    named = dict(study.arms) or {"base": {}}
-    found: list[NamedArm] = []
-    for name, changes in named.items():
-        for values in product(*(enumerate(values) for values in study.axes.values())):
-            parts = [_shown(path, *value) for path, value in zip(study.axes, values, strict=True)]
-            own = dict(zip(study.axes, (value for _, value in values), strict=True))
-            found.append(NamedArm("-".join([name, *parts]), changes | own))
+    found = groups(study)
     names = [arm.name for arm in found]
+    longest = [point_name(name, study.search.points) for name in names] if study.search else names
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise refused("arms", f"two arms have the name {twice!r}; name arms in place of axes")
-    if long := next((name for name in names if len(name) > MAX_ARM_NAME), None):
+    if long := next((name for name in longest if len(name) > MAX_ARM_NAME), None):
         raise refused("arms", f"{long!r} has more than {MAX_ARM_NAME} characters; name arms in place of axes")
-    if len(found) > MAX_ARMS:
-        raise refused("axes", f"the study has {len(found)} arms; at most {MAX_ARMS} are allowed: remove values of axes")
+    count = len(found) * (study.search.points if study.search else 1)
+    if count > MAX_ARMS:
+        raise refused("axes", f"the study has {count} arms; at most {MAX_ARMS} are allowed: remove values or points")
+    if study.search is None:
+        return found
+    return [
+        NamedArm(point_name(arm.name, number), arm.changes | dict(point))
+        for arm in found
+        for number, point in enumerate(points.get(arm.name, ()), 1)
+    ]
+
+
+def groups(study: StudySpec) -> list[NamedArm]:
+    """Return each named arm with every combination of the listed values of the axes."""
+    axes = {path: values for path, values in study.axes.items() if not isinstance(values, AxisRange)}
+    found: list[NamedArm] = []
+    for name, changes in (dict(study.arms) or {"base": {}}).items():
+        for values in product(*(enumerate(values) for values in axes.values())):
+            parts = [_shown(path, *value) for path, value in zip(axes, values, strict=True)]
+            own = dict(zip(axes, (value for _, value in values), strict=True))
+            found.append(NamedArm("-".join([name, *parts]), changes | own))
     return found
+
+
+def ranges(study: StudySpec) -> dict[str, AxisRange]:
+    """Return the ranges of a study by path."""
+    return {path: axis for path, axis in study.axes.items() if isinstance(axis, AxisRange)}
+
+
+def point_name(arm: str, number: int) -> str:
+    """Return the name of a point of an arm. `number`: from 1."""
+    return f"{arm}-point-{number}"
 
 
 def _shown(path: str, place: int, value: Any) -> str:

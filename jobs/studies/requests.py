@@ -24,8 +24,8 @@ from jobs.errors import Conflict, FieldError, Invalid, NotFound, QuotaExceeded
 from jobs.repository import studies
 from jobs.specs import checks
 from jobs.specs.references import References
-from jobs.studies import recorded
-from jobs.studies.expansion import NO_JOB, Expansion, Part, expand
+from jobs.studies import recorded, search
+from jobs.studies.expansion import NO_JOB, Expansion, Part, arms, expand
 from jobs.studies.measurements import Measurements
 from jobs.studies.report import build_report
 from jobs.studies.situation import Situation
@@ -53,21 +53,19 @@ def post(session: Session, study: StudySpec, expansion: Expansion, caller: Calle
     known = studies.lock_named(session, expansion.project, study.name)
     if known is None:
         first = Situation(study, expansion, {}).progress().model_dump(mode="json")
-        row = studies.add(
-            session, project=expansion.project, name=study.name, user=caller.user, spec=spec, progress=first
-        )
-        return row, True
+        values = {"user": caller.user, "spec": spec, "points": search.first_points(study), "progress": first}
+        return studies.add(session, project=expansion.project, name=study.name, **values), True
     if known.status is StudyStatus.CANCELLING:
         raise Conflict(f"Study {study.name} is being cancelled: post it again once it is cancelled.")
     if known.status.final:
         studies.forget_broken(session, known.id)
     if known.spec != spec:
-        known.looks = {}
+        known.looks, known.points = {}, dict(search.kept_points(study, known.points))
     known.user, known.spec, known.status = caller.user, spec, StudyStatus.RUNNING
     known.message = known.finished_at = None
     studies.set_next(known, 0)
     session.flush()
-    known.progress = situation(session, known, expansion).progress().model_dump(mode="json")
+    known.progress = situation(session, known).progress().model_dump(mode="json")
     return known, False
 
 
@@ -99,12 +97,25 @@ def remove(session: Session, study_id: UUID) -> None:
     studies.remove(session, row)
 
 
-def situation(session: Session, row: models.Study, expansion: Expansion) -> Situation:
+def first_jobs(study: StudySpec) -> Expansion:
+    """Return the jobs with which a study begins, after a check of all specs.
+
+    Raises:
+        Invalid: fields that are not valid.
+    """
+    search.require_sampler(study)
+    arms(study)  # before points are chosen: the names and the number of the arms
+    return expand(study, search.first_points(study))
+
+
+def situation(session: Session, row: models.Study) -> Situation:
     """Return the situation of a study by the jobs that exist."""
+    study = StudySpec.model_validate(row.spec)
+    expansion = expand(study, row.points)
     known = {digest: JobSummary.model_validate(job) for digest, job in studies.jobs_of(session, row.id).items()}
     found = recorded.of(session, expansion)
     looks: Mapping[int, list[str]] = {int(seeds): arms for seeds, arms in row.looks.items()}
-    return Situation(StudySpec.model_validate(row.spec), expansion, known | found.jobs(), looks, found)
+    return Situation(study, expansion, known | found.jobs(), looks, found)
 
 
 def report(study_id: UUID) -> StudyReport:
@@ -116,7 +127,7 @@ def report(study_id: UUID) -> StudyReport:
     """
     with session_scope() as session:
         row = studies.get(session, study_id)
-        found = situation(session, row, expand(StudySpec.model_validate(row.spec)))
+        found = situation(session, row)
     return build_report(found, Measurements(found.recorded.splits), found.recorded.trained)
 
 
@@ -129,7 +140,7 @@ def record_run(study_id: UUID, arm: str, seed: int) -> RecordedRun:
     """
     with session_scope() as session:
         row = studies.get(session, study_id)
-        found = situation(session, row, expand(StudySpec.model_validate(row.spec)))
+        found = situation(session, row)
     parts: tuple[Part, ...] = ("training", "evaluation")
     planned = [job for part in parts for job in found.expansion.of(part, arm=arm, seed=seed)]
     jobs = [found.known[job.digest] for job in planned if job.digest in found.known]

@@ -4,9 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from calibrl.schemas import JobStatus, JobSummary, StudyProgress, StudySpec
-from jobs.studies.expansion import Expansion, StudyJob
+from calibrl.schemas.base import HOUR
+from calibrl.schemas.studies import MAX_ARMS
+from jobs.studies.expansion import Expansion, StudyJob, groups
 from jobs.studies.recorded import RecordedRuns
-from jobs.studies.state import BROKEN, broken, expected_costs, left_of, seeds_in_budget, slot_hours, slots
+from jobs.studies.state import BROKEN, Expected, broken, expected_costs, left_of, seeds_in_budget, slot_hours, slots
 
 NO_LOOKS: Mapping[int, Sequence[str]] = {}
 NO_RUNS = RecordedRuns()
@@ -44,7 +46,7 @@ class Situation:
         """
         last = self._next_look() or len(self.study.seeds)
         stopped = self.stopped
-        budget = seeds_in_budget(self.study, self.expansion, self.known, self._active())
+        budget = self._seeds_in_budget()
         allowed = [job for job in self.expansion.of("warm-up") if self._is_needed(job)]
         for count, seed in enumerate(self.study.seeds[: min(last, budget)]):
             for job in self.expansion.jobs:
@@ -52,6 +54,29 @@ class Situation:
                 if job.seed == seed and job.part != "warm-up" and runs:
                     allowed.append(job)
         return allowed
+
+    @property
+    def points_in_budget(self) -> int:
+        """Return the number of further points of a search within its budget. The runs of a point are expected to cost
+        as much as those that have ended; before that, the number is not limited."""
+        if self.study.budget_slot_hours is None:
+            return MAX_ARMS
+        now, expected = datetime.now(UTC), expected_costs(self.expansion, self.known)
+        left = [left_of(job, expected, self.known, now) or 0.0 for job in self.expansion.jobs]
+        unused = self.study.budget_slot_hours * HOUR - slot_hours([*self.known.values()], now) * HOUR - sum(left)
+        cost = self._point_seconds(expected)
+        return max(0, int(unused / cost)) if cost else MAX_ARMS
+
+    def _point_seconds(self, expected: Expected) -> float:
+        return len(self.study.seeds) * sum(expected[part] or 0.0 for part in ("training", "evaluation"))
+
+    @property
+    def _points_to_come(self) -> int:
+        """Number of points of the search that are not chosen yet."""
+        if self.study.search is None:
+            return 0
+        missing = len(groups(self.study)) * self.study.search.points - len(self.expansion.arms)
+        return min(missing, self.points_in_budget)
 
     def can_submit(self, job: StudyJob) -> bool:
         """Return if a job does not exist, and the one that it starts from does and has not failed."""
@@ -82,6 +107,11 @@ class Situation:
             notes=self._notes(),
         )
 
+    def _seeds_in_budget(self) -> int:
+        if self.study.search is not None:  # the budget limits the points; each has all seeds
+            return len(self.study.seeds)
+        return seeds_in_budget(self.study, self.expansion, self.known, self._active())
+
     def _next_look(self) -> int | None:
         looks = self.study.stop.after_seeds if self.study.stop else ()
         return next((look for look in looks if look not in self.looks), None)
@@ -94,16 +124,19 @@ class Situation:
         """Return if all evaluations of the first seeds of the arms that still run have ended."""
         first, active = self.study.seeds[:seeds], self._active()
         jobs = [job for job in self.expansion.of("evaluation") if job.seed in first and job.arm in active]
-        return all(self._ended(job) for job in jobs)
+        return all(self.ended(job) for job in jobs)
 
-    def _ended(self, job: StudyJob) -> bool:
+    def ended(self, job: StudyJob) -> bool:
+        """Return if a job has succeeded, or failed for good."""
         found = self.known.get(job.digest)
         succeeded = found is not None and found.status is JobStatus.SUCCEEDED
         return succeeded or broken(job, self.expansion, self.known, self.study.retries)
 
     def _planned(self, allowed: Sequence[StudyJob]) -> int:
-        """Return the number of jobs that should run now or after the next look."""
-        if not all(self._ended(job) for job in allowed):
+        """Return the number of jobs that should run now, after the next look, or for later points."""
+        if points := self._points_to_come:
+            return len(self.expansion.jobs) + 2 * points * len(self.study.seeds)
+        if not all(self.ended(job) for job in allowed):
             return len([*self._remaining()])
         return len(allowed)
 
@@ -126,9 +159,10 @@ class Situation:
 
     def _seconds_left(self, now: datetime) -> float | None:
         expected = expected_costs(self.expansion, self.known)
-        left = [left_of(job, expected, self.known, now) for job in self._remaining() if not self._ended(job)]
+        left = [left_of(job, expected, self.known, now) for job in self._remaining() if not self.ended(job)]
         if any(one is None for one in left):
             return None
+        left.append(self._points_to_come * self._point_seconds(expected))
         held = sum(slots(job) for job in self.known.values() if job.status.held)
         return sum(one for one in left if one is not None) / max(1, held)
 
@@ -136,11 +170,13 @@ class Situation:
         notes = [
             f"arm {arm} was stopped after {seeds} seeds: worse than the baseline" for arm, seeds in self.stopped.items()
         ]
-        seeds = seeds_in_budget(self.study, self.expansion, self.known, self._active())
+        if self.study.search is not None and not self.points_in_budget:
+            notes.append(f"the budget of {self.study.budget_slot_hours:g} slot-hours allows no further points")
+        seeds = self._seeds_in_budget()
         if seeds < len(self.study.seeds):
             notes.append(f"the budget of {self.study.budget_slot_hours:g} slot-hours allows {seeds} seeds so far")
         for job in self.expansion.jobs:
             found = self.known.get(job.digest)
-            if found is not None and found.status in BROKEN and self._ended(job):
+            if found is not None and found.status in BROKEN and self.ended(job):
                 notes.append(f"{found.name} {found.status}: see `calibrl show {found.id}`")
         return notes

@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("status", sa.String(32), nullable=False),
         sa.Column("message", sa.Text()),
         sa.Column("looks", postgresql.JSONB(), nullable=False),
+        sa.Column("points", postgresql.JSONB(), nullable=False),
         sa.Column("progress", postgresql.JSONB(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=NOW, nullable=False),
         sa.Column("finished_at", sa.DateTime(timezone=True)),

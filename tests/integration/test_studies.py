@@ -330,3 +330,23 @@ def test_an_unfinished_run_is_not_recorded(http: httpx.Client, client: Client) -
     assert refused(missing, 404)["detail"] == "There is no project nowhere."
     answer = http.post("/v1/studies/runs", json={"run": run})
     assert refused(answer, 422) and "must be a succeeded job of a study" in answer.text
+
+
+def test_points_of_ranges_are_stored_before_their_jobs_run(http: httpx.Client) -> None:
+    pytest.importorskip("optuna")
+    axes = {"optimizer.lr": {"low": 1e-5, "high": 1e-3, "log": True}}
+    study = posted(http, arms={"a": {}}, axes=axes, search={"points": 3, "at_once": 2}, seeds=[0])
+    assert study["progress"]["planned"] == 6
+    for count in (4, 6):
+        advance()
+        assert len(names(http)) == count
+        end_all()
+    advance()
+    ended = read(http, study)
+    assert (ended["status"], ended["progress"]["succeeded"]) == ("succeeded", 6)
+    report = http.get(f"/v1/studies/{study['id']}/report").json()
+    rates = {arm["name"]: arm["changes"]["optimizer.lr"] for arm in report["arms"]}
+    assert [*rates] == ["a-point-1", "a-point-2", "a-point-3"] and len(set(rates.values())) == 3
+    posted(http, arms={"a": {}}, axes=axes, search={"points": 3, "at_once": 2}, seeds=[0])
+    advance()
+    assert len(names(http)) == 6  # the same points

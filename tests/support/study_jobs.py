@@ -21,7 +21,7 @@ from calibrl.schemas import (
 from calibrl.schemas.study_reports import StudyReport
 from jobs.errors import QuotaExceeded
 from jobs.studies.curves import curve, last_means
-from jobs.studies.expansion import DIGEST, StudyJob, expand
+from jobs.studies.expansion import DIGEST, NO_POINTS, Points, StudyJob, expand
 from jobs.studies.expansion import STUDY as STUDY_LABEL
 from jobs.studies.looks import arms_to_stop
 from jobs.studies.measurements import Measurements, Trained
@@ -120,9 +120,9 @@ class StudyJobs:
 
     # ---- A study
 
-    def situation(self, study: StudySpec) -> Situation:
+    def situation(self, study: StudySpec, points: Points = NO_POINTS) -> Situation:
         """The situation of a study, without knowledge of earlier steps."""
-        expansion = expand(study)
+        expansion = expand(study, points)
         own = [job for job in self.jobs_by_id.values() if job.labels[STUDY_LABEL] == study.name]
         known: dict[str, JobSummary] = {
             job.labels[DIGEST]: job
@@ -131,8 +131,8 @@ class StudyJobs:
         }
         return Situation(study, expansion, known)
 
-    def step(self, study: StudySpec) -> StudyProgress:
-        return step(self.situation(study), self, partial(arms_to_stop, Measurements(self.splits)))
+    def step(self, study: StudySpec, points: Points = NO_POINTS) -> StudyProgress:
+        return step(self.situation(study, points), self, partial(arms_to_stop, Measurements(self.splits)))
 
     def report(self, study: StudySpec) -> StudyReport:
         return build_report(self.situation(study), Measurements(self.splits), self.trained)

@@ -124,7 +124,7 @@ def test_spec_page_has_every_field() -> None:
 def test_study_page_has_every_field() -> None:
     page = documents.pages()["docs/reference/study.md"]
     definitions = StudySpec.model_json_schema()["$defs"]
-    for name in ("WarmUp", "StudyEvaluation", "StopRule"):
+    for name in ("WarmUp", "StudyEvaluation", "StopRule", "AxisRange", "Search"):
         assert f"\n## {name}\n" in page
         assert [field for field in definitions[name]["properties"] if f"| `{field}` |" not in page] == []
     assert [field for field in StudySpec.model_fields if f"| `{field}` |" not in page] == []
