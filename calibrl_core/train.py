@@ -37,7 +37,7 @@ from calibrl_core.health.rule import Alert
 from calibrl_core.models.encoding_workers import EncodingWorkers, useful_workers
 from calibrl_core.models.policy import load_policy, make_reference
 from calibrl_core.models.positions import check_positions
-from calibrl_core.models.weights import Sharding
+from calibrl_core.models.weights import sharding_of
 from calibrl_core.report import Report, health_sentence
 from calibrl_core.rollout.engines import make_engine
 from calibrl_core.run.answer_check import CheckedAnswers, check_answers
@@ -84,7 +84,7 @@ def train(
         torch.OutOfMemoryError: memory.
     """
     with Scorer(config.rewards, sandbox=config.sandbox, services=services) as scorer, ExitStack() as closing:
-        run = _Run(config, report, scorer, ranks, closing)
+        run = TrainingRun(config, report, scorer, ranks, closing)
         run.announce()
         with run.saving.until_whole():
             run.validate_before_training()
@@ -104,21 +104,31 @@ def train(
     return outcome
 
 
-class _Run:
+class TrainingRun:
     """One run: policy, data and learner, and the number of completed steps."""
 
-    def __init__(self, config: TrainConfig, report: Report, scorer: Scorer, ranks: Ranks, closing: ExitStack) -> None:
-        """Load or resume the run. `closing` releases its resources when the run ends."""
+    def __init__(
+        self,
+        config: TrainConfig,
+        report: Report,
+        scorer: Scorer,
+        ranks: Ranks,
+        closing: ExitStack,
+        checkpoint: Path | None = None,
+    ) -> None:
+        """Load or resume the run. `closing` releases its resources when the run ends. `checkpoint`: resume from this
+        one. None: from the newest in the folder of the run, if there is one.
+        """
         for _, problem in process_problems(config, ranks.world):
             raise LaunchError(problem)
         self.config, self.report, self.ranks = config, report, ranks
         checkpoints = Checkpoints(report.run_dir, config.checkpoints, ranks)
         self.saving = Saving(checkpoints, report, keeps_best=config.checkpoints.keep_best is not None)
-        saved = ranks.from_first(next(reversed(checkpoints.all()), None))
+        saved = checkpoint or ranks.from_first(next(reversed(checkpoints.all()), None))
         self.state = read_state(saved) if saved else TrainerState()
         self.saved_step = self.state.step
         self.identity = RunIdentity(config, self.state.identity if saved else None, ranks)
-        sharding = _sharding(config, ranks.world)
+        sharding = sharding_of(config, ranks.world)
         self.policy = load_policy(config.model, config.precision, saved, config.prompts, sharding=sharding)
         examples, held_out = all_results(self._training_examples, self._validation_examples)
         self.check = checked(self.policy, config.model, examples, report, ranks)
@@ -160,20 +170,21 @@ class _Run:
 
     def supervised(self, algorithm: SupervisedSettings) -> Learner:
         """Return the learner of an algorithm that samples nothing: see `LearnerFactory`."""
-        return SupervisedLearner(self.config, algorithm, self.policy, self._gradient_step(), self.prompts, self.ranks)
+        return SupervisedLearner(self.config, algorithm, self.policy, self.gradient_step(), self.prompts, self.ranks)
 
-    def reinforcement(self, algorithm: PolicyGradientSettings) -> Learner:
+    def reinforcement(self, algorithm: PolicyGradientSettings) -> ReinforcementLearner:
         """Return the learner of an algorithm that samples: see `LearnerFactory`."""
         algorithm = algorithm.model_copy(
             update={name: value for name, value in self.state.moved.items() if name in algorithm.moving}
         )
         config = self.config.model_copy(update={"algorithm": algorithm})
         reference = make_reference(self.policy, config.model, config.precision) if algorithm.needs_reference else None
-        updater = Updater(self.policy, self._gradient_step(), config, reference, self.ranks)
+        updater = Updater(self.policy, self.gradient_step(), config, reference, self.ranks)
         parts = RolloutParts(self.policy, self.engine, self.scorer, self.prompts, self.ranks, self.steps)
         return ReinforcementLearner(config, algorithm, parts, updater)
 
-    def _gradient_step(self) -> GradientStep:
+    def gradient_step(self) -> GradientStep:
+        """Return what applies gradients to the weights."""
         return GradientStep(self.policy, self.optimizer, self.config.optimizer, self.ranks)
 
     def _make_validator(self, examples: Sequence[Example]) -> Validator | None:
@@ -357,13 +368,6 @@ class _Run:
     def result(self) -> dict[str, Any]:
         """Return the summary of the run; empty in all processes that do not write checkpoints."""
         return self.saving.result(self.state) if self.ranks.first else {}
-
-
-def _sharding(config: TrainConfig, world: int) -> Sharding | None:
-    """Return the distribution of the weights over `world` processes; None: each holds all."""
-    if config.parallel != "fsdp" or world == 1:
-        return None
-    return Sharding(config.shard_size, config.cpu_offload)
 
 
 def main() -> None:

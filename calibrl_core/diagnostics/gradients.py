@@ -6,11 +6,44 @@ means that guidance adds another direction.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 CHUNK = 2**22  # elements compared at a time: temporary tensors stay small beside the gradients
+
+
+@dataclass(frozen=True)
+class TensorComparison:
+    """Two lists of tensors, compared as two vectors."""
+
+    norms: tuple[float, float]  # L2
+    cosine: float | None  # None: one vector is 0
+    opposing: float | None  # share of elements with opposite signs among those not 0 in both; None: there are none
+
+
+def compare_tensors(
+    first: Sequence[Tensor | None],
+    second: Sequence[Tensor | None],
+    total: Callable[[Sequence[float]], list[float]] = list,
+) -> TensorComparison:
+    """Compare two lists of tensors of the same shapes; None is a tensor of 0.
+
+    The sums are computed where the tensors are; only five numbers are copied to the host. `total`: sums over the
+    processes, if each process holds a shard of every tensor.
+    """
+    sums = [
+        _sums(*chunk)
+        for pair in zip(first, second, strict=True)
+        if any(tensor is not None for tensor in pair)
+        for chunk in _chunks(*pair)
+    ]
+    own = torch.stack(sums).sum(0).tolist() if sums else [0.0] * 5
+    first_square, second_square, product, moved, opposing = total(own)
+    norms = (first_square**0.5, second_square**0.5)
+    cosine = product / (norms[0] * norms[1]) if min(norms) > 0 else None
+    return TensorComparison(norms, cosine, opposing / moved if moved else None)
 
 
 def compare_gradients(
@@ -21,27 +54,17 @@ def compare_gradients(
     """Return the 2-norms of two losses' gradients, their cosine, and the share of elements with opposite signs among
     those that are not 0 in both.
 
-    The sums are computed where the gradients are; only five numbers are copied to the host.
-
     Args:
         policy: gradients of the policy loss, per parameter, any shapes; None is a gradient of 0.
         guidance: gradients of the guidance loss before its weight, same parameters, shapes and order.
-        total: sums over the processes, if each process holds a shard of every gradient.
+        total: as in `compare_tensors`.
     """
-    sums = [
-        _sums(*chunk)
-        for pair in zip(policy, guidance, strict=True)
-        if any(gradient is not None for gradient in pair)
-        for chunk in _chunks(*pair)
-    ]
-    own = torch.stack(sums).sum(0).tolist() if sums else [0.0] * 5
-    policy_square, guidance_square, product, moved, opposing = total(own)
-    policy_norm, guidance_norm = policy_square**0.5, guidance_square**0.5
-    values = {"loss/policy_grad_norm": policy_norm, "loss/guidance_grad_norm": guidance_norm}
-    if policy_norm > 0 and guidance_norm > 0:
-        values["loss/guidance_cosine"] = product / (policy_norm * guidance_norm)
-    if moved:
-        values["loss/guidance_opposing_share"] = opposing / moved
+    found = compare_tensors(policy, guidance, total)
+    values = {"loss/policy_grad_norm": found.norms[0], "loss/guidance_grad_norm": found.norms[1]}
+    if found.cosine is not None:
+        values["loss/guidance_cosine"] = found.cosine
+    if found.opposing is not None:
+        values["loss/guidance_opposing_share"] = found.opposing
     return values
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.models.quantisation import quantised_layers
 from calibrl_core.models.tensor_files import TensorFiles
+
+if TYPE_CHECKING:
+    from calibrl_core.config import TrainConfig
 
 T = TypeVar("T")
 
@@ -27,6 +30,13 @@ class Sharding:
 
     size: int | None = None
     offload: bool = False
+
+
+def sharding_of(config: TrainConfig, world: int) -> Sharding | None:
+    """Return the distribution of the weights of a run over `world` processes; None: each holds all."""
+    if config.parallel != "fsdp" or world == 1:
+        return None
+    return Sharding(config.shard_size, config.cpu_offload)
 
 
 # The prefix that names the layer of a tensor; outside the layers, the module with its adapter, or the tensor alone.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -27,6 +26,7 @@ from calibrl_core.step.experts import choose_experts, find_experts, no_experts, 
 from calibrl_core.step.gather import gather_batch, gather_sampled
 from calibrl_core.step.image_gains import image_gains
 from calibrl_core.step.optimizer import GradientStep
+from calibrl_core.step.phase_clock import PhaseClock
 from calibrl_core.step.prompt_source import PromptSource
 from calibrl_core.step.token_logprobs import micro_batches, padded_to_equal_passes
 from calibrl_core.step.update import Updater
@@ -56,24 +56,6 @@ class Learner(Protocol):
         """Update the policy; `step` counts from 0. `examples` are those of all processes."""
 
 
-class _Clock:
-    """Seconds per phase."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
-
-    def metrics(self, tokens: float) -> dict[str, float]:
-        total = sum(self.seconds.values())
-        phases = {f"perf/{phase}_seconds": seconds for phase, seconds in self.seconds.items()}
-        return {**phases, "perf/step_seconds": total, "perf/tokens_per_second": tokens / total}
-
-
 @dataclass(frozen=True)
 class RolloutParts:
     """The parts of a run that its rollouts need. `steps`: number of steps of the run."""
@@ -101,9 +83,28 @@ class ReinforcementLearner:
         self._needed = labels_with(config.rewards, "drop_group")  # verifiers whose verdicts a group must have
         self._stops = bool(labels_with(config.rewards, "stop"))
 
+    @property
+    def algorithm(self) -> PolicyGradientSettings:
+        """Return the settings of the algorithm, as they are moved now."""
+        return self._algorithm
+
+    @property
+    def updater(self) -> Updater:
+        """Return what makes the updates."""
+        return self._updater
+
+    def sampled(self, step: int, examples: Sequence[Example]) -> ScoredRollouts:
+        """Return the groups of a step, which the one process of the run samples for all `examples`."""
+        with self._engine.sampling(step):
+            return self._rollouts(step, examples, PhaseClock())[0]
+
+    def batch_of(self, step: int, groups: ScoredRollouts) -> StepBatch:
+        """Return the batch of a step with these groups."""
+        return self._batch(step, 0, groups, PhaseClock())
+
     def step(self, step: int, examples: Sequence[Example]) -> StepResult:
         """Take the step: see `Learner.step`."""
-        clock, self._pass_ratios, self._failed = _Clock(), {}, []
+        clock, self._pass_ratios, self._failed = PhaseClock(), {}, []
         # The vision features of a step's images are kept: rollouts and experts show the same images.
         with self._policy.images.cached():
             with ExitStack() as sampling:
@@ -148,7 +149,7 @@ class ReinforcementLearner:
         return self._moving()
 
     def _rollouts(
-        self, step: int, examples: Sequence[Example], clock: _Clock
+        self, step: int, examples: Sequence[Example], clock: PhaseClock
     ) -> tuple[ScoredRollouts, int, dict[str, float]]:
         """Return this process's share of the step's groups, the global number of its first prompt, and metrics."""
         first_prompt = self._ranks.my_slice(len(examples)).start
@@ -168,7 +169,7 @@ class ReinforcementLearner:
         assert groups is not None  # a step has a prompt for each process
         return groups, first_prompt, extra
 
-    def _begin(self, step: int, clock: _Clock) -> None:
+    def _begin(self, step: int, clock: PhaseClock) -> None:
         """Begin to sample the rollouts of `step` with the weights of the current one, if the settings ask for that.
 
         Nothing of it is in a checkpoint: the order of the data stays at the current step, and the first step after a
@@ -200,7 +201,7 @@ class ReinforcementLearner:
         return bool(self._needed) and self._ranks.any_process(bool(own))
 
     def _resample(
-        self, step: int, first: ScoredRollouts | None, attempts: int, clock: _Clock
+        self, step: int, first: ScoredRollouts | None, attempts: int, clock: PhaseClock
     ) -> tuple[ScoredRollouts, int, dict[str, float]]:
         """Replace refused groups of all processes, and remove those without all verdicts; return this process's share,
         the global number of its first prompt, and metrics of all sampled groups.
@@ -232,7 +233,7 @@ class ReinforcementLearner:
         mine = self._ranks.my_slice(len(whole.examples))
         return whole.groups(mine), mine.start, seen.metrics() if attempts else seen.dropped_metrics()
 
-    def _sample(self, step: int, attempt: int, examples: Sequence[Example], clock: _Clock) -> ScoredRollouts | None:
+    def _sample(self, step: int, attempt: int, examples: Sequence[Example], clock: PhaseClock) -> ScoredRollouts | None:
         """Sample and score this process's share of `examples`; None if its share is empty."""
         mine = self._ranks.my_slice(len(examples))
         examples = examples[mine.start : mine.stop]
@@ -259,7 +260,7 @@ class ReinforcementLearner:
         extra = self._algorithm.extra_reward(groups.rollouts, self._config.rollout.max_completion_tokens)
         return (rewards if extra is None else rewards + extra).view(len(groups.examples), -1)
 
-    def _batch(self, step: int, first_prompt: int, groups: ScoredRollouts, clock: _Clock) -> StepBatch:
+    def _batch(self, step: int, first_prompt: int, groups: ScoredRollouts, clock: PhaseClock) -> StepBatch:
         """Add advantages and experts, all under the policy before the step's first update."""
         examples, rewards, algorithm = groups.examples, self._rewards(groups), self._algorithm
         with clock("expert"):
@@ -329,7 +330,7 @@ class SupervisedLearner:
 
     def step(self, step: int, examples: Sequence[Example]) -> StepResult:
         """Take the step: see `Learner.step`."""
-        clock = _Clock()
+        clock = PhaseClock()
         mine = self._ranks.my_slice(len(examples))
         examples = examples[mine.start : mine.stop]
         with clock("image"):

@@ -139,23 +139,45 @@ class Updater:
         Raises:
             NonFiniteError: see `GradientStep`.
         """
+        inputs = self._inputs(batch, step, old_logprobs)
+        tally = Tally(self._loss_names, self._ranks, batch.rollouts.mask)
+        batches = self._mini_batches(inputs.rows, first_prompt) * self.algorithm.epochs_per_step
+        with self._policy.dropping(self._config.seed, step, self._ranks.rank):
+            for number, mini_batch in enumerate(batches):
+                self._sum_gradient(inputs, mini_batch, tally, first=number == 0)
+                norm, applied = self._gradient.apply()
+                tally.add_mini_batch(mini_batch.tokens, norm, applied)
+        return tally.metrics(), tally.ratios
+
+    def _inputs(self, batch: StepBatch, step: int, old_logprobs: Tensor | None) -> _StepInput:
         rows = update_rows(batch, mask_truncated=self.algorithm.mask_truncated)
         if old_logprobs is not None:
             rows = replace(rows, old_logprobs=old_logprobs)
         own = self._own_logprobs and not self._sampler_is_exact
-        inputs = _StepInput(batch, rows, step, own, self._reference_logprobs(batch, rows))
+        return _StepInput(batch, rows, step, own, self._reference_logprobs(batch, rows))
+
+    def _sum_gradient(self, inputs: _StepInput, mini_batch: MiniBatch, tally: Tally, *, first: bool) -> None:
+        """Leave the gradient of a mini-batch in the parameters. `first`: it is that of the step's first update."""
+        self._gradient.clear()
+        parts = self._micro_batches(inputs, mini_batch)
+        with padded_to_equal_passes(self._policy, self._ranks, len(parts)):
+            for part in parts:
+                self._backward(inputs, part, tally, first=first)
+
+    def rollouts_by_update(self, batch: StepBatch) -> list[Tensor]:
+        """Return the rows of the rollouts of each update of a pass over a whole step, `[N]` long each."""
+        rows = update_rows(batch, mask_truncated=self.algorithm.mask_truncated)
+        return [one.rows[~rows.is_expert[one.rows]] for one in self._mini_batches(rows, 0)]
+
+    def gradient_of(self, batch: StepBatch, step: int, number: int, old_logprobs: Tensor | None = None) -> None:
+        """Leave the gradient of one update of a pass over a whole step in the parameters; arguments as `update`.
+
+        `number`: of the update, from 0. The weights stay as they are.
+        """
+        inputs = self._inputs(batch, step, old_logprobs)
         tally = Tally(self._loss_names, self._ranks, batch.rollouts.mask)
-        batches = self._mini_batches(rows, first_prompt) * self.algorithm.epochs_per_step
         with self._policy.dropping(self._config.seed, step, self._ranks.rank):
-            for number, mini_batch in enumerate(batches):
-                self._gradient.clear()
-                parts = self._micro_batches(inputs, mini_batch)
-                with padded_to_equal_passes(self._policy, self._ranks, len(parts)):
-                    for part in parts:
-                        self._backward(inputs, part, tally, first=number == 0)
-                norm, applied = self._gradient.apply()
-                tally.add_mini_batch(mini_batch.tokens, norm, applied)
-        return tally.metrics(), tally.ratios
+            self._sum_gradient(inputs, self._mini_batches(inputs.rows, 0)[number], tally, first=number == 0)
 
     def compare_gradients(self, batch: StepBatch, step: int, first_prompt: int = 0) -> dict[str, float]:
         """Compare the gradients of policy and guidance loss on one micro-batch; nothing without guidance.

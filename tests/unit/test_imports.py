@@ -24,6 +24,8 @@ CONTRACT = tuple(
         "settings",
         "auditing.facts",
         "auditing.settings",
+        "variants.facts",
+        "variants.settings",
         "config",
         "host",
         "data.files",
@@ -82,6 +84,7 @@ FOLDERS = {
         "step",
         "evaluation",
         "auditing",
+        "variants",
         "run",
     ),
     "jobs": (
