@@ -49,6 +49,14 @@ CHANGES: Any = {
     "notes": {"summary": "Set name and notes", "value": {"name": "baseline", "notes": "the run of the paper"}},
 }
 
+WHAT_IFS: Any = {
+    "default": {"summary": "The variants that the algorithm names", "value": {"checkpoint": "last"}},
+    "own": {
+        "summary": "Own variants, from a given step",
+        "value": {"checkpoint": 100, "variants": {"slope 0": {"negative_slope": 0}, "grpo": {"type": "grpo"}}},
+    },
+}
+
 FORKS: Any = {
     "best": {
         "summary": "From the best checkpoint, with a lower learning rate",

@@ -32,6 +32,7 @@ from calibrl.commands import (
     prompts,
     queue,
     studies,
+    what_if,
     workers,
 )
 from calibrl.commands.arguments import (
@@ -255,6 +256,7 @@ def logs(
 
 
 app.add_typer(evaluations.app)
+app.add_typer(what_if.app)
 app.add_typer(datasets.app)
 app.add_typer(jobs.app)
 app.add_typer(queue.app)

@@ -34,7 +34,7 @@ BOUNDS = {
     "maxProperties": "at most {} entries",
     "pattern": "matches `{}`",
 }
-KINDS = ("TrainSpec", "EvaluateSpec", "AuditSpec")  # first on the page of the spec
+KINDS = ("TrainSpec", "EvaluateSpec", "AuditSpec", "WhatIfSpec")  # first on the page of the spec
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -120,8 +120,9 @@ def spec() -> str:
     order = sorted(definitions, key=lambda name: (KINDS.index(name) if name in KINDS else len(KINDS), name))
     intro = (
         "A spec is a mapping in YAML or JSON. `kind: train` selects [TrainSpec](#trainspec), `kind: evaluate`\n"
-        "[EvaluateSpec](#evaluatespec), `kind: audit` [AuditSpec](#auditspec). An unknown field is an error. A\n"
-        "field without a default is required. [Presets](presets.md) are complete specs."
+        "[EvaluateSpec](#evaluatespec), `kind: audit` [AuditSpec](#auditspec), `kind: what_if`\n"
+        "[WhatIfSpec](#whatifspec). An unknown field is an error. A field without a default is required.\n"
+        "[Presets](presets.md) are complete specs."
     )
     return _page("Spec", intro, *(_definition(name, definitions[name]) for name in order))
 

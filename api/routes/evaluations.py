@@ -11,9 +11,19 @@ from api.deps import CurrentCaller, Db, ExistingJob, existing_job, read
 from api.examples import REPLAYS
 from api.idempotency import IdempotentRoute
 from api.limits import ConcurrencyLimit
-from calibrl.schemas import MAX_STEP, Audit, Comparison, Evaluation, Page, Replay, ReplayRequest, SplitAccuracies
+from calibrl.schemas import (
+    MAX_STEP,
+    Audit,
+    Comparison,
+    Evaluation,
+    Page,
+    Replay,
+    ReplayRequest,
+    SplitAccuracies,
+    WhatIf,
+)
 from jobs.errors import FieldError, Invalid
-from jobs.evaluations import compare, expert_audit, replay
+from jobs.evaluations import compare, expert_audit, replay, what_if
 from jobs.evaluations.compare import Selection
 
 router = APIRouter(tags=["evaluations"], route_class=IdempotentRoute)
@@ -46,6 +56,14 @@ def list_accuracies(
 def read_audit(job: ExistingJob) -> Audit:
     """Return the result of an audit of experts: counts, histograms, expected quadrants, and the worst rows."""
     return expert_audit.audit(job)
+
+
+@router.get("/jobs/{job_id}/what-if")
+def read_what_if(job: ExistingJob) -> WhatIf:
+    """Return the result of a what-if: each update beside that of the run, and completions with the change of each
+    token.
+    """
+    return what_if.what_if(job)
 
 
 @router.get("/evaluations/compare")

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from api.deps import CurrentCaller, Db, ExistingJob, WritableJob, existing_job, read
-from api.examples import CHANGES, FORKS, JOB_SPECS
+from api.examples import CHANGES, FORKS, JOB_SPECS, WHAT_IFS
 from api.idempotency import IdempotentRoute, look
 from calibrl.schemas import (
     AnySpec,
@@ -23,6 +23,7 @@ from calibrl.schemas import (
     JobSummary,
     Page,
     Role,
+    WhatIfRequest,
     job_spec_adapter,
 )
 from jobs import lifecycle, models
@@ -140,6 +141,31 @@ def fork_job(
         session, spec, actor=caller.user, visible_projects=caller.projects, forked_from=job_id, forked_step=step
     )
     return _added(added, response)
+
+
+async def _comparing(
+    request: Request,
+    job_id: UUID,
+    what_if: Annotated[WhatIfRequest, Body(openapi_examples=WHAT_IFS)],
+    caller: CurrentCaller,
+) -> AnySpec:
+    def training(session: Session) -> dict[str, Any]:
+        look(request, session)
+        return lifecycle.what_if_spec(session, existing_job(job_id, session, caller).id, what_if)
+
+    spec = await read(request, training)
+    return await run_in_threadpool(lambda: _looked_into(_checked(spec), caller))
+
+
+@router.post("/{job_id}/what-if", status_code=201)
+def what_if_job(
+    spec: Annotated[AnySpec, Depends(_comparing)], session: Db, caller: CurrentCaller, response: Response
+) -> Job:
+    """Create a job that compares the update after a checkpoint of a training with those of other settings and
+    algorithms. It trains nothing; the checkpoint is kept for it.
+    """
+    caller.need_if_visible(spec.project, Role.MEMBER)
+    return _added(lifecycle.submit(session, spec, actor=caller.user, visible_projects=caller.projects), response)
 
 
 @router.post("/{job_id}/pause")

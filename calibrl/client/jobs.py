@@ -46,6 +46,21 @@ class JobRequests(Connection):
         payload = {"checkpoint": checkpoint, "changes": dict(changes or {}), "name": name}
         return self._send("POST", Job, job_path(id, "fork"), payload, timeout=SUBMIT_TIMEOUT)
 
+    def what_if(
+        self,
+        id: JobId,
+        *,
+        checkpoint: CheckpointChoice = "last",
+        update: int = 0,
+        variants: Mapping[str, Mapping[str, Any]] | None = None,
+        name: str | None = None,
+    ) -> Job:
+        """Submit a what-if of a training: the update after a checkpoint beside those of variants, which are changes of
+        the algorithm's settings by name. None: the variants that the algorithm names.
+        """
+        payload = {"checkpoint": checkpoint, "update": update, "variants": variants, "name": name}
+        return self._send("POST", Job, job_path(id, "what-if"), payload, timeout=SUBMIT_TIMEOUT)
+
     def edit(
         self,
         id: JobId,

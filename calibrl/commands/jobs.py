@@ -87,7 +87,9 @@ def fork(
 @app.command("jobs", rich_help_panel=JOBS)
 def list_jobs(
     status: Annotated[list[JobStatus] | None, typer.Option(help="Only jobs with this status. Can be repeated.")] = None,
-    kind: Annotated[str | None, typer.Option(metavar="train|evaluate|audit", help="Only jobs of this kind.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(metavar="train|evaluate|audit|what_if", help="Only jobs of this kind.")
+    ] = None,
     project: Annotated[str | None, typer.Option(metavar="SLUG", help="Only jobs of this project.")] = None,
     user: Annotated[str | None, typer.Option(help="Only jobs that this user submitted.")] = None,
     labels: Annotated[

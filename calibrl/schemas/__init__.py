@@ -58,6 +58,7 @@ from calibrl.schemas.jobs import JobChanges as JobChanges
 from calibrl.schemas.jobs import JobFilter as JobFilter
 from calibrl.schemas.jobs import JobSort as JobSort
 from calibrl.schemas.jobs import JobSummary as JobSummary
+from calibrl.schemas.jobs import WhatIfRequest as WhatIfRequest
 from calibrl.schemas.live import LIVE as LIVE
 from calibrl.schemas.live import Ended as Ended
 from calibrl.schemas.live import Frame as Frame
@@ -100,6 +101,7 @@ from calibrl.schemas.specs import CheckpointChoice as CheckpointChoice
 from calibrl.schemas.specs import DataChoice as DataChoice
 from calibrl.schemas.specs import EvaluateSpec as EvaluateSpec
 from calibrl.schemas.specs import HubModel as HubModel
+from calibrl.schemas.specs import JobCheckpoint as JobCheckpoint
 from calibrl.schemas.specs import JobModel as JobModel
 from calibrl.schemas.specs import JobSettings as JobSettings
 from calibrl.schemas.specs import JobSpec as JobSpec
@@ -107,7 +109,9 @@ from calibrl.schemas.specs import KnownData as KnownData
 from calibrl.schemas.specs import Limits as Limits
 from calibrl.schemas.specs import ModelChoice as ModelChoice
 from calibrl.schemas.specs import Resources as Resources
+from calibrl.schemas.specs import TrainingParts as TrainingParts
 from calibrl.schemas.specs import TrainSpec as TrainSpec
+from calibrl.schemas.specs import WhatIfSpec as WhatIfSpec
 from calibrl.schemas.specs import find_algorithm as find_algorithm
 from calibrl.schemas.specs import job_spec_adapter as job_spec_adapter
 from calibrl.schemas.status import JobStatus as JobStatus
@@ -135,3 +139,6 @@ from calibrl_core.auditing.facts import AuditRow as AuditRow
 from calibrl_core.data.report_facts import DataReport as DataReport
 from calibrl_core.data.report_facts import ReportWarning as ReportWarning
 from calibrl_core.data.report_facts import Spread as Spread
+from calibrl_core.variants.facts import ChangedCompletion as ChangedCompletion
+from calibrl_core.variants.facts import ComparedUpdate as ComparedUpdate
+from calibrl_core.variants.facts import WhatIf as WhatIf

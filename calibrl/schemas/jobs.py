@@ -11,6 +11,7 @@ from calibrl.schemas.base import JobKind, Label, LabelKey, Name, Priority, Recor
 from calibrl.schemas.specs import CheckpointChoice
 from calibrl.schemas.status import JobStatus, Reason
 from calibrl_core.settings.base import StrictSettings
+from calibrl_core.variants.settings import MOST_VARIANTS
 
 MAX_LABELS = 32
 MAX_NOTES_LENGTH = 10_000  # characters
@@ -105,6 +106,26 @@ class Fork(StrictSettings):
     name: Name | None = Field(None, description="Name of the new job. None: the name of the job with -fork appended.")
 
 
+class WhatIfRequest(StrictSettings):
+    """What a what-if of a training compares."""
+
+    checkpoint: CheckpointChoice = Field(
+        "last",
+        description="Checkpoint before the compared update: the best or last that exists now, or a step.",
+    )
+    update: int = Field(0, ge=0, le=10_000, description="Number of the update in the step after it, from 0.")
+    variants: dict[Label, dict[str, Any]] | None = Field(
+        None,
+        min_length=1,
+        max_length=MOST_VARIANTS,
+        description="Changes of the algorithm's settings, by name of the variant: {negative_slope: 0}, {type: grpo}. "
+        "With another type the common settings stay. None: those that the algorithm names.",
+    )
+    name: Name | None = Field(
+        None, description="Name of the new job. None: the name of the training with -what-if appended."
+    )
+
+
 class JobSummary(Record):
     """A job in lists, without the fields that can be long."""
 
@@ -120,7 +141,10 @@ class JobSummary(Record):
     status: JobStatus
     reason: Reason | None = Field(description="Reason of the status, if there is one.")
     message: str | None = Field(description="The reason in one sentence. After a crash, the last lines of the log.")
-    step: int = Field(description="Completed steps (training) or batches of completions (evaluation, audit).")
+    step: int = Field(
+        description="Completed steps (training), batches of completions (evaluation, audit) or compared updates "
+        "(what-if)."
+    )
     steps_total: int | None = Field(description="Planned steps. None until the trainer reports the number.")
     attempt: int = Field(description="Number of times that a worker started the job.")
     depends_on: list[UUID]

@@ -31,6 +31,7 @@ from calibrl_core.data.schema import (
 )
 from calibrl_core.settings.base import StrictSettings, one_of
 from calibrl_core.settings.validation import ValidationSettings
+from calibrl_core.variants.settings import WhatIfSettings
 
 
 def _checkpoint(value: Any) -> Any:
@@ -44,7 +45,7 @@ CheckpointChoice = Annotated[
 ]
 
 
-class JobModel(ModelOptions):
+class JobCheckpoint(StrictSettings):
     """A checkpoint of another job. `best` and `last` make that job a dependency. A step must exist already and adds
     no dependency."""
 
@@ -53,6 +54,10 @@ class JobModel(ModelOptions):
         "best",
         description="best: by checkpoints.keep_best, or the latest if none is marked. last: the latest. Or a step.",
     )
+
+
+class JobModel(JobCheckpoint, ModelOptions):
+    """A model that another job has trained, from one of its checkpoints."""
 
 
 class HubModel(ModelOptions):
@@ -175,10 +180,9 @@ class JobSettings(StrictSettings):
     )
 
 
-class TrainSpec(JobSettings, TrainSettings):
-    """A training job."""
+class TrainingParts(JobSettings, TrainSettings):
+    """The fields of a training, with its model and data."""
 
-    kind: Literal["train"]
     model: ModelChoice
     data: TrainingChoice = Field(description="One source, or a list of sources: their rows are mixed by weight.")
     validation: ValidationSpec | None = None
@@ -194,6 +198,29 @@ class TrainSpec(JobSettings, TrainSettings):
     def sources(self) -> tuple[DataChoice, ...]:
         """Return the sources of the training data."""
         return self.data if isinstance(self.data, tuple) else (self.data,)
+
+
+class TrainSpec(TrainingParts):
+    """A training job."""
+
+    kind: Literal["train"]
+
+
+class WhatIfSpec(WhatIfSettings, TrainingParts):
+    """A what-if: the update that follows a checkpoint of a training, beside those of other settings and algorithms. The
+    other fields are those of the training; `POST /v1/jobs/{id}/what-if` fills them in."""
+
+    kind: Literal["what_if"]
+    checkpoint: JobCheckpoint
+
+    @model_validator(mode="after")
+    def _compares(self) -> Self:
+        self.check_variants(self)
+        if self.resources.machines > 1 or self.resources.gpus > 1:
+            raise ValueError("resources: a what-if runs in one process; set machines to 1, and gpus to 0 or 1")
+        if self.rollout.engine != "shared_prefill":
+            raise ValueError("rollout.engine: a what-if samples with the trainer's own engine; set shared_prefill")
+        return self
 
 
 class EvaluateSpec(JobSettings, EvaluateSettings):
@@ -227,7 +254,7 @@ class AuditSpec(JobSettings, AuditSettings):
         return self
 
 
-AnySpec = TrainSpec | EvaluateSpec | AuditSpec
+AnySpec = TrainSpec | EvaluateSpec | AuditSpec | WhatIfSpec
 JobSpec = Annotated[AnySpec, Field(discriminator="kind")]
 job_spec_adapter: TypeAdapter[AnySpec] = TypeAdapter(JobSpec)
 

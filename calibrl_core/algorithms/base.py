@@ -7,7 +7,7 @@ Hooks with tensors run in the trainer only; import torch inside them, because th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import Field
 
@@ -73,6 +73,13 @@ class AlgorithmSettings(StrictSettings):
         Read by the memory plan and at the start of a run.
         """
         return False
+
+    @property
+    def default_variants(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return the changes of these settings that a what-if compares if it names none, by name of the variant. A
+        change of `type` is another algorithm. Default: CalibRL and GRPO.
+        """
+        return {name: {"type": name} for name in ("calibrl", "grpo") if name != self.type}
 
     def max_abs_advantage(self, group_size: int, reward_span: float) -> float:
         """Return the largest |A| possible: the upper edge of the histogram of |A|. Default: `reward_span`.

@@ -84,6 +84,23 @@ class CalibRL(PolicyGradientSettings):
         return self
 
     @property
+    def default_variants(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return other strengths of guidance, slopes and gaps, and the algorithms that CalibRL is compared with."""
+        changes: dict[str, dict[str, Any]] = {
+            "no guidance": {"guidance_coef": 0.0},
+            "three times the guidance": {"guidance_coef": 3 * self.guidance_coef},
+            "slope 0": {"negative_slope": 0.0},
+            "slope 1": {"negative_slope": 1.0},
+            "gap of whole sequences": {"expert_gap": "sequence_mean"},
+            "dr_grpo": {"type": "dr_grpo"},
+            "luffy": {"type": "luffy"},
+        }
+        own = self.model_dump()
+        return {
+            name: one for name, one in changes.items() if any(own.get(field) != value for field, value in one.items())
+        }
+
+    @property
     def moving(self) -> tuple[str, ...]:
         """Return the setting that `guidance_control` moves."""
         return () if self.guidance_control is None else (self.guidance_control.moves,)

@@ -10,7 +10,7 @@ import streamlit as st
 from calibrl.client import CalibrlError
 from calibrl.schemas import Job, JobStatus, Reason
 from dashboard import states
-from dashboard.forms import fork_dialog
+from dashboard.forms import fork_dialog, what_if_dialog
 from dashboard.markup import KINDS, as_markdown, duration, elapsed, escape, job_link, moment, progress_bar, status_chip
 from dashboard.palette import NEUTRAL, POLICY
 from dashboard.panels import (
@@ -26,6 +26,7 @@ from dashboard.panels import (
     records,
     rollouts,
     system,
+    what_if,
 )
 from dashboard.panels.common import has_rollouts
 from dashboard.panels.installed import installed_panels
@@ -55,6 +56,8 @@ def _panels(job: Job) -> dict[str, Panel]:
         return {"Results": evaluation.draw, **RECORDS}
     if job.kind == "audit":
         return {"Results": audit.draw, **RECORDS}
+    if job.kind == "what_if":
+        return {"Results": what_if.draw, **RECORDS}
     with_rollouts = ROLLOUTS if has_rollouts(job) else {}
     built_in = {"Overview": overview.draw, **with_rollouts, "Health": health.draw, "System": system.draw, **RECORDS}
     return built_in | {title: draw for title, draw in installed_panels().items() if title not in built_in}
@@ -203,6 +206,13 @@ def _actions(job: Job) -> None:
         "Fork", icon=":material/fork_right:", key="fork", help="Start a new job from a checkpoint, with changes."
     ):
         fork_dialog.dialog(job)
+    if has_rollouts(job) and st.button(
+        "What if",
+        icon=":material/alt_route:",
+        key="what-if",
+        help="Compare an update of this job with those of other settings, without training.",
+    ):
+        what_if_dialog.dialog(job)
     if not job.status.final and job.status != JobStatus.CANCELLING:
         with st.popover("Cancel", icon=":material/stop_circle:"):
             st.write("The trainer saves a checkpoint and stops. Jobs that depend on this job will fail.")

@@ -25,6 +25,7 @@ from calibrl.schemas import (
     Study,
     StudyReport,
     StudySummary,
+    WhatIf,
 )
 from dashboard import signin
 from dashboard.reads import service
@@ -131,6 +132,16 @@ def expert_audit(job_id: UUID) -> Audit:
 @st.cache_resource(max_entries=100, show_spinner=False)
 def _expert_audit(key: str, job_id: UUID) -> Audit:
     return service.client().expert_audit(job_id)
+
+
+def what_if(job_id: UUID) -> WhatIf:
+    """Return the result of a succeeded what-if; it never changes."""
+    return _what_if(signin.key(), job_id)
+
+
+@st.cache_resource(max_entries=100, show_spinner=False)
+def _what_if(key: str, job_id: UUID) -> WhatIf:
+    return service.client().what_if_result(job_id)
 
 
 def comparison(ids: tuple[UUID, ...]) -> list[Comparison]:

@@ -25,6 +25,7 @@ from calibrl_core.evaluation.bootstrap import paired_differences
 from jobs import models
 from jobs.errors import Conflict, FieldError, Invalid
 from jobs.repository import accuracies
+from jobs.specs.kind_names import KIND_NAMES
 
 MAX_MODELS = 16  # maximum models per comparison
 MAX_PROMPTS = 50_000  # maximum prompts per comparison, over all datasets: about 20 seconds
@@ -81,8 +82,9 @@ def evaluation(job: models.Job) -> Evaluation:
         Conflict: the job is not an evaluation, or has not succeeded.
     """
     if job.kind != "evaluate":
-        what = "a training job" if job.kind == "train" else "an audit"
-        raise Conflict(f"Job {job.id} is {what}. Submit a job of kind evaluate with the models to measure.")
+        raise Conflict(
+            f"Job {job.id} is {KIND_NAMES[job.kind]}. Submit a job of kind evaluate with the models to measure."
+        )
     if job.status is not JobStatus.SUCCEEDED:
         why = "ended without results" if job.status.final else "has not ended"
         raise Conflict(f"Job {job.id} {why}: it is {job.status}.")

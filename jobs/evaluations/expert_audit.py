@@ -5,6 +5,7 @@ from pydantic import ValidationError
 from calibrl.schemas import Audit, JobStatus
 from jobs import models
 from jobs.errors import Conflict
+from jobs.specs.kind_names import KIND_NAMES
 
 
 def audit(job: models.Job) -> Audit:
@@ -14,8 +15,9 @@ def audit(job: models.Job) -> Audit:
         Conflict: the job is no audit, or has not succeeded.
     """
     if job.kind != "audit":
-        what = "a training job" if job.kind == "train" else "an evaluation"
-        raise Conflict(f"Job {job.id} is {what}. Submit a job of kind audit with the model and the data.")
+        raise Conflict(
+            f"Job {job.id} is {KIND_NAMES[job.kind]}. Submit a job of kind audit with the model and the data."
+        )
     if job.status is not JobStatus.SUCCEEDED:
         why = "ended without a result" if job.status.final else "has not ended"
         raise Conflict(f"Job {job.id} {why}: it is {job.status}.")

@@ -41,6 +41,7 @@ from jobs.lifecycle.requests import (
 )
 from jobs.lifecycle.status import TRANSITIONS, IllegalTransition
 from jobs.lifecycle.sweeping import Recovery, Swept, sweep
+from jobs.lifecycle.what_ifs import what_if_spec
 
 __all__ = [
     "TRANSITIONS",
@@ -79,4 +80,5 @@ __all__ = [
     "sweep",
     "take_part",
     "wake_for_free_slots",
+    "what_if_spec",
 ]

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.orm import Session
 
-from calibrl.schemas import HubModel, JobKind, JobModel, JobStatus, KnownData, Limits, Reason
+from calibrl.schemas import HubModel, JobCheckpoint, JobKind, JobStatus, KnownData, Limits, Reason
 from calibrl_core.data.schema import FileData, HubData
 from jobs import models
 from jobs.db import wake_after_commit
@@ -39,7 +39,7 @@ class Claim:
     Each of several machines has its own; that of the main machine, with rank 0, is the right to report the run.
 
     Attributes:
-        config: TrainConfig, EvaluateConfig or AuditConfig of the core as JSON; each model is a path.
+        config: TrainConfig, EvaluateConfig, AuditConfig or WhatIfConfig of the core as JSON; each model is a path.
         gpus: indices of the GPUs of the machine that the job can use.
         machines: number of machines that run the job together.
         rank: place of this machine among them.
@@ -251,7 +251,7 @@ def finish(session: Session, claim: Claim, outcome: Outcome) -> None:
     wake_for_free_slots(session, awake=worker)
 
 
-def _checkpoint(session: Session, job_id: UUID, model: JobModel) -> Path:
+def _checkpoint(session: Session, job_id: UUID, model: JobCheckpoint) -> Path:
     step = model.checkpoint if isinstance(model.checkpoint, int) else None
     if step is not None and (pinned := pinned_checkpoints.find_pinned(job_id, model.from_job, step)):
         return pinned

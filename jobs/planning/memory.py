@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import get_args
 
-from calibrl.schemas import AnySpec, MemoryPart, MemoryPhase, MemoryPlan, TrainSpec
+from calibrl.schemas import AnySpec, MemoryPart, MemoryPhase, MemoryPlan, TrainingParts
 from calibrl_core.config import LoraSettings, ModelOptions
 from jobs.planning.model_shapes import ModelShape, is_vision
 
@@ -81,14 +81,14 @@ def estimate(spec: AnySpec, shape: ModelShape, options: ModelOptions) -> MemoryP
     """Return the memory of each process of a job. The caller sets `fits`, the explanation and the remedies."""
     gpus = spec.rollout.trainer_gpus(spec.resources.gpus)
     processes = spec.resources.machines * max(1, gpus)
-    sharded = isinstance(spec, TrainSpec) and spec.parallel == "fsdp" and processes > 1
+    sharded = isinstance(spec, TrainingParts) and spec.parallel == "fsdp" and processes > 1
     bfloat16 = spec.precision == "bfloat16" or (spec.precision == "auto" and gpus > 0)
     sizes = _Sizes(shape, gpus > 0, bfloat16, processes if sharded else 1)
-    if isinstance(spec, TrainSpec) and sharded:
+    if isinstance(spec, TrainingParts) and sharded:
         sizes = replace(sizes, shards=spec.shard_size or processes, offload=spec.cpu_offload)
     trained = offloaded = held = 0
     parts = [_part("process", BASE_BYTES[gpus > 0], ALWAYS, "constant: CUDA context, or Python with its libraries")]
-    if isinstance(spec, TrainSpec):
+    if isinstance(spec, TrainingParts):
         trained, added = _trained(shape, options)
         parts += [*_weights(sizes, options, trained, added), *_training(spec, sizes, options, trained)]
         offloaded = sum(part.bytes for part in parts if part.name in OFFLOADED) if sizes.offload else 0
@@ -258,7 +258,7 @@ def _dequantised(sizes: _Sizes, options: ModelOptions) -> Iterator[MemoryPart]:
     yield _part("dequantised layer", bytes_each * each, ("save",), formula)
 
 
-def _training(spec: TrainSpec, sizes: _Sizes, options: ModelOptions, trained: int) -> list[MemoryPart]:
+def _training(spec: TrainingParts, sizes: _Sizes, options: ModelOptions, trained: int) -> list[MemoryPart]:
     shape, shards, by = sizes.shape, sizes.shards, sizes.by
     in_8_bits, moments = spec.optimizer.kind == "adamw_8bit", _moments(spec, trained)
     what = "2 bytes (moments in 8 bits), and 8 per 256," if in_8_bits else "8 bytes (AdamW's two moments)"
@@ -278,7 +278,7 @@ def _training(spec: TrainSpec, sizes: _Sizes, options: ModelOptions, trained: in
     return [*parts, *_activations(spec, sizes, options)]
 
 
-def _activations(spec: TrainSpec, sizes: _Sizes, options: ModelOptions) -> Iterator[MemoryPart]:
+def _activations(spec: TrainingParts, sizes: _Sizes, options: ModelOptions) -> Iterator[MemoryPart]:
     """Yield what the passes of a micro-batch hold. Logits are gone when the first layer is computed again."""
     shape, width, row = sizes.shape, sizes.width, _row_tokens(spec, sizes.shape)
     rows = spec.prompts_per_step * (spec.rollout.group_size if spec.algorithm.samples else 1)
@@ -303,7 +303,7 @@ def _activations(spec: TrainSpec, sizes: _Sizes, options: ModelOptions) -> Itera
     yield max(again, by_logits, key=lambda part: part.bytes)
 
 
-def _samples(spec: TrainSpec) -> int:
+def _samples(spec: TrainingParts) -> int:
     """Return 1 if the run samples completions: all runs except supervised ones without validation."""
     return int(spec.algorithm.samples or spec.validation is not None)
 
@@ -312,7 +312,7 @@ def _rollouts(sizes: _Sizes, completion_tokens: int, rows: int, spec: AnySpec) -
     if spec.rollout.server_gpus:  # on GPUs of their own
         return []
     shape, width = sizes.shape, sizes.width
-    prompt_tokens = (spec.prompts.max_tokens if isinstance(spec, TrainSpec) else None) or PROMPT_TOKENS
+    prompt_tokens = (spec.prompts.max_tokens if isinstance(spec, TrainingParts) else None) or PROMPT_TOKENS
     row = _bounded(prompt_tokens + completion_tokens, shape)
     together = min(rows, max(1, spec.rollout.batch_tokens // row)) if rows else 0
     cached = together * row
@@ -328,7 +328,7 @@ def _rollouts(sizes: _Sizes, completion_tokens: int, rows: int, spec: AnySpec) -
     return parts
 
 
-def _row_tokens(spec: TrainSpec, shape: ModelShape) -> int:
+def _row_tokens(spec: TrainingParts, shape: ModelShape) -> int:
     return _bounded((spec.prompts.max_tokens or PROMPT_TOKENS) + spec.rollout.max_completion_tokens, shape)
 
 

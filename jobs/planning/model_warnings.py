@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from calibrl.schemas import AnySpec, DataFacts, ModelChoice, Notice, TrainSpec
+from calibrl.schemas import AnySpec, DataFacts, ModelChoice, Notice, TrainingParts
 from calibrl_core.config import BuiltinModel
 from jobs.planning.model_shapes import ModelShape, is_vision
 
@@ -17,7 +17,7 @@ def model_warnings(
                 text = f"{facts.with_images} of {facts.checked} rows have images, and {field} is a text model"
                 yield Notice(field=facts.field, message=f"{text}: choose an image-text model")
     yield from _of_positions(spec, field, shape)
-    if isinstance(spec, TrainSpec):
+    if isinstance(spec, TrainingParts):
         if model.freeze_vision and not shape.takes_images:
             text = "the trainer refuses this: the model has no vision tower; remove freeze_vision"
             yield Notice(field=f"{field}.freeze_vision", message=text)
@@ -27,9 +27,9 @@ def model_warnings(
 
 def _of_positions(spec: AnySpec, model: str, shape: ModelShape) -> Iterator[Notice]:
     """Yield a warning of each limit that permits more tokens than the model has positions."""
-    prompt = spec.prompts.max_tokens if isinstance(spec, TrainSpec) else None
+    prompt = spec.prompts.max_tokens if isinstance(spec, TrainingParts) else None
     limits = {"rollout.max_completion_tokens": spec.rollout.max_completion_tokens}
-    if isinstance(spec, TrainSpec) and spec.validation and spec.validation.max_completion_tokens:
+    if isinstance(spec, TrainingParts) and spec.validation and spec.validation.max_completion_tokens:
         limits["validation.max_completion_tokens"] = spec.validation.max_completion_tokens
     for field, completion in limits.items():
         if shape.longest and (prompt or 1) + completion > shape.longest:

@@ -9,7 +9,7 @@ from uuid import UUID
 from calibrl.schemas import (
     AnySpec,
     EvaluateSpec,
-    JobModel,
+    JobCheckpoint,
     JobStatus,
     KnownData,
     ReplayRequest,
@@ -28,6 +28,7 @@ from jobs.files.allowed_sources import data_problem, hub_model_problem, hub_prob
 from jobs.models import Dataset, Job
 from jobs.specs import file_surveys
 from jobs.specs.chat_templates import template_fault
+from jobs.specs.kind_names import KIND_NAMES
 from jobs.specs.references import NamedData, References
 
 _RELATIVE = "must be an absolute path: the worker runs in its own folder"
@@ -126,7 +127,7 @@ def checkpoint_problems(references: References, steps: Mapping[UUID, Collection[
     return problems
 
 
-def no_checkpoint(model: JobModel, have: Collection[int]) -> str:
+def no_checkpoint(model: JobCheckpoint, have: Collection[int]) -> str:
     """Return the message that a job has no such checkpoint, with the available steps."""
     what = f"of step {model.checkpoint}" if isinstance(model.checkpoint, int) else "yet"
     instead = f"available steps: {', '.join(map(str, sorted(have)))}" if have else "it has no checkpoint"
@@ -196,11 +197,10 @@ def _dependency_problems(id: UUID, existing: Mapping[UUID, Job]) -> list[str]:
     return []
 
 
-def _origin_problems(model: JobModel, existing: Mapping[UUID, Job]) -> list[str]:
+def _origin_problems(model: JobCheckpoint, existing: Mapping[UUID, Job]) -> list[str]:
     id = model.from_job
     if id in existing and existing[id].kind != "train":
-        what = "an evaluation" if existing[id].kind == "evaluate" else "an audit"
-        return [f"job {id} is {what}, which writes no checkpoints"]
+        return [f"job {id} is {KIND_NAMES[existing[id].kind]}, which writes no checkpoints"]
     if id in existing and isinstance(model.checkpoint, int):
         return []  # `checkpoint_problems` checks that it exists
     return _dependency_problems(id, existing)

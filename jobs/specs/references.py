@@ -6,7 +6,18 @@ from functools import cached_property
 from typing import Self
 from uuid import UUID
 
-from calibrl.schemas import AnySpec, AuditSpec, DataChoice, HubModel, JobModel, KnownData, ModelChoice, TrainSpec
+from calibrl.schemas import (
+    AnySpec,
+    AuditSpec,
+    DataChoice,
+    HubModel,
+    JobCheckpoint,
+    JobModel,
+    KnownData,
+    ModelChoice,
+    TrainingParts,
+    WhatIfSpec,
+)
 from calibrl_core.config import PathModel
 from calibrl_core.data.files import RowsWithRatio
 from calibrl_core.data.schema import FileData
@@ -40,12 +51,14 @@ class References:
     depends_on: tuple[UUID, ...]
     models: tuple[tuple[str, ModelChoice], ...]
     data: tuple[NamedData, ...]
+    compared: tuple[tuple[str, JobCheckpoint], ...] = ()  # checkpoints that are no models
 
     @classmethod
     def of(cls, spec: AnySpec) -> Self:
         """Find the references of a spec."""
-        if isinstance(spec, TrainSpec):
-            return cls(spec.depends_on, (("model", spec.model),), tuple(_training_data(spec)))
+        if isinstance(spec, TrainingParts):
+            compared = (("checkpoint", spec.checkpoint),) if isinstance(spec, WhatIfSpec) else ()
+            return cls(spec.depends_on, (("model", spec.model),), tuple(_training_data(spec)), compared)
         if isinstance(spec, AuditSpec):
             audited = NamedData("data", spec.data, needs_experts=True, needs_answers=read_truth(spec.rewards))
             return cls(spec.depends_on, (("model", spec.model),), (audited,))
@@ -57,9 +70,10 @@ class References:
         return cls(spec.depends_on, models, data)
 
     @cached_property
-    def job_models(self) -> tuple[tuple[str, JobModel], ...]:
-        """Models that are checkpoints of other jobs."""
-        return tuple((field, model) for field, model in self.models if isinstance(model, JobModel))
+    def job_models(self) -> tuple[tuple[str, JobCheckpoint], ...]:
+        """Models and other inputs that are checkpoints of other jobs."""
+        of_models = ((field, model) for field, model in self.models if isinstance(model, JobModel))
+        return (*of_models, *self.compared)
 
     @cached_property
     def path_models(self) -> tuple[tuple[str, PathModel], ...]:
@@ -93,7 +107,7 @@ class References:
         return frozenset(one.source.dataset for one in self.data if isinstance(one.source, KnownData))
 
 
-def _training_data(spec: TrainSpec) -> Iterator[NamedData]:
+def _training_data(spec: TrainingParts) -> Iterator[NamedData]:
     samples, drops_unearnable = spec.algorithm.samples, spec.unearnable == "drop"
     by_ratio: RowsWithRatio = "all" if samples else "experts"  # without samples, other rows are left out
     ratios: RowsWithRatio = by_ratio if spec.curriculum == "pass_ratio" else "none"

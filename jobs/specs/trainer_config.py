@@ -12,16 +12,19 @@ from calibrl.schemas import (
     DataChoice,
     EvaluateSpec,
     HubModel,
+    JobCheckpoint,
     JobModel,
     JobSettings,
     KnownData,
     ModelChoice,
     Reason,
+    WhatIfSpec,
     job_spec_adapter,
 )
 from calibrl_core.auditing.settings import AuditConfig
 from calibrl_core.config import EvaluateConfig, ModelOptions, TrainConfig
 from calibrl_core.data.schema import FileData, HubData
+from calibrl_core.variants.settings import WhatIfConfig
 from jobs.files.allowed_sources import data_problem, model_problem
 from jobs.settings import get_settings
 from jobs.specs.references import References
@@ -37,11 +40,11 @@ class SpecNoLongerValid(Exception):
 
 def trainer_config(
     spec: Mapping[str, Any],
-    find_checkpoint: Callable[[JobModel], Path],
+    find_checkpoint: Callable[[JobCheckpoint], Path],
     find_data: Callable[[KnownData], FileData | HubData],
     find_hub_model: Callable[[HubModel], Path],
 ) -> dict[str, Any]:
-    """Return the TrainConfig, EvaluateConfig or AuditConfig of a stored spec as JSON.
+    """Return the TrainConfig, EvaluateConfig, AuditConfig or WhatIfConfig of a stored spec as JSON.
 
     Args:
         find_checkpoint: returns the folder of another job's checkpoint.
@@ -77,6 +80,9 @@ def trainer_config(
         settings |= {"model": model_source(parsed.model), "data": data if isinstance(parsed.data, tuple) else data[0]}
         if parsed.validation is not None:
             settings["validation"] = {**settings["validation"], "data": data_source(parsed.validation.data)}
+        if isinstance(parsed, WhatIfSpec):
+            settings["checkpoint"] = {"path": str(find_checkpoint(parsed.checkpoint))}
+            return WhatIfConfig.model_validate(settings).model_dump(mode="json")
         return TrainConfig.model_validate(settings).model_dump(mode="json")
     except ValidationError as error:
         raise SpecNoLongerValid(Reason.BAD_SPEC, f"this version does not accept the spec: {error}") from error

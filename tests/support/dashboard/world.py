@@ -62,6 +62,15 @@ SPECS: dict[str, dict[str, Any]] = {
         "model": {"builtin": "tiny-vlm"},
         "data": {"builtin": "digits", "split": "train"},
     },
+    "what_if": {
+        "kind": "what_if",
+        "name": "digits-what-if",
+        "model": {"builtin": "tiny-vlm"},
+        "data": {"builtin": "digits", "split": "train"},
+        "steps": 280,
+        "checkpoint": {"from_job": "11111111-2222-3333-4444-555555555555", "checkpoint": 50},
+        "variants": [{"name": "grpo", "algorithm": {"type": "grpo"}}],
+    },
 }
 HOSTILE = (
     "<script>window.pwned = 1</script>"

@@ -1,0 +1,88 @@
+"""The spec of a what-if, made from the training that it looks at."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+from uuid import UUID
+
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from calibrl.schemas import JobCheckpoint, WhatIfRequest, find_algorithm
+from calibrl_core.algorithms import AlgorithmSettings
+from calibrl_core.settings.sampling import RolloutSettings
+from calibrl_core.variants.settings import changed_algorithm
+from jobs.errors import Conflict, FieldError, Invalid
+from jobs.repository import checkpoints, jobs
+from jobs.specs import checks
+from jobs.specs.kind_names import KIND_NAMES
+
+NAME_LENGTH = 111  # maximum length before -what-if is appended
+_OF_ENGINES = {"engine", "server_gpus", "tensor_parallel", "max_staleness"}  # settings of sampling for other engines
+
+
+def what_if_spec(session: Session, job_id: UUID, request: WhatIfRequest) -> dict[str, Any]:
+    """Return the spec of a what-if of a training, to be checked like any other: one process, and the trainer's own
+    engine.
+
+    Raises:
+        NotFound: no such job.
+        Conflict: the job is no training.
+        Invalid: the job has no such checkpoint, or a variant is not valid.
+    """
+    job = jobs.get(session, job_id)
+    if job.kind != "train":
+        raise Conflict(f"Job {job_id} is {KIND_NAMES[job.kind]}: only the updates of a training can be compared.")
+    row = checkpoints.choose(session, job_id, request.checkpoint)
+    if row is None:
+        have = [one.step for one in checkpoints.of_job(session, job_id)]
+        chosen = JobCheckpoint(from_job=job_id, checkpoint=request.checkpoint)
+        raise Invalid("There is nothing to compare.", (FieldError("checkpoint", checks.no_checkpoint(chosen, have)),))
+    sampling = {
+        name: value
+        for name, value in job.spec["rollout"].items()
+        if name in RolloutSettings.model_fields and name not in _OF_ENGINES
+    }
+    resources = {**job.spec["resources"], "machines": 1, "gpus": min(1, job.spec["resources"]["gpus"])}
+    return {
+        **job.spec,
+        "kind": "what_if",
+        "name": request.name or f"{job.name[:NAME_LENGTH]}-what-if",
+        "depends_on": [],
+        "limits": {},
+        "resources": resources,
+        "rollout": sampling,
+        "validation": None,
+        "parallel": "ddp",
+        "shard_size": None,
+        "cpu_offload": False,
+        "data_workers": 0,
+        "checkpoint": {"from_job": str(job_id), "checkpoint": row.step},
+        "update": request.update,
+        "variants": [
+            {"name": name, "algorithm": algorithm.model_dump(mode="json")}
+            for name, algorithm in _variants(job.spec["algorithm"], request.variants)
+        ],
+    }
+
+
+def _variants(
+    own: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]] | None
+) -> Iterator[tuple[str, AlgorithmSettings]]:
+    """Yield the algorithm of each variant.
+
+    Raises:
+        Invalid: a change is not valid.
+    """
+    kind = find_algorithm(own["type"])
+    if changes is None:
+        changes = kind.model_validate(own).default_variants if kind else {}
+    for name, change in changes.items():
+        try:
+            yield name, changed_algorithm(own, change)
+        except ValidationError as error:
+            found = (".".join(map(str, fault["loc"][1:])) for fault in error.errors())
+            faults = zip(found, error.errors(), strict=True)
+            problems = [FieldError(f"variants.{name}.{field}", fault["msg"]) for field, fault in faults]
+            raise Invalid("There is nothing to compare.", tuple(problems)) from error
+        except ValueError as error:
+            raise Invalid("There is nothing to compare.", (FieldError(f"variants.{name}", str(error)),)) from error
