@@ -133,13 +133,13 @@ def _host_bytes(sizes: _Sizes, held: int) -> int:
     return HOST_BASE_BYTES + max(0 if sizes.shards > 1 else 4 * sizes.shape.parameters, held)
 
 
-def _held_for_checkpoints(spec: TrainSpec, shape: ModelShape, trained: int) -> int:
+def _held_for_checkpoints(spec: TrainingParts, shape: ModelShape, trained: int) -> int:
     """Return the bytes of a checkpoint's tensors that wait to be written, with a file and the tensor that follows."""
     most = round(spec.checkpoints.host_gigabytes * 10**9) + FILE_BYTES + 4 * shape.largest
     return min(4 * shape.parameters + _moments(spec, trained), most)
 
 
-def _moments(spec: TrainSpec, trained: int) -> int:
+def _moments(spec: TrainingParts, trained: int) -> int:
     return 2 * trained + 8 * trained // 256 if spec.optimizer.kind == "adamw_8bit" else 8 * trained
 
 
