@@ -1,4 +1,4 @@
-"""What if: the update that follows a checkpoint, beside those of other settings and algorithms. Nothing is trained.
+"""Comparison of the update after a checkpoint with those of other settings and algorithms. Nothing is trained.
 
     python -m calibrl_core.what_if config.json --run-dir DIR
 

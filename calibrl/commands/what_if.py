@@ -7,7 +7,7 @@ import typer
 from calibrl.client import Client
 from calibrl.commands.arguments import AsJson, JobArgument, StackFolder, find, print_json, print_rich
 from calibrl.commands.evaluations import EVALUATIONS
-from calibrl.schemas import JobStatus
+from calibrl.schemas import CheckpointChoice, JobStatus
 from calibrl.specfile import read_settings
 from calibrl.views import what_ifs
 
@@ -39,7 +39,7 @@ def what_if(
     with Client(data_dir=data) as client:
         found = client.job(find(client, job).id)
         if found.kind != "what_if":
-            checkpoint = "last" if step is None else step
+            checkpoint: CheckpointChoice = "last" if step is None else step
             found = client.what_if(found.id, checkpoint=checkpoint, update=update, variants=variants or None)
             typer.echo(f"job {found.id}", err=True)
             found = found.wait()

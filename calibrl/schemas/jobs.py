@@ -107,7 +107,7 @@ class Fork(StrictSettings):
 
 
 class WhatIfRequest(StrictSettings):
-    """What a what-if of a training compares."""
+    """Settings of a what-if: checkpoint, update, variants, name."""
 
     checkpoint: CheckpointChoice = Field(
         "last",

@@ -22,6 +22,7 @@ from calibrl_core.config import TrainConfig
 from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.diagnostics.expert_mismatch import quadrants
 from calibrl_core.diagnostics.gradients import compare_tensors
+from calibrl_core.metrics.expert import Quadrant
 from calibrl_core.models.policy import Policy
 from calibrl_core.step.optimizer import GradientStep
 from calibrl_core.step.token_logprobs import logprobs_in_parts
@@ -112,7 +113,7 @@ class UpdateComparison:
             **self._means(tokens),
         )
 
-    def quadrant_tokens(self) -> dict[Any, int]:
+    def quadrant_tokens(self) -> dict[Quadrant, int]:
         """Return the number of tokens by quadrant."""
         return {name: int(member.sum()) for name, member in self._quadrants().items()}
 
@@ -152,7 +153,7 @@ class UpdateComparison:
         values, has = batch.gaps[row, :length].tolist(), batch.gap_mask[row, :length].tolist()
         return [round(value, DIGITS) if known else None for value, known in zip(values, has, strict=True)]
 
-    def _quadrants(self) -> Mapping[str, Tensor]:
+    def _quadrants(self) -> Mapping[Quadrant, Tensor]:
         """Return the members of each quadrant among the tokens with a gap, `[M]` bool each; empty without a gap."""
         batch, counted = self._own.batch, self._own.batch.gap_mask[self.rows]
         correct = batch.passed.flatten()[self.rows, None].expand_as(counted)[counted]

@@ -22,7 +22,7 @@ class Variant(StrictSettings):
 
 
 class WhatIfSettings(StrictSettings):
-    """What is compared, without the run."""
+    """The compared update and its variants, without the run."""
 
     variants: tuple[Variant, ...] = Field(min_length=1, max_length=MOST_VARIANTS)
     update: int = Field(

@@ -19,6 +19,9 @@ EXPORTS = (  # file, title, purpose
 )
 
 
+RESULTS = {"evaluate": "Every completion with its verifier scores", "audit": "Every row with its verdict"}  # files
+
+
 def draw(job: Job) -> None:
     """Draw the panel."""
     draw_live(job, _train if job.kind == "train" else _other)
@@ -31,7 +34,7 @@ def _train(job: Job) -> None:
 
 
 def _other(job: Job) -> None:
-    if job.status is JobStatus.SUCCEEDED:
+    if job.status is JobStatus.SUCCEEDED and job.kind in RESULTS:
         _results(job)
     _exports(job)
 
@@ -97,8 +100,7 @@ def _results(job: Job) -> None:
     with states.tolerated():
         files = service.result_files(job.id, job.attempt)
     with st.container(border=True, key="card-results"):
-        what = "Every row with its verdict" if job.kind == "audit" else "Every completion with its verifier scores"
-        st.html(heading("Results", what))
+        st.html(heading("Results", RESULTS[job.kind]))
         for file in files:
             link = file_link(address(job.id, f"result/{file.name}"), f"{file.name}, {size(file.bytes)}")
             st.html(f"<div>{link}</div>")

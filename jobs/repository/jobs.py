@@ -146,7 +146,8 @@ def _derived(id: UUID) -> ColumnElement[bool]:
     waits = Job.id.in_(select(JobDependency.job_id).where(JobDependency.depends_on_id == id))
     begins = Job.spec.contains({"model": {"from_job": str(id)}})
     judges = Job.spec.contains({"models": [{"from_job": str(id)}]})
-    return or_(Job.forked_from == id, waits, begins, judges)
+    compares = Job.spec.contains({"checkpoint": {"from_job": str(id)}})
+    return or_(Job.forked_from == id, waits, begins, judges, compares)
 
 
 def _ids_from(text: str) -> tuple[UUID, UUID] | None:

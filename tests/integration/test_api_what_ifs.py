@@ -1,4 +1,4 @@
-"""What-ifs over real HTTP: their spec, their checkpoint, their result, and refusals."""
+"""Jobs of kind what_if over real HTTP: their spec, their checkpoint, their result, and refusals."""
 
 from uuid import UUID, uuid4
 
@@ -59,7 +59,8 @@ def test_the_result_is_typed(http: httpx.Client, client: Client) -> None:
     assert [update.name for update in found.updates] == ["own", "slope 0"]
     assert found.completions[0].changes == [[0.01, -0.02], [0.03, 0.0]]
     (listed,) = client.jobs(kind="what_if").data
-    assert listed.id == job.id
+    (derived,) = client.jobs(derived_from=job.spec["checkpoint"]["from_job"]).data
+    assert listed.id == derived.id == job.id
 
 
 def test_what_cannot_be_compared_is_refused(http: httpx.Client, client: Client) -> None:

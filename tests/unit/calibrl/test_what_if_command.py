@@ -1,12 +1,13 @@
 """`calibrl what-if` over real HTTP: a result is shown, and a training is compared."""
 
 import json
+from uuid import UUID
 
 from tests.support.what_ifs import what_if_result
 
 from .conftest import JOB_ID, JOB_PATH, Service, calibrl, fault, job, problem
 
-OTHER = "99999999-2222-3333-4444-555555555555"
+OTHER = UUID("99999999-2222-3333-4444-555555555555")
 ENDED = f'event: end\ndata: {{"job_id": "{OTHER}", "status": "succeeded"}}\nid: 9\n\n'.encode()
 
 

@@ -1,4 +1,4 @@
-"""What if: the run's own update is found again, variants differ as the algebra says, and nothing is trained."""
+"""Comparison of updates: the run's own is found again, variants differ as the algebra says, and nothing is trained."""
 
 import json
 from pathlib import Path
