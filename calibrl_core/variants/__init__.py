@@ -1,1 +1,1 @@
-"""Comparison of updates: that of a step beside those of other settings and algorithms, from the same weights and rollouts."""
+"""Comparison of updates: that of a run beside those of other settings, from the same weights and rollouts."""
