@@ -21,12 +21,16 @@ def check_head(policy: Policy) -> None:
     """
     tokens = torch.tensor([[policy.tokenizer.eos_token_id] * 2], device=policy.device)
 
-    def logits() -> tuple[torch.Tensor, torch.Tensor]:
+    def ours() -> torch.Tensor:
         with policy.forward_context():
             hidden = policy.decoder(input_ids=tokens).last_hidden_state[0]
-            return policy.head.logits(hidden), policy.model(input_ids=tokens).logits[0].float()
+            return policy.weights.run_head(lambda hidden: policy.head.logits(hidden), hidden)
 
-    actual, expected = policy.weights.run(logits)
+    def of_model() -> torch.Tensor:
+        with policy.forward_context():
+            return policy.weights.run_head(lambda: policy.model(input_ids=tokens).logits[0].float())
+
+    actual, expected = policy.weights.run(ours), policy.weights.run(of_model)
     if (actual - expected).norm() > 0.02 * expected.norm():  # bfloat16 errs by 0.004
         kind = policy.model.config.model_type
         raise ModelError(f"model: the trainer does not know how {kind} computes its logits; choose another model")

@@ -248,6 +248,9 @@ class Policy:
             with self.forward_context():
                 images = self.images.inputs_for(asked, prompts, [pack.prompt for pack in packs])
                 hidden = self._hidden(inputs, prompts.token_types, images).flatten(0, 1)[inputs.predictors]
+            return self.weights.run_head(of_hidden, hidden)
+
+        def of_hidden(hidden: Tensor) -> tuple[Tensor, Tensor | None]:
             targets = completions[completion_mask]
             flat = token_logprobs(hidden, self.head, targets, temperature, self.banned, with_entropy=with_entropy)
             return flat.logprobs, flat.entropies

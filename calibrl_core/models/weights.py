@@ -65,6 +65,10 @@ class Weights:
         """
         return function()
 
+    def run_head(self, function: Callable[..., T], *inputs: Tensor) -> T:
+        """Return `function(*inputs)`, a part of a pass within `run` that needs the output layer."""
+        return function(*inputs)
+
     @contextmanager
     def gathered(self) -> Iterator[None]:
         """Hold all weights in this process. Within, passes without gradient need no synchronisation with other
