@@ -85,6 +85,13 @@ def rollouts(model: BuiltinModel, ranks: Ranks) -> dict[str, Any]:
             policy.weights.parts(policy.model)
         except RuntimeError:
             found["refuses_parts_meanwhile"] = True
+    released: list[bool] = []
+    ends = (policy.model.get_input_embeddings(), policy.model.get_output_embeddings())
+    second = policy.model.get_decoder().layers[1]
+    second.register_forward_pre_hook(lambda *_: released.append(all(isinstance(one.weight, DTensor) for one in ends)))
+    token = torch.tensor([[policy.tokenizer.eos_token_id]])
+    policy.logprobs(examples[:1], [0], token, torch.ones_like(token).bool(), 1.0).sum().backward()
+    found["embeddings_and_head_released_in_layers"] = released == [True]
     found["sharded_again"] = all(isinstance(one, DTensor) for one in policy.model.parameters())
     parts = list(policy.weights.parts(policy.model))
     found["parts_are_whole"] = all(torch.equal(whole[name], one) for part in parts for name, one in part.items())

@@ -324,7 +324,7 @@ def test_sharded_weights(folder: Path, engine: SharedPrefillEngine, examples: li
     for found in (first, second):
         assert found.pop("kept") == pytest.approx(0.5, abs=0.01)
         assert found.pop("restored", True)
-        assert len(found) == 5 and all(found.values())
+        assert len(found) == 6 and all(found.values())
 
 
 @pytest.mark.slow
