@@ -9,6 +9,9 @@ matter, so other work can run on the machine.
 from __future__ import annotations
 
 import gc
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Collection, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,8 +28,10 @@ from calibrl.schemas import MemoryPhase, TrainSpec, job_spec_adapter
 from calibrl_core import data
 from calibrl_core.config import BuiltinModel, TrainConfig
 from calibrl_core.data.schema import BuiltinData, Example
+from calibrl_core.distributed.ranks import ALONE, Ranks
 from calibrl_core.models.policy import Policy, load_policy, make_reference
 from calibrl_core.models.quantisation import quantised_layers
+from calibrl_core.models.weights import Sharding
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState
@@ -38,6 +43,8 @@ from jobs.planning.model_shapes import of_folder
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "memory.md"
 PHASES = tuple(phase for phase in get_args(MemoryPhase) if phase != "reference")
 SIZE = memory.Size(vocabulary=2000, tokens=96)
+SPEC, PEAKS = "spec.json", "peaks.json"  # files of a measurement of two processes
+LIMIT_SECONDS = 1200  # of such a measurement
 PROMPT_TOKENS = 3  # of the benchmark's example
 IMAGE_PROMPT_TOKENS = 32  # of a digit, its image included
 LORA: dict[str, Any] = {"rank": 8}
@@ -57,6 +64,8 @@ CASES: Mapping[str, dict[str, Any]] = {
     "DoRA, layers recomputed": {"model": {"lora": {**LORA, "dora": True}, "gradient_checkpointing": True}},
     "LoRA on 4 bits": {"model": {"lora": LORA, "quantization": "nf4"}},
     "LoRA on 4 bits, bfloat16": {"model": {"lora": LORA, "quantization": "nf4"}, "precision": "bfloat16"},
+    "FSDP": {"parallel": "fsdp", "resources": {"machines": 2}},
+    "image: FSDP": {"model": {"builtin": "tiny-vlm"}, "parallel": "fsdp", "resources": {"machines": 2}},
     "image: all weights": {"model": {"builtin": "tiny-vlm"}},
     "image: LoRA": {"model": {"builtin": "tiny-vlm", "lora": LORA}},
 }
@@ -67,7 +76,8 @@ HEAD = """# Planned and measured memory
 allocates on a CPU, without the constant part of a process (Python and its libraries). The model is
 a Llama with hidden size 256, 4 layers and a vocabulary of 2,000; a step has 8 completions of 96
 tokens. In the rows `image` the model is the built-in `tiny-vlm`, and the prompt has an image. In
-the row `a checkpoint waits`, its copy is still there in the next step. No GPU was measured.
+the row `a checkpoint waits`, its copy is still there in the next step. The rows `FSDP` are the
+first of two processes with sharded weights. No GPU was measured.
 
 A cell has the planned and the measured peak in MB (10^6 bytes), and their ratio. `load`, `rollout`,
 `update` and `save` are the phases of a process; only the largest decides whether a job fits.
@@ -94,20 +104,30 @@ def _cell(planned: int, measured: int) -> str:
 
 def compare(changes: dict[str, Any], folder: Path) -> tuple[dict[str, int], dict[str, int]]:
     """Return the planned and the measured bytes of each phase. `folder`: for the model and a checkpoint."""
-    example = _subject(folder, changes.get("model", {}))
+    options = changes.get("model", {})
+    policy = load_policy(BuiltinModel(builtin=options["builtin"])) if "builtin" in options else memory.make_policy(SIZE)
+    policy.save(folder)
     spec = _spec(folder, changes)
     plan = estimate(spec, of_folder(folder), spec.model)
     planned: dict[str, int] = {phase: size - BASE_BYTES[False] for phase, size in plan.phases.items()}
-    found = _measured(spec, folder / "run", example)
+    found = measured(spec, folder / "run") if spec.parallel == "ddp" else _of_two_processes(spec, folder / "run")
     return {phase: planned[phase] for phase in found}, found
 
 
-def _subject(folder: Path, options: Mapping[str, Any]) -> Example:
-    """Save the model to the folder; return the prompt."""
-    if "builtin" not in options:
-        memory.make_policy(SIZE).save(folder)
+def _of_two_processes(spec: TrainSpec, folder: Path) -> dict[str, int]:
+    """Return the peak in bytes of each phase of the first of two processes, which writes the checkpoint."""
+    folder.mkdir()
+    (folder / SPEC).write_text(spec.model_dump_json())
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*command, "-m", "bench.sharded_memory", str(folder)], check=True, timeout=LIMIT_SECONDS)
+    found: dict[str, int] = json.loads((folder / PEAKS).read_text())
+    return found
+
+
+def _example(policy: Policy) -> Example:
+    """Return the prompt, with an image for a model that takes images."""
+    if not policy.encoder.takes_images:
         return memory.EXAMPLE
-    load_policy(BuiltinModel(builtin=options["builtin"])).save(folder)
     (example,) = data.load(BuiltinData(builtin="digits", split="train", rows=1))
     return example
 
@@ -135,41 +155,46 @@ def _spec(folder: Path, changes: dict[str, Any]) -> TrainSpec:
     return spec
 
 
-def _measured(spec: TrainSpec, folder: Path, example: Example) -> dict[str, int]:
+def measured(spec: TrainSpec, folder: Path, ranks: Ranks = ALONE) -> dict[str, int]:
     """Return the peak in bytes of each phase: what is there before, and what is allocated beside it."""
     config = TrainConfig.model_validate(spec.model_dump(mode="json", include={*TrainConfig.model_fields}))
     policies: list[Policy] = []
 
     def load() -> None:
-        policies.append(load_policy(config.model, config.precision))
+        sharding = Sharding() if config.parallel == "fsdp" else None
+        policies.append(load_policy(config.model, config.precision, sharding=sharding))
         if config.algorithm.needs_reference:
             policies.append(make_reference(policies[0], config.model, config.precision))
 
-    # With quantisation the files are mapped, which the profiler counts, and no weight stays a view of them.
-    mapped = (
-        {path.stat().st_size for path in folder.parent.glob("*.safetensors")} if config.model.quantization else set()
-    )
+    # With quantisation or shards the files are mapped, which the profiler counts, and no weight stays a view of them.
+    maps = config.model.quantization or config.parallel == "fsdp"
+    mapped = {path.stat().st_size for path in folder.parent.glob("*.safetensors")} if maps else set()
     with patch.dict("os.environ", {"HF_DEACTIVATE_ASYNC_LOAD": "1"}):  # the profiler sees only this thread
         loaded = growth(load, mapped)
     policy, reference = policies[0], policies[-1] if len(policies) > 1 else None
-    optimizer = make_optimizer(policy, config.optimizer)
-    gradient = GradientStep(policy, optimizer, config.optimizer)
-    updater = Updater(policy, gradient, config, reference)
+    optimizer, example = make_optimizer(policy, config.optimizer), _example(policy)
+    gradient = GradientStep(policy, optimizer, config.optimizer, ranks)
+    updater = Updater(policy, gradient, config, reference, ranks)
     updater.update(memory.make_batch(policy, config, 8, SIZE.vocabulary, example), step=0)  # creates the moments
     gradient.clear()
-    trained = sum(parameter.numel() for parameter in policy.trained.values())
+    trained = sum(policy.weights.local_shard(one).numel() for one in policy.trained.values())
     kept = 8 * trained + sum(map(_weights, policies))
     batch = memory.make_batch(policy, config, SIZE.tokens, SIZE.vocabulary, example)
     update = kept + growth(lambda: updater.update(batch, step=0))
     kept += 4 * trained  # the gradients
     request = SamplingRequest(group_size=memory.ROWS, temperature=1.0, max_tokens=SIZE.tokens, seed=[5])
     engine = SharedPrefillEngine(policy, spec.rollout.batch_tokens)
-    checkpoints = Checkpoints(folder, config.checkpoints)
+    checkpoints = Checkpoints(folder, config.checkpoints, ranks)
+
+    def sample() -> None:
+        with engine.sampling(0):
+            engine.generate([example], request)
+
     saving = growth(lambda: checkpoints.save(policy, optimizer, TrainerState(step=1)))
     waiting = saving if config.checkpoints.host_gigabytes else 0  # the copies, which another thread releases
     return {
         "load": loaded,
-        "rollout": kept + waiting + growth(lambda: engine.generate([example], request)),
+        "rollout": kept + waiting + growth(sample),
         "update": update + waiting,
         "save": kept + saving,
     }
@@ -178,7 +203,7 @@ def _measured(spec: TrainSpec, folder: Path, example: Example) -> dict[str, int]
 def _weights(policy: Policy) -> int:
     """Return the bytes of the weights of a policy."""
     quantised = sum(layer.nbytes for layer in quantised_layers(policy.model).values())
-    others: int = sum(parameter.nbytes for parameter in policy.model.parameters())
+    others: int = sum(policy.weights.local_shard(one).nbytes for one in policy.model.parameters())
     return quantised + others
 
 

@@ -25,6 +25,7 @@ FILE_BYTES = 2 * 10**9  # of a checkpoint, on the host: see calibrl_core.models.
 BITS = 4 + 8 / 64 + 32 / (64 * 256)  # of a quantised number: its code, its scale in 8 bits, the scale of 256 scales
 
 OFFLOADED = ("weights", "optimizer", "gradients", "second gradient", "reference")  # parts that `cpu_offload` moves
+PASSING = ("activations", "logits", "layer computed again")  # parts that are gone at the end of a backward pass
 ALWAYS: tuple[MemoryPhase, ...] = get_args(MemoryPhase)
 TRAINING: tuple[MemoryPhase, ...] = ("rollout", "reference", "update", "save")
 PASSES: tuple[MemoryPhase, ...] = ("load", "rollout", "update")  # the check at load runs one
@@ -62,6 +63,11 @@ class _Sizes:
         return self.shape.parameters - self.shape.in_layers
 
     @property
+    def front(self) -> int:
+        """Parameters that a pass needs before the layers only: vision tower, and embeddings if they are no head."""
+        return self.shape.vision + self.shape.head  # embeddings are as large as the head
+
+    @property
     def gathered(self) -> int:
         """Bytes of all weights of a sharded model as a pass needs them: layers as computed, others in float32."""
         return self.width * self.shape.in_layers + 4 * self.outside
@@ -93,12 +99,16 @@ def estimate(spec: AnySpec, shape: ModelShape, options: ModelOptions) -> MemoryP
         parts += [*_weights(sizes, options, trained, added), *_training(spec, sizes, options, trained)]
         offloaded = sum(part.bytes for part in parts if part.name in OFFLOADED) if sizes.offload else 0
         parts = [part for part in parts if not (sizes.offload and part.name in OFFLOADED)]
-        parts += _gathered(sizes, trained - added, frozen=options.freeze_vision)
+        passing = [part for part in parts if part.name in PASSING]
+        parts += _gathered(sizes, trained - added, passing, frozen=options.freeze_vision)
         parts += _of_adapters(sizes, options)
         held = _held_for_checkpoints(spec, shape, trained)
         if gpus == 0 and spec.checkpoints.host_gigabytes:
             formula = "copies of the weights and moments of a checkpoint, at most checkpoints.host_gigabytes and a file"
             parts.append(_part("checkpoint to write", held, TRAINING, formula))
+        elif gpus == 0 and sharded:  # without shards, the tensors of a file are views
+            file = min(max(4 * shape.parameters, _moments(spec, trained)), FILE_BYTES)
+            parts.append(_part("checkpoint to write", file, ("save",), "the larger of weights and moments, or a file"))
         samples = _samples(spec)
         rows = spec.prompts_per_step * spec.rollout.group_size if samples else 0
         validation = spec.validation.rollout(spec.rollout) if spec.validation else spec.rollout
@@ -143,21 +153,34 @@ def _moments(spec: TrainingParts, trained: int) -> int:
     return 2 * trained + 8 * trained // 256 if spec.optimizer.kind == "adamw_8bit" else 8 * trained
 
 
-def _gathered(sizes: _Sizes, trained: int, *, frozen: bool) -> Iterator[MemoryPart]:
-    """Yield what a process with sharded weights holds of other shards. trained: without adapters."""
+def _gathered(sizes: _Sizes, trained: int, passing: Sequence[MemoryPart], *, frozen: bool) -> Iterator[MemoryPart]:
+    """Yield what a process with sharded weights holds of other shards: see `calibrl_core.models.sharded_weights`.
+
+    trained: without adapters. passing: parts that are gone when the backward pass comes to the front; the logits are
+    gone when it comes to the layers.
+    """
     if sizes.shards == 1:
         return
     layer, outside, width = sizes.layer, sizes.outside, sizes.width
-    largest = 4 * max(layer, outside)
-    yield _part("whole weights", largest, ("load",), "4 bytes x the larger of a layer and all outside the layers")
+    head, front = sizes.shape.head, sizes.front
+    rest = outside - head - front
+    unit = max(layer, head, front)
+    formula = "4 bytes x the largest unit as gathered and as used, the layer that was gathered before, and the rest"
+    yield _part("whole weights", 4 * (2 * unit + layer + rest), ("load",), formula)
     formula = f"{width} bytes x {sizes.shape.in_layers:,} of layers + 4 bytes x {outside:,} outside, all gathered"
     yield _part("whole weights", sizes.gathered, ("rollout",), formula)
-    formula = f"2 layers x {width} bytes x {layer:,} + 4 bytes x {outside:,} outside"
-    yield _part("whole weights", 2 * width * layer + 4 * outside, ("update",), formula)
+    own = front - (sizes.shape.vision if frozen else 0)
+    stages = (  # bytes of weights and gradients, and of what is gone then
+        (3 * width * layer, (width + 4) * layer, sum(part.bytes for part in passing if part.name == "logits")),
+        (width * layer + 4 * head, 8 * head, 0),
+        (4 * front, 8 * own, sum(part.bytes for part in passing)),
+    )
+    weights, gradients, gone = max(stages, key=lambda stage: stage[0] + (stage[1] if trained else 0) - stage[2])
+    formula = f"the most in layers, head or front, beyond what is gone then, and 4 bytes x {rest:,} of the rest"
+    yield _part("whole weights", max(0, weights - gone) + 4 * rest, ("update",), formula)
     if trained:
-        own = outside - (sizes.shape.vision if frozen else 0)
-        formula = f"{width} + 4 bytes x {layer:,} of a layer + 8 bytes x {own:,} outside, each with its sum"
-        yield _part("whole gradients", (width + 4) * layer + 8 * own, ("update",), formula)
+        size = gradients - max(0, gone - weights) + 4 * rest
+        yield _part("whole gradients", size, ("update",), "in the same, each with its sum, and of the rest")
     largest = 4 * max(layer, sizes.shape.largest)
     yield _part("whole weights", largest, ("save",), "4 bytes x the larger of a layer and the largest tensor")
 

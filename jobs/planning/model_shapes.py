@@ -62,6 +62,11 @@ class ModelShape:
         return sum(prod(shape) for name, shape in self.shapes.items() if is_vision(name))
 
     @property
+    def head(self) -> int:
+        """Number of parameters of the output layer; 0 if it is the embedding."""
+        return sum(prod(shape) for name, shape in self.shapes.items() if "lm_head" in name.split("."))
+
+    @property
     def linear(self) -> Shapes:
         """Weights of linear layers, without the output layer."""
         return {

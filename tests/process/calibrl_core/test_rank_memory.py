@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from safetensors.torch import save_file
 
+from bench.planned_memory import CASES, compare
 from tests.process.calibrl_core import run_memory
 from tests.support.waiting import LIMIT_SECONDS
 
@@ -39,3 +40,12 @@ def test_no_process_holds_the_whole_model(tmp_path: Path, text_policy: Callable[
         assert found["moments_differ"] == 0
     assert second["save"] < 0.5 * whole  # one layer at a time; model and moments would be 3
     assert first["save"] < 0.5 * whole + run_memory.FILE_BYTES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, changes in CASES.items() if "parallel" in changes])
+def test_the_plan_is_within_a_tenth_of_the_peaks_of_two_processes(tmp_path: Path, name: str) -> None:
+    planned, found = compare(CASES[name], tmp_path)
+    assert {phase: planned[phase] / size for phase, size in found.items()} == pytest.approx(
+        dict.fromkeys(found, 1.0), abs=0.1
+    )

@@ -9,9 +9,10 @@ import pytest
 from bench.planned_memory import CASES, PAGE, compare
 
 QUICK = ("all weights", "LoRA, bfloat16")
+ALONE = [name for name, changes in CASES.items() if "parallel" not in changes]  # of others tests/process has the test
 
 
-@pytest.mark.parametrize("name", [one if one in QUICK else pytest.param(one, marks=pytest.mark.slow) for one in CASES])
+@pytest.mark.parametrize("name", [one if one in QUICK else pytest.param(one, marks=pytest.mark.slow) for one in ALONE])
 def test_the_plan_is_within_a_tenth_of_the_measured_peaks(tmp_path: Path, name: str) -> None:
     if "4 bits" in name and find_spec("bitsandbytes") is None:
         pytest.skip("calibrl[quantization] is not installed")
