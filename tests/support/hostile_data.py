@@ -2,7 +2,8 @@
 
     python -m tests.support.hostile_data SEED COUNT
 
-reads COUNT files as a submission reads them, and prints what that cost as JSON; then as a trainer does.
+reads COUNT files as a submission, a plan and a data report of the API read them, and prints what that cost as JSON;
+then as a trainer does.
 """
 
 import base64
@@ -11,6 +12,7 @@ import io
 import json
 import random
 import resource
+import shutil
 import struct
 import sys
 import tempfile
@@ -27,9 +29,12 @@ import pyarrow.parquet as parquet
 from PIL import Image
 
 from calibrl_core.data import load
-from calibrl_core.data.files import survey
 from calibrl_core.data.image_decoding import image_size, open_image
+from calibrl_core.data.report import ReportSettings, check_data
 from calibrl_core.data.schema import DataError, FileData
+from calibrl_core.verifiers.math import MathReward
+from jobs.files.reports import LIMITS
+from jobs.specs.file_surveys import first_rows
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "QOI")
 SIDE = 60_000  # pixels that a lying header names
@@ -38,10 +43,20 @@ ROW = {"question": "<image>?", "answer": "1", "expert": "<answer>1</answer>"}
 
 
 class Hostile(NamedTuple):
-    """A file: its name, whose end names its kind, and its content."""
+    """A file: its name, whose end names its kind, and its content; or a folder with several files of that content."""
 
     name: str
     content: bytes
+    shards: tuple[str, ...] = ()
+
+    def write(self, folder: Path) -> Path:
+        """Write it into a folder, and return its path."""
+        path = folder / self.name
+        if self.shards:
+            path.mkdir()
+        for file in [path / shard for shard in self.shards] or [path]:
+            file.write_bytes(self.content)
+        return path
 
 
 class Cost(NamedTuple):
@@ -49,7 +64,7 @@ class Cost(NamedTuple):
 
     files: int
     faults: list[str]
-    seconds: float  # CPU time of the slowest one
+    seconds: float  # CPU time of the slowest read of one
     slowest: str
     megabytes: float  # growth of the largest resident memory
 
@@ -60,35 +75,43 @@ def hostile_files(seed: int, count: int) -> Iterator[Hostile]:
     images = {form: _image(form) for form in FORMATS}
     kinds: tuple[Callable[[random.Random, dict[str, bytes]], Hostile], ...] = (
         _mutated_image, _mutated_image, _lying_image, _wrong_types, _mutated_line, _nested, _mutated_parquet,
-        _parquet_of_images, _compressed, _many, _long,
+        _parquet_of_images, _compressed, _many, _long, _listed, _folder,
     )  # fmt: skip
     for number in range(count):
         made = kinds[number % len(kinds)](chance, images)
-        yield Hostile(f"{number}-{made.name}", made.content)
+        yield made._replace(name=f"{number}-{made.name}")
 
 
 def submit_all(seed: int, count: int, folder: Path) -> Cost:
-    """Read hostile files as a submission does."""
-    return _read_all(seed, count, folder, lambda path: survey(FileData(path=str(path))))
+    """Read hostile files as a submission, or a plan, and a data report of the API do."""
+    return _read_all(seed, count, folder, (_plan, _report))
 
 
 def train_on_all(seed: int, count: int, folder: Path) -> Cost:
     """Read hostile files as a trainer does."""
-    return _read_all(seed, count, folder, _train)
+    return _read_all(seed, count, folder, (_train,))
 
 
-def _read_all(seed: int, count: int, folder: Path, read: Callable[[Path], Any]) -> Cost:
+def _read_all(seed: int, count: int, folder: Path, reads: tuple[Callable[[Path], Any], ...]) -> Cost:
     faults, slowest, seconds = list[str](), "", 0.0
     for file in hostile_files(seed, count):
-        path = folder / file.name
-        path.write_bytes(file.content)
-        started = time.thread_time()
-        faults += _fault(path, read)
-        spent = time.thread_time() - started
-        if spent > seconds:
-            slowest, seconds = file.name, spent
-        path.unlink()
+        path = file.write(folder)
+        for read in reads:
+            started = time.thread_time()
+            faults += _fault(path, read)
+            spent = time.thread_time() - started
+            if spent > seconds:
+                slowest, seconds = f"{file.name} {read.__name__}", spent
+        shutil.rmtree(path) if file.shards else path.unlink()
     return Cost(count, faults, seconds, slowest, 0.0)
+
+
+def _plan(path: Path) -> None:
+    first_rows(FileData(path=str(path)), answers=True)
+
+
+def _report(path: Path) -> None:
+    check_data(FileData(path=str(path)), ReportSettings((MathReward(),), limits=LIMITS)).report.model_dump_json()
 
 
 def _fault(path: Path, read: Callable[[Path], Any]) -> list[str]:
@@ -240,16 +263,36 @@ def _parquet_of_images(chance: random.Random, images: dict[str, bytes]) -> Hosti
     return Hostile("images.parquet", _parquet([ROW | {"images": [{"bytes": one, "path": "a.png"}]} for one in broken]))
 
 
+def _listed(chance: random.Random, images: dict[str, bytes]) -> Hostile:
+    """Return a JSON list of rows, whole, broken, or within an object or a list."""
+    rows = [json.loads(_row(images["PNG"])), {name: _value(chance) for name in ("question", "answer", "images")}]
+    whole = json.dumps(chance.choice((rows, {"data": rows}, [rows], {"1": rows[0]}, [], [rows[0], 1, None]))).encode()
+    return Hostile("listed.json", whole if chance.random() < 0.3 else _mutated(whole, chance))
+
+
+def _folder(chance: random.Random, images: dict[str, bytes]) -> Hostile:
+    """Return a folder of shards, of which some lie about their kind."""
+    names = chance.sample(("a.jsonl", "b.json", "c.parquet", "d.jsonl.gz", "e.jsonl.zst", "f.txt", ".g.jsonl"), 3)
+    content = _parquet([ROW | {"images": None}] * 2) if chance.random() < 0.3 else _row(images["PNG"]) * 2
+    return Hostile("folder", content if chance.random() < 0.5 else _mutated(content, chance), tuple(names))
+
+
+def _zstd(content: bytes) -> bytes:
+    packed: bytes = pyarrow.compress(content, codec="zstd", asbytes=True)
+    return packed
+
+
 def _compressed(chance: random.Random, images: dict[str, bytes]) -> Hostile:
     """Return a compressed file that is broken, or that unpacks to much more than it is."""
-    content = gzip.compress(_row(images["PNG"]) * chance.choice((1, 50)), mtime=0)
+    pack, ending = chance.choice(((lambda text: gzip.compress(text, 1, mtime=0), "gz"), (_zstd, "zst")))
+    content = pack(_row(images["PNG"]) * chance.choice((1, 50)))
     if chance.random() < LARGE:
-        content = gzip.compress(b"\0" * 60_000_000, 1, mtime=0)
+        content = pack(b"\0" * 60_000_000)
     elif chance.random() < 2 * LARGE:
-        content = gzip.compress(b"[" + b"{}," * 50_000, 1, mtime=0)
+        content = pack(b"[" + b"{}," * 50_000)
     else:
         content = _mutated(content, chance)
-    return Hostile("packed.jsonl.gz", content)
+    return Hostile(f"packed.jsonl.{ending}", content)
 
 
 def _many(chance: random.Random, images: dict[str, bytes]) -> Hostile:

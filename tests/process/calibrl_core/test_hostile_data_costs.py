@@ -1,4 +1,4 @@
-"""Hostile files cost a submission less than 2 s of the CPU and 200 MB, measured in processes of their own."""
+"""Hostile files cost a submission, a plan and a report less than 2 s of the CPU and 200 MB, measured in processes."""
 
 import json
 import subprocess
