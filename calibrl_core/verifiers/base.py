@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field
@@ -103,6 +103,15 @@ class Verifier(StrictSettings):
     def judge(self, text: str, truth: str) -> float:
         """Return the score that `settle` deferred. Called in worker processes only."""
         raise NotImplementedError
+
+    @property
+    def most_together(self) -> int:
+        """Return how many deferred scores `judge_all` can find at once."""
+        return 1
+
+    def judge_all(self, asked: Sequence[tuple[str, str]]) -> list[float]:
+        """Return the scores for several arguments of `judge`, in order. Called in worker processes only."""
+        return [self.judge(text, truth) for text, truth in asked]
 
     def combine(self, values: Mapping[str, float]) -> float:
         """Return the score that follows from those of `parts`.

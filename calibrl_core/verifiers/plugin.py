@@ -5,14 +5,14 @@ distributions; its code is imported in worker processes only.
 """
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from calibrl_core.verifiers.base import InputVerifier, Verifier
+from calibrl_core.verifiers.base import InputVerifier, Verifier, valid_score
 from calibrl_core.verifiers.reward_input import RewardInput
 
 GROUP = "calibrl.verifiers"
@@ -24,7 +24,7 @@ class PluginError(ValueError):
 
 class PluginReward(InputVerifier):
     """Score of an installed verifier, 0.0 to 1.0: a callable `(seen: RewardInput) -> float`, or
-    `(completion: str, truth: str) -> float`.
+    `(completion: str, truth: str) -> float`; with `batch_size`, `(seen: list[RewardInput]) -> list[float]`.
     """
 
     type: Literal["plugin"] = "plugin"
@@ -33,6 +33,13 @@ class PluginReward(InputVerifier):
     )
     version: str | None = Field(
         None, min_length=1, max_length=100, description="Required version of the distribution. None: any."
+    )
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Maximum completions per call: the function gets a list of inputs and returns a list of scores. "
+        "time_limit_seconds is then that of a completion, and a call has as many times more. None: one per call.",
     )
 
     @property
@@ -43,8 +50,20 @@ class PluginReward(InputVerifier):
     def reads_truth(self) -> bool:
         return True  # it can: its code is not known here
 
+    @property
+    def most_together(self) -> int:
+        return self.batch_size or 1
+
     def judge_input(self, seen: RewardInput) -> float:
-        return _load(self.name, self.version)(seen)
+        return _one_by_one(self.name, self.version)(seen)
+
+    def judge_all(self, asked: Sequence[tuple[str, str]]) -> list[float]:
+        if self.batch_size is None:
+            return super().judge_all(asked)
+        scores = _load(self.name, self.version)([RewardInput.from_json(text, truth) for text, truth in asked])
+        if len(scores) != len(asked):
+            raise ValueError(f"returned {len(scores)} scores for {len(asked)} completions")
+        return [valid_score(score) for score in scores]
 
     def prepare(self) -> None:
         _load(self.name, self.version)
@@ -79,15 +98,21 @@ def _version(point: EntryPoint) -> str:
 
 
 @cache
-def _load(name: str, version: str | None) -> Callable[[RewardInput], float]:
-    """Return an installed verifier as a function of the whole input, whichever of the two forms it has."""
+def _load(name: str, version: str | None) -> Callable[..., Any]:
     verifier = _find(name, version).load()
     if not callable(verifier):
         raise PluginError(
             f"the verifier {name!r} must be a function (seen) or (completion, truth); its entry point is not callable"
         )
+    return verifier  # type: ignore[no-any-return]
+
+
+@cache
+def _one_by_one(name: str, version: str | None) -> Callable[[RewardInput], float]:
+    """Return an installed verifier as a function of the whole input, whichever of the two forms it has."""
+    verifier = _load(name, version)
     if _takes_one(verifier):
-        return verifier  # type: ignore[no-any-return]
+        return verifier
     return lambda seen: verifier(seen.completion, seen.truth)
 
 

@@ -2,7 +2,7 @@
 
 Workers are new interpreters without torch, started at the first request. The time limit of a request starts when its
 worker is ready and stops while the worker waits for a CPU. Only the parent measures time. A worker that exceeds the
-limit, dies or sends a wrong line is killed and replaced; its request scores 0, and the others continue. Each worker
+limit, dies or sends a wrong line is killed and replaced; its requests score 0, and the others continue. Each worker
 leads a session, which is killed as a whole. So no process that a verifier started outlives the worker, and no signal to
 the trainer's process group reaches it: a trainer that must stop can finish its step. Workers end if their socket closes
 or the trainer ends (`calibrl_core.verifiers.worker`).
@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice, takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -107,7 +108,7 @@ class WorkerPool:
             RuntimeError: worker processes cannot be started.
             OSError: the images cannot be stored.
         """
-        waiting = deque(dict.fromkeys(requests))
+        waiting = deque(sorted(dict.fromkeys(requests), key=lambda request: request.verifier))
         with self._stored(images):
             return self._judge(waiting)
 
@@ -129,7 +130,7 @@ class WorkerPool:
     def _judge(self, waiting: deque[VerdictRequest]) -> dict[VerdictRequest, Verdict]:
         most_losses, losses = max(MIN_LOSSES, len(waiting) // 20), 0
         verdicts: dict[VerdictRequest, Verdict] = {}
-        while waiting or any(worker.request for worker in self._workers):
+        while waiting or any(worker.requests for worker in self._workers):
             self._assign(waiting)
             verdicts |= self._receive()
             lost = self._remove_lost()
@@ -141,12 +142,19 @@ class WorkerPool:
         return verdicts
 
     def _assign(self, waiting: deque[VerdictRequest]) -> None:
-        busy = sum(worker.request is not None for worker in self._workers)
+        busy = sum(worker.requests != () for worker in self._workers)
         while len(self._workers) < min(self._most_workers, busy + len(waiting)):
             self._workers.append(_Worker(self._settings, self._images()))
         for worker in self._workers:
-            if waiting and worker.idle and worker.ask(waiting[0], self._limit(waiting[0])):
-                waiting.popleft()
+            if waiting and worker.idle and worker.ask(batch := self._batch(waiting), self._limit(batch)):
+                for _ in batch:
+                    waiting.popleft()
+
+    def _batch(self, waiting: deque[VerdictRequest]) -> tuple[VerdictRequest, ...]:
+        """Return the first requests that their verifier takes together."""
+        first = waiting[0].verifier
+        together = islice(waiting, self._verifiers[first].most_together)
+        return tuple(takewhile(lambda request: request.verifier == first, together))
 
     def _receive(self) -> dict[VerdictRequest, Verdict]:
         """Wait until a worker sends a line or exceeds its limit; return the new verdicts."""
@@ -155,46 +163,65 @@ class WorkerPool:
         for fd in by_fd:
             poll.register(fd, select.POLLIN)
         seconds = max(0.0, min(worker.deadline for worker in self._workers) - time.monotonic())
-        verdicts = {}
+        verdicts = dict[VerdictRequest, Verdict]()
         for fd, _ in poll.poll(math.ceil(seconds * 1000)):
-            request = by_fd[fd].request
-            verdict = by_fd[fd].receive()
-            if verdict is None:
+            requests = by_fd[fd].requests
+            answer = by_fd[fd].receive()
+            if answer is None:
                 continue
-            if request is None and verdict.failure is not None:
-                raise PluginError(f"a verifier cannot be loaded: {verdict.failure}")
-            if request is not None:
+            if not requests and answer.failure is not None:
+                raise PluginError(f"a verifier cannot be loaded: {answer.failure}")
+            if requests:
                 self._failed_starts = 0
-                verdicts[request] = self._named(request, verdict)
+                verdicts |= self._named(requests, answer.verdicts)
         return verdicts
 
     def _remove_lost(self) -> dict[VerdictRequest, Verdict]:
         """Remove workers that died or exceeded their limit; return the verdicts on their requests."""
-        verdicts = {}
+        verdicts = dict[VerdictRequest, Verdict]()
         for worker in [worker for worker in self._workers if worker.dead or worker.overdue()]:
             self._workers.remove(worker)
             status = worker.kill()
-            if worker.request is None:
+            if not worker.requests:
                 self._failed_starts += not worker.asked
                 continue
-            why = f"no verdict within {self._limit(worker.request):g} seconds"
+            why = f"no verdict within {self._limit(worker.requests):g} seconds"
             if worker.dead:
                 why = worker.wrong or f"its process died (exit status {status})"
-            verdicts[worker.request] = self._named(worker.request, Verdict(0.0, why, worker.seconds))
+            count = len(worker.requests)
+            verdicts |= self._named(worker.requests, [Verdict(0.0, why, worker.seconds / count)] * count)
         if self._failed_starts >= MAX_FAILED_STARTS:
             raise RuntimeError("the verifiers' worker processes end before they can judge: see the log for the reason")
         return verdicts
 
-    def _limit(self, request: VerdictRequest) -> float:
-        return self._verifiers[request.verifier].time_limit_seconds
+    def _limit(self, batch: Sequence[VerdictRequest]) -> float:
+        return len(batch) * self._verifiers[batch[0].verifier].time_limit_seconds
 
-    def _named(self, request: VerdictRequest, verdict: Verdict) -> Verdict:
-        label = self._verifiers[request.verifier].label
-        return verdict._replace(failure=verdict.failure and f"{label}: {verdict.failure}")
+    def _named(self, batch: Sequence[VerdictRequest], verdicts: Sequence[Verdict]) -> dict[VerdictRequest, Verdict]:
+        label = self._verifiers[batch[0].verifier].label
+        return {
+            request: verdict._replace(failure=verdict.failure and f"{label}: {verdict.failure}")
+            for request, verdict in zip(batch, verdicts, strict=True)
+        }
+
+
+class _Answer(NamedTuple):
+    """Answer of a worker: the scores of its requests, or none and the reason. `seconds`: that it took."""
+
+    scores: tuple[float, ...]
+    failure: str | None
+    requests: int
+    seconds: float = 0.0
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """Return the verdict on each request; the time is shared equally."""
+        scores = self.scores or (0.0,) * self.requests
+        return [Verdict(score, self.failure, self.seconds / self.requests) for score in scores]
 
 
 class _Worker:
-    """A worker process and its current request."""
+    """A worker process and its current requests."""
 
     def __init__(self, settings: str, images: str) -> None:
         self.socket, theirs = socket.socketpair()
@@ -204,8 +231,8 @@ class _Worker:
         self._end = os.pidfd_open(self._process.pid)
         self.dead = False
         self.wrong: str | None = None  # reason why its answer was refused; the worker is then dead
-        self.request: VerdictRequest | None = None
-        self.asked = 0  # requests; the last one's number
+        self.requests: tuple[VerdictRequest, ...] = ()
+        self.asked = 0  # questions; the last one's number
         self.deadline = time.monotonic() + START_SECONDS  # for what it is to say next
         self._asked_at = self._limit = 0.0
         self._before = CpuTimes()
@@ -215,20 +242,20 @@ class _Worker:
 
     @property
     def idle(self) -> bool:
-        return self._ready and self.request is None and not self.dead
+        return self._ready and not self.requests and not self.dead
 
     @property
     def seconds(self) -> float:
-        """Return the time since the current request."""
+        """Return the time since the current question."""
         return time.monotonic() - self._asked_at
 
-    def ask(self, request: VerdictRequest, limit: float) -> bool:
-        """Send a request to an idle worker; return False if the worker has ended."""
-        if self._ended(0) or not self._send(json.dumps([self.asked + 1, request])):
+    def ask(self, requests: tuple[VerdictRequest, ...], limit: float) -> bool:
+        """Send requests to an idle worker; return False if the worker has ended."""
+        if self._ended(0) or not self._send(json.dumps([self.asked + 1, requests])):
             self.dead, self.deadline = True, 0.0
             return False
         self._asked_at, self._limit, self._before = time.monotonic(), limit, cpu_times(self._process.pid)
-        self.request, self.deadline = request, self._asked_at + limit
+        self.requests, self.deadline = requests, self._asked_at + limit
         self.asked += 1
         return True
 
@@ -236,7 +263,7 @@ class _Worker:
         """Return whether the deadline has passed; extend it first by the time that the process waited for a CPU."""
         if self.deadline > time.monotonic():
             return False
-        if self.request is not None:
+        if self.requests:
             self.deadline = self._asked_at + self._limit + min(self._starved_seconds(), MOST_STARVED_SECONDS)
         return self.deadline <= time.monotonic()
 
@@ -247,7 +274,7 @@ class _Worker:
             return time.monotonic() - self._asked_at - (times.ran - before.ran)
         return times.waited - before.waited
 
-    def receive(self) -> Verdict | None:
+    def receive(self) -> _Answer | None:
         """Read from the worker. A complete line makes it idle and is returned; None if the line is incomplete or the
         worker died.
         """
@@ -259,16 +286,16 @@ class _Worker:
         self._received += data
         if self.dead:
             return None
-        expected = not self._ready or self.request is not None
+        expected = not self._ready or self.requests != ()
         if expected and b"\n" not in self._received and len(self._received) <= LONGEST_ANSWER:
             return None
-        verdict = _read(self._received, self.asked) if expected else None
-        if verdict is None:
+        answer = _read(self._received, self.asked, len(self.requests)) if expected else None
+        if answer is None:
             self.dead, self.wrong = True, "its worker process sent a line that does not answer this request"
             return None
         seconds = self.seconds if self._ready else 0.0
-        self._ready, self.request, self.deadline, self._received = True, None, math.inf, b""
-        return verdict._replace(seconds=seconds)
+        self._ready, self.requests, self.deadline, self._received = True, (), math.inf, b""
+        return answer._replace(seconds=seconds)
 
     def kill(self) -> int:
         """Kill its session with all processes in it; return the exit status."""
@@ -297,16 +324,19 @@ class _Worker:
         return True
 
 
-def _read(line: bytes, number: int) -> Verdict | None:
-    """Return the verdict in a worker's answer to request `number`, or None if the line is not exactly one
-    such answer.
+def _read(line: bytes, number: int, requests: int) -> _Answer | None:
+    """Return a worker's answer to question `number`, of so many requests, or None if the line is not exactly one such
+    answer.
     """
     try:
-        answered, value, failure = json.loads(line)
-        valid = line.endswith(b"\n") and line.count(b"\n") == 1 and answered == number and 0 <= value <= 1
+        answered, values, failure = json.loads(line)
+        scores = tuple(map(float, values))
+        valid = line.endswith(b"\n") and line.count(b"\n") == 1 and answered == number
+        valid &= isinstance(values, list) and all(0 <= score <= 1 for score in scores)
     except (ValueError, TypeError, RecursionError):
         return None
-    return Verdict(float(value), failure) if valid and isinstance(failure, str | None) else None
+    valid &= isinstance(failure, str | None) and len(scores) == (requests if failure is None else 0)
+    return _Answer(scores, failure, requests) if valid else None
 
 
 def cpu_times(keeper: int) -> CpuTimes:

@@ -4,11 +4,11 @@
 
 IMAGES is the folder of the images that requests name. The keeper removes it if the parent dies.
 
-Standard input is a socket of JSON lines. The parent sends the verifiers and the permissions of
-the sandbox, then one request per line: its number, and a
-`calibrl_core.verifiers.pool.VerdictRequest`. The worker sends one line when it is ready (number 0), then one line per
-answer: the request's number, the verdict, and the reason if there is no verdict. The parent trusts no line: it kills a
-worker that sends a wrong one, or none in time.
+Standard input is a socket of JSON lines. The parent sends the verifiers and the permissions of the sandbox, then one
+question per line: its number, and one or several `calibrl_core.verifiers.pool.VerdictRequest` to one verifier. The
+worker sends one line when it is ready (number 0), then one line per answer: the question's number, the verdicts, and
+the reason if there are no verdicts. The parent trusts no line: it kills a worker that sends a wrong one, or none in
+time.
 
 A worker is two processes in one session. The keeper leads the session and waits. The judge runs the verifiers. Code of
 a verifier can stop every thread of the judge, so only another process can end the processes that it has started: the
@@ -82,15 +82,16 @@ def _judge() -> None:
         verifiers = TypeAdapter(list[Reward]).validate_python(settings["verifiers"])
         PythonReward.policy = SandboxPolicy.model_validate(settings["sandbox"])
 
-        def prepare() -> float:
+        def prepare() -> list[float]:
             for verifier in verifiers:
                 verifier.prepare()
-            return 0.0
+            return []
 
         print(_attempt(0, prepare), file=lines, flush=True)
         for line in lines:
-            number, (index, text, truth) = json.loads(line)
-            print(_attempt(number, lambda: verifiers[index].judge(text, truth)), file=lines, flush=True)  # noqa: B023
+            number, requests = json.loads(line)
+            judge, asked = verifiers[requests[0][0]], [(text, truth) for _, text, truth in requests]
+            print(_attempt(number, lambda: judge.judge_all(asked)), file=lines, flush=True)  # noqa: B023
 
 
 def _take_channel() -> socket.socket:
@@ -108,13 +109,13 @@ def _to_devnull(fd: int) -> None:
         os.dup2(nothing.fileno(), fd)
 
 
-def _attempt(number: int, judge: Callable[[], float]) -> str:
-    """Return the answer to request `number` as JSON: the number, the verdict, and None or the error."""
+def _attempt(number: int, judge: Callable[[], list[float]]) -> str:
+    """Return the answer to question `number` as JSON: the number, the verdicts, and None or the error."""
     process = os.getpid()
     try:
         answer = json.dumps([number, judge(), None])
     except Exception as error:  # the parent counts it as a failed verdict
-        answer = json.dumps([number, 0.0, f"{type(error).__name__}: {error}"[:LONGEST_ERROR]])
+        answer = json.dumps([number, [], f"{type(error).__name__}: {error}"[:LONGEST_ERROR]])
     if os.getpid() != process:
         os._exit(0)  # a child that the verifier forked also reaches this line: only its parent answers
     return answer

@@ -32,6 +32,9 @@ VERIFIERS = """
         with pathlib.Path(seen.truth).open("a") as file:
             print(seen.completion, seen.question, [*map(len, seen.images)], seen.item["level"], seen.group, file=file)
         return 0.75
+    def in_batches(several):
+        short = any(seen.completion == "short" for seen in several)
+        return [len(several) / 10 for _ in several[short:]]
     def signals_its_group(completion, truth):
         os.killpg(0, signal.SIGTERM); os.killpg(0, signal.SIGINT)
         return 1.0

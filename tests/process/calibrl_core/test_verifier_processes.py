@@ -61,11 +61,13 @@ def test_a_child_that_a_verifier_forks_gives_no_verdict() -> None:
     "sent",
     [
         b"no JSON\n",
-        b"[1, 0.5, null]\n",  # the answer to the question before
-        b"[2, 0.5, null]\n[2, 0.5, null]\n",
-        b"[2, 7, null]\n",
-        b"[2, NaN, null]\n",
-        b"[2, 0.5, 3]\n",
+        b"[1, [0.5], null]\n",  # the answer to the question before
+        b"[2, [0.5], null]\n[2, [0.5], null]\n",
+        b"[2, [7], null]\n",
+        b"[2, [NaN], null]\n",
+        b"[2, [0.5], 3]\n",
+        b"[2, [0.5, 0.5], null]\n",
+        b"[2, [], null]\n",
         b"{}\n",
         b"\xff\n",
         b"[" * (pool.LONGEST_ANSWER + 1),  # no line at all
@@ -77,6 +79,16 @@ def test_an_invalid_line_ends_only_its_question_and_its_worker(sent: Any) -> Non
     assert [score.passed for score in scores] == [True, False, True]
     why = "plugin-sends: its worker process sent a line that does not answer this request"
     assert [score.failure for score in scores] == [None, why, None]
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_verifier_of_batches_judges_several_completions_per_call() -> None:
+    with Scorer([plugin("in_batches", batch_size=4), plugin("length")], workers=1) as scorer:
+        scores = scorer.score_all([f"{number}" for number in range(9)], [""] * 9)
+        assert [score.by_verifier["plugin-in_batches"] for score in scores] == [0.4] * 8 + [0.1]
+        assert {score.by_verifier["plugin-length"] for score in scores} == {0.1}
+        failed = scorer.score_all(["x", "short", "y"], [""] * 3)
+    assert {score.failure for score in failed} == {"plugin-in_batches: ValueError: returned 2 scores for 3 completions"}
 
 
 @pytest.mark.usefixtures("installed")
