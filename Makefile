@@ -59,12 +59,10 @@ test-postgres: $(INSTALLED)  ## the tests of SQL on another PostgreSQL: make tes
 	@test -x "$(PROGRAMS)/initdb" || { echo "make: name the folder of its programs: PROGRAMS=/usr/lib/postgresql/15/bin" >&2; exit 1; }
 	@export TEST_POSTGRES_PROGRAMS="$(PROGRAMS)"; $(RUN) -m pytest $(OF_SQL)
 
-test-vllm: $(VLLM)  ## the rollout engines on vLLM, in their own environment: 1.5 GB, about ten minutes
-	@.venv-vllm/bin/python -m pytest -W default --confcutdir=tests/unit/calibrl_core \
-		tests/unit/calibrl_core/test_rollout_contract.py tests/unit/calibrl_core/test_rollout_vllm.py \
-		tests/process/calibrl_core/test_rollout_vllm_ranks.py tests/process/calibrl_core/test_rollout_server.py \
-		tests/process/calibrl_core/test_rollout_layouts.py tests/process/calibrl_core/test_rollout_ahead.py \
-		tests/process/calibrl_core/test_judge_vllm.py
+test-vllm: $(VLLM)  ## the rollout engine on vLLM, in its own environment: 1.5 GB, about fifteen minutes
+	@.venv-vllm/bin/python -m pytest -W default --confcutdir=tests/process/calibrl_core \
+		$(addprefix tests/process/calibrl_core/test_,rollout_contract.py rollout_server.py rollout_layouts.py \
+		rollout_ahead.py rollout_vllm_ranks.py judge_vllm.py)
 
 test-families: $(FAMILIES)  ## tiny models of all families with torchvision; writes docs/reference/families.md; 5.5 GB, 10 minutes
 	@.venv-families/bin/python -m pytest -W default -m slow --confcutdir=tests/families tests/families

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -200,6 +201,27 @@ def lora_layers(model: nn.Module) -> dict[str, LoraLayer]:
     from peft.tuners.lora import LoraLayer
 
     return {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """Facts on the adapters of a model."""
+
+    layers: int  # that have one
+    rank: int
+    dora: bool
+    language_only: bool  # no layer is in the vision tower or its projection
+
+
+def described(model: Any, layers: Mapping[str, LoraLayer]) -> Adapters:
+    """Return facts on the adapters of a model. `layers`: those that have one."""
+    settings = model.peft_config["default"]
+    return Adapters(len(layers), settings.r, settings.use_dora, {*layers} <= _language_names(model))
+
+
+def _language_names(model: Any) -> set[str]:
+    language = set(model.get_decoder().modules())
+    return {name for name, module in model.named_modules() if module in language}
 
 
 @contextmanager

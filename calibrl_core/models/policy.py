@@ -275,9 +275,14 @@ class Policy:
         hidden: Tensor = output.last_hidden_state
         return hidden
 
-    def saved_tensors(self) -> Iterator[tuple[str, Tensor]]:
+    @property
+    def lora(self) -> adapters.Adapters | None:
+        """Return facts on the adapters; None if there are none."""
+        return adapters.described(self.model, self._lora) if self._lora else None
+
+    def saved_tensors(self, *, merged: bool = True) -> Iterator[tuple[str, Tensor]]:
         """Yield the tensors that `save` would write, with their names in the file, quantised weights dequantised, and
-        adapters merged. Others are no copies.
+        adapters merged, or without `merged` left out. Others are no copies.
 
         Of sharded weights only one layer is whole at a time. Every process must iterate to the end.
         """
@@ -285,9 +290,9 @@ class Policy:
 
         for part in self.weights.parts(self.model):
             adapted = {name: layer for name, layer in self._lora.items() if f"{name}.base_layer.weight" in part}
-            merged = adapters.merge_adapters(part, adapted) if self._lora else part
-            yield from revert_weight_conversion(self.model, merged).items()
-            del part, merged  # before the next part is gathered
+            tensors = adapters.merge_adapters(part, adapted if merged else {}) if self._lora else part
+            yield from revert_weight_conversion(self.model, tensors).items()
+            del part, tensors  # before the next part is gathered
 
     def save_form(self, folder: Path) -> None:
         """Write what `save` writes, without weights: configuration and processor."""
@@ -302,12 +307,20 @@ class Policy:
         """Write what `save` writes, without the model's tensors: configuration, processor, adapters. All processes must
         call it; the first one writes.
         """
-        own = {name: self.weights.full(one.detach()).cpu() for name, one in self.trained.items()} if self._lora else {}
-        if not ranks.first:
-            return
-        self.save_form(folder)
-        if own:
-            adapters.save_adapter(folder / adapters.FOLDER, self.model, own)
+        if ranks.first:
+            self.save_form(folder)
+        if self._lora:
+            self.save_adapter(folder / adapters.FOLDER, writes=ranks.first)
+
+    def save_adapter(self, folder: Path, *, writes: bool) -> None:
+        """Write the adapters in peft's format. All processes must call it; those with `writes` write."""
+        own = {
+            name: self.weights.full(one.detach()).cpu()
+            for name, one in self.model.named_parameters()
+            if ".lora_" in name
+        }
+        if writes:
+            adapters.save_adapter(folder, self.model, own)
 
     def save(self, folder: Path) -> None:
         """Write model and processor in the format of `from_pretrained` (safetensors), adapters merged, and the adapters

@@ -9,7 +9,6 @@ from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import RolloutEngine
 from calibrl_core.rollout.served import PASS_TOKENS, ServedEngine
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
-from calibrl_core.rollout.vllm import VLLMEngine
 from calibrl_core.settings.sampling import EngineSettings
 
 
@@ -30,10 +29,6 @@ def make_engine(
     """
     if settings.engine == "shared_prefill":
         return SharedPrefillEngine(policy, settings.batch_tokens)
-    engine: VLLMEngine | ServedEngine
-    if settings.engine == "vllm":
-        engine = VLLMEngine(policy, settings.batch_tokens)
-    else:
-        engine = ServedEngine(policy, settings, ranks, pass_tokens)
+    engine = ServedEngine(policy, settings, ranks, pass_tokens)
     closing.callback(engine.close)
     return engine

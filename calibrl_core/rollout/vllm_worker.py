@@ -5,6 +5,7 @@ It adds a transport to vLLM's protocol for new weights: the worker reads them fr
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from safetensors import safe_open
 from torch import Tensor
@@ -65,9 +66,19 @@ def _tensors(paths: list[str]) -> Iterator[tuple[str, Tensor]]:
 class WorkerExtension:
     """Methods that the trainer can call on every worker."""
 
+    model_runner: Any  # of the worker that vLLM extends by this class
+
     def calibrl_answer(self) -> bool:
         """Return true: a worker that hangs does not."""
         return True
+
+    def calibrl_adapted_layers(self) -> int:
+        """Return the number of layers of the trainer that the loaded adapter changes here; vLLM packs some together."""
+        manager = self.model_runner.lora_manager._adapter_manager
+        (adapter,) = manager.list_adapters().values()
+        weights = [manager._get_lora_layer_weights(adapter, name) for name in manager.modules]
+        packed = [one.lora_a if isinstance(one.lora_a, list) else [one.lora_a] for one in weights if one]
+        return sum(part is not None for parts in packed for part in parts)
 
 
 WeightTransferEngineFactory.register_engine(TRANSPORT, FileTransport)

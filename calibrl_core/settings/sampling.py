@@ -1,8 +1,8 @@
 """Settings of sampling, in training, validation and evaluations."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from calibrl_core.settings.base import StrictSettings
 
@@ -66,10 +66,10 @@ class EngineSettings(SamplingSettings):
         ge=1,
         description="Maximum tokens that are decoded together: prompt and longest possible completion of each row.",
     )
-    engine: Literal["shared_prefill", "vllm", "vllm_server"] = Field(
+    engine: Literal["shared_prefill", "vllm_server"] = Field(
         "shared_prefill",
-        description="shared_prefill: the trainer's own engine. vllm: vLLM, if it is installed, in the process of the "
-        "trainer. vllm_server: vLLM servers beside the processes of the trainer.",
+        description="shared_prefill: the trainer's own engine. vllm_server: vLLM servers, if vLLM is installed, beside "
+        "the processes of the trainer.",
     )
     server_gpus: int | None = Field(
         None,
@@ -85,6 +85,13 @@ class EngineSettings(SamplingSettings):
         le=64,
         description="GPUs per server, which share its weights. It must divide server_gpus. 1: a server per GPU.",
     )
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _still_exists(cls, engine: Any) -> Any:
+        if engine == "vllm":
+            raise ValueError("vllm, in the process of the trainer, was removed; use vllm_server")
+        return engine
 
     @model_validator(mode="after")
     def _is_served(self) -> Self:
@@ -113,7 +120,9 @@ class EngineSettings(SamplingSettings):
             ValueError: the engine does not permit it.
         """
         if self.engine == "vllm_server" and temperature > HOTTEST_SERVED:
-            raise ValueError(f"{field}: the engine vllm_server permits {HOTTEST_SERVED} at most; lower it, or use vllm")
+            raise ValueError(
+                f"{field}: the engine vllm_server permits {HOTTEST_SERVED} at most; lower it, or use shared_prefill"
+            )
 
 
 class RolloutSettings(EngineSettings):

@@ -3,11 +3,12 @@
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from calibrl_core.data.schema import Example
 from calibrl_core.models.policy import Policy
-from calibrl_core.rollout.vllm_server import ServerError
+from calibrl_core.rollout.vllm_server import RefusedError, ServerError
 
 
 class FakeServer:
@@ -23,11 +24,14 @@ class FakeServer:
         self.replaced = False  # by another process; calls fail until this one learns of it
         self.starts = 0
         self.version = "default"
+        self.layers: int | None = None  # that it applies of each adapter; None: it cannot load one
+        self.adapters: dict[str, Path] = {}  # by name
         self.began, self.killed = threading.Event(), threading.Event()
 
     def launch(self) -> None:
         self.starts += 1
         self.version = "default"
+        self.adapters.clear()
         self.killed.clear()
 
     def await_start(self) -> None:
@@ -58,11 +62,33 @@ class FakeServer:
             raise ServerError("half-way")
         if path == "/finish_weight_update":
             self.version = body["weight_version"]
-        if path == "/collective_rpc" and self.hang:
-            raise ServerError("no answer")
+        if path == "/collective_rpc":
+            return self.rpc(body["method"])
+        if path.endswith("_lora_adapter"):
+            self.change_adapters(path, body)
+        if path == "/update_weight_version":
+            self.version = body["new_version"]
         return self.answer(body) if path == "/inference/v1/generate" else None
 
+    def rpc(self, method: str) -> Any:
+        if self.hang:
+            raise ServerError("no answer")
+        return {"results": [str(self.layers)]} if method == "calibrl_adapted_layers" else None
+
+    def change_adapters(self, path: str, body: Any) -> None:
+        name, loads = body["lora_name"], path == "/v1/load_lora_adapter"
+        if loads and self.layers is None:
+            raise ServerError("does not support LoRA")
+        if loads == (name in self.adapters):
+            raise RefusedError(name)
+        if loads:
+            self.adapters[name] = Path(body["lora_path"])
+        else:
+            del self.adapters[name]
+
     def answer(self, body: Any) -> Any:
+        if body.get("model") not in (None, *self.adapters):
+            raise RefusedError("no such model")
         self.asked.append(body)
         self.began.set()
         if self.hang:

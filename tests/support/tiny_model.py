@@ -1,5 +1,6 @@
 """Fixtures of the tiny model, made once per session. A conftest that needs them imports them."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -28,6 +29,13 @@ def engine(policy: Policy) -> SharedPrefillEngine:
 @pytest.fixture(scope="session")
 def examples() -> Sequence[Example]:
     return data.load(BuiltinData(builtin="digits", split="validation", rows=6))
+
+
+@pytest.fixture(scope="session")
+def text_examples(examples: Sequence[Example]) -> Any:
+    """Without images, of different lengths."""
+    longer = "What is 3 + 4? Think about it, and take your time."
+    return [dataclasses.replace(examples[0], images=(), question=text) for text in (longer, "2 + 2?", "And 9?")]
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.metric_names import registered_metrics
-from tests.support.tiny_model import engine, examples, policy, text_policy
+from tests.support.tiny_model import engine, examples, policy, text_examples, text_policy
 from tests.support.verifier_package import install
 
-__all__ = ["engine", "examples", "policy", "registered_metrics", "text_policy"]
+__all__ = ["engine", "examples", "policy", "registered_metrics", "text_examples", "text_policy"]
 
 
 @pytest.fixture

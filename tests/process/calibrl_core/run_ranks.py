@@ -7,9 +7,12 @@ writes why to a file per process, the folder's name with the rank as suffix.
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -18,14 +21,15 @@ from calibrl_core import data
 from calibrl_core.audit import audit
 from calibrl_core.auditing.settings import AuditConfig
 from calibrl_core.config import BuiltinModel, EvaluateConfig, TrainConfig
-from calibrl_core.data.schema import BuiltinData
+from calibrl_core.data.schema import BuiltinData, Example
 from calibrl_core.distributed.process_group import join_process_group
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.evaluate import evaluate
 from calibrl_core.models.policy import load_policy
 from calibrl_core.models.weights import Sharding, Weights
 from calibrl_core.report import EventFile, SilentReport
-from calibrl_core.rollout.base import SamplingRequest
+from calibrl_core.rollout.base import Rollouts, SamplingRequest
+from calibrl_core.rollout.served import ServedEngine
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState, restore_optimizer
 from calibrl_core.settings.optimizer import OptimizerSettings
@@ -46,10 +50,27 @@ def run(folder: Path, config: dict[str, Any], stop_after: int | None, ranks: Ran
 
     report = EventFile(folder) if ranks.first else SilentReport(folder)
     try:
-        report.emit("finish", **train(TrainConfig.model_validate(config), report, should_stop, ranks))
+        with differences_written(folder.with_name(f"{folder.name}.{ranks.rank}.differences")):
+            outcome = train(TrainConfig.model_validate(config), report, should_stop, ranks)
+        report.emit("finish", **outcome)
     except NoVerdictError as error:
         folder.with_suffix(f".{ranks.rank}.txt").write_text(str(error))
     report.close()
+
+
+@contextmanager
+def differences_written(file: Path) -> Iterator[None]:
+    """Write for each batch of a vLLM server the largest difference of a log-probability between sampler and trainer."""
+    generate = ServedEngine.generate
+
+    def measured(self: ServedEngine, examples: Sequence[Example], request: SamplingRequest) -> Rollouts:
+        rollouts = generate(self, examples, request)
+        with file.open("a") as lines:
+            lines.write(f"{(rollouts.sampler_logprobs - rollouts.logprobs).abs().max()}\n")
+        return rollouts
+
+    with patch.object(ServedEngine, "generate", measured):
+        yield
 
 
 def evaluation(folder: Path, config: dict[str, Any], ranks: Ranks) -> None:

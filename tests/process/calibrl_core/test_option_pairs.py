@@ -45,7 +45,6 @@ OPTIONS: Mapping[str, dict[str, Any]] = {
     "sequence_mask": {"rollout": {"importance_correction": "sequence_mask"}},
     "none": {"rollout": {"importance_correction": "none"}},
     "temperature": {"rollout": {"temperature": 3.0}},
-    "vllm": {"rollout": {"engine": "vllm"}},
     "vllm_server": {"rollout": {"engine": "vllm_server"}},
     "max_staleness": {"rollout": {"engine": "vllm_server", "max_staleness": 1}},
     "greedy": {"validation": {"data": DIGITS, "samples": 1, "temperature": 0, "before_training": True}},
@@ -59,7 +58,7 @@ WORDS = {
     "max_staleness": ("max_staleness", "vllm_server"),
 }
 NEEDS = {"quantization": "bitsandbytes", "adamw_8bit": "torchao"}
-NOT_HERE = ("flash_attention_2", "vllm", "vllm_server", "max_staleness")  # only checked: no GPU, no vLLM
+NOT_HERE = ("flash_attention_2", "vllm_server", "max_staleness")  # only checked: no GPU, no vLLM
 
 
 def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 `make test-vllm` runs these in their own environment; elsewhere they are skipped. One server serves all tests.
 """
 
+import json
 import os
 import signal
 import stat
@@ -17,10 +18,15 @@ from typing import Any
 import pytest
 import torch
 
+from calibrl_core.config import EvaluateConfig
 from calibrl_core.data.schema import Example
+from calibrl_core.evaluate import ANSWERS_FILE, evaluate
+from calibrl_core.models.errors import ModelError
 from calibrl_core.models.policy import Policy
+from calibrl_core.report import EventFile
 from calibrl_core.rollout import servers
 from calibrl_core.rollout.base import SamplingRequest
+from calibrl_core.rollout.own_folder import sweep
 from calibrl_core.rollout.served import ServedEngine
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.rollout.vllm_server import VLLMServer
@@ -90,12 +96,54 @@ def test_greedy_completions_are_those_of_the_trainer(
     assert_same_policy(ours)
 
 
+def test_greedy_evaluations_are_those_of_the_trainer(tmp_path: Path) -> None:
+    """Only the greedy answers: vLLM draws the sampled ones with random numbers of its own."""
+    settings = {
+        "models": [{"builtin": "tiny-vlm"}],
+        "data": [{"builtin": "digits", "split": "validation", "rows": 4}],
+    }
+    answers, results = [], []
+    for engine in ("vllm_server", "shared_prefill"):
+        rollout = {"engine": engine, "batch_tokens": 10_000, "max_completion_tokens": 12, "samples": 2}
+        report = EventFile(tmp_path / engine)
+        outcome = evaluate(EvaluateConfig.model_validate(settings | {"rollout": rollout}), report)
+        report.close()
+        (result,) = outcome["result"]["results"]
+        results.append({name: value for name, value in result["metrics"].items() if name.startswith("greedy_")})
+        lines = map(json.loads, (tmp_path / engine / ANSWERS_FILE).read_text().splitlines())
+        answers.append([line for line in lines if line.get("how") == "greedy"])
+    assert results[0] == results[1]
+    assert [line["texts"] for line in answers[0]] == [line["texts"] for line in answers[1]]
+    assert answers[0]
+
+
 def test_a_completion_depends_on_its_row_alone(engine: ServedEngine, examples: list[Example]) -> None:
     whole = sampled(engine, examples[:3])
     rest = sampled(engine, examples[1:3], first_row=4)
     assert whole.texts[4:] == rest.texts
     assert len(set(whole.texts)) > 6
     assert sampled(engine, examples[:3], seed=[6]).texts != whole.texts
+
+
+def test_rows_that_outgrow_the_memory_are_the_same(
+    engine: ServedEngine, policy: Policy, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room for one row of 512 tokens, so that most of 16 rows of 200 must wait or are discarded half-way."""
+    monkeypatch.setattr(policy, "stop_ids", frozenset([5]))
+    expected = sampled(engine, examples[:4], max_tokens=200)
+    little = ServedEngine(policy, EngineSettings(engine="vllm_server", batch_tokens=512))
+    try:
+        found = sampled(little, examples[:4], max_tokens=200)
+    finally:
+        little.close()
+    assert expected.mask.sum() > 1500
+    assert torch.equal(found.tokens, expected.tokens)
+    assert_same_policy(found)
+
+
+def test_more_memory_than_there_is_is_refused(policy: Policy) -> None:
+    with pytest.raises(ModelError, match=r"rollout\.engine: vllm_server does not start with this model"):
+        ServedEngine(policy, EngineSettings(engine="vllm_server", batch_tokens=10**12))
 
 
 def test_stop_tokens_bans_and_filters_hold(
@@ -261,27 +309,47 @@ def test_a_server_that_dies_during_an_update_gets_the_weights_before_it(
 
 
 TRAINER = """
-import os
+import signal
+import sys
+from pathlib import Path
 from calibrl_core.config import BuiltinModel
+from calibrl_core.distributed.process_group import join_process_group
 from calibrl_core.models.policy import load_policy
 from calibrl_core.rollout.served import ServedEngine
 from calibrl_core.settings.sampling import EngineSettings
 
-settings = EngineSettings(engine="vllm_server", batch_tokens=1000)
-engine = ServedEngine(load_policy(BuiltinModel(builtin="tiny-vlm")), settings)
-print(*engine._servers._servers[0]._processes(), flush=True)
-input()
+with join_process_group() as ranks:
+    settings = EngineSettings(engine="vllm_server", batch_tokens=1000)
+    engine = ServedEngine(load_policy(BuiltinModel(builtin="tiny-vlm")), settings, ranks)
+    with engine.sampling(1):
+        (server,) = engine._servers._servers
+        found = [*server._processes(), server.socket.parent, engine._weights._folder.path]
+        Path(sys.argv[1], f"{ranks.rank}.new").write_text(" ".join(map(str, found)))
+        Path(sys.argv[1], f"{ranks.rank}.new").rename(Path(sys.argv[1], f"{ranks.rank}.found"))
+        signal.pause()
 """
 
 
-def test_no_process_of_a_server_outlives_its_trainer() -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    trainer = subprocess.Popen(
-        [sys.executable, "-c", TRAINER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+def test_a_launcher_killed_with_servers_alive_leaves_nothing(tmp_path: Path) -> None:
+    """No process. Killed processes cannot remove sockets and files: the next run of this user does."""
+    (tmp_path / "trainer.py").write_text(TRAINER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launcher = subprocess.Popen(
+        [*command, str(tmp_path / "trainer.py"), str(tmp_path)], env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
-    assert trainer.stdout is not None
-    processes = family(int(trainer.stdout.readline()))
-    assert len(processes) >= 3  # API server, engine, worker
-    trainer.kill()
-    trainer.wait()
+    try:
+        eventually(lambda: len(list(tmp_path.glob("*.found"))) == 2 or launcher.poll() is not None)
+        assert launcher.poll() is None
+        found = [file.read_text().split() for file in tmp_path.glob("*.found")]
+        processes = [one for server, *_ in found for one in family(int(server))]
+        folders = {Path(folder) for _, *both in found for folder in both}
+        assert len(processes) >= 6  # API server, engine and worker, twice
+        assert len(folders) == 3  # the files of the weights are common
+        assert all(folder.exists() for folder in folders)
+    finally:
+        launcher.kill()
+        launcher.wait()
     eventually(lambda: not any(map(alive, processes)))
+    for folder in folders:  # as `OwnFolder` does at its start
+        sweep(folder.name, folder.parent)
+    assert not any(folder.exists() for folder in folders)

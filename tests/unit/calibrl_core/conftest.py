@@ -1,6 +1,5 @@
 """The tiny model, a step's batch, rewards that vary, and a small image."""
 
-import dataclasses
 from typing import Any
 
 import pytest
@@ -15,18 +14,11 @@ from calibrl_core.step.advantages import group_advantages
 from calibrl_core.verifiers.scorer import Score, Scorer
 from tests.support import pictures
 from tests.support.metric_names import registered_metrics
-from tests.support.tiny_model import engine, examples, policy, text_policy
+from tests.support.tiny_model import engine, examples, policy, text_examples, text_policy
 from tests.support.training import score_by_hash
 from tests.support.updates import GROUP
 
-__all__ = ["engine", "examples", "policy", "registered_metrics", "text_policy"]
-
-
-@pytest.fixture(scope="session")
-def text_examples(examples: list[Example]) -> Any:
-    """Without images, of different lengths."""
-    longer = "What is 3 + 4? Think about it, and take your time."
-    return [dataclasses.replace(examples[0], images=(), question=text) for text in (longer, "2 + 2?", "And 9?")]
+__all__ = ["engine", "examples", "policy", "registered_metrics", "text_examples", "text_policy"]
 
 
 @pytest.fixture

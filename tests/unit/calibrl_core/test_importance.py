@@ -60,7 +60,7 @@ def updated(policy: Policy, batch: Any, algorithm: Any, **rollout: Any) -> Any:
     """The gradient of a step in float32 whose sampler is another engine, and the step's metrics."""
     twin = Policy(copy.deepcopy(policy.model), policy.processor, policy.device)
     settings = config(
-        algorithm, rollout={"engine": "vllm", **rollout}, optimizer={"max_grad_norm": 1e9}, micro_batch_rows=4
+        algorithm, rollout={"engine": "vllm_server", **rollout}, optimizer={"max_grad_norm": 1e9}, micro_batch_rows=4
     )
     gradient = GradientStep(twin, torch.optim.SGD(twin.model.parameters(), lr=0.0), settings.optimizer)
     updater = Updater(twin, gradient, settings)

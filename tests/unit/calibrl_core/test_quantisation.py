@@ -151,7 +151,10 @@ def test_a_quantised_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     ("changes", "says"),
     [
         ({"model": {"quantization": "nf4"}}, r"model\.quantization: nf4 weights cannot be trained; set model\.lora"),
-        ({"rollout": {"engine": "vllm"}}, r"model\.quantization: nf4 is not supported by the engine vllm; use"),
+        (
+            {"rollout": {"engine": "vllm_server"}},
+            r"model\.quantization: nf4 is not supported by the engine vllm_server; use",
+        ),
         ({"parallel": "fsdp"}, r"model\.quantization: quantised weights cannot be sharded; use parallel: ddp"),
     ],
     ids=str,
@@ -166,8 +169,8 @@ def test_what_quantised_weights_exclude_is_refused(changes: dict[str, Any], says
 def test_evaluations_refuse_quantised_weights_in_vllm() -> None:
     model = {"builtin": "tiny-vlm", "lora": {}, "quantization": "nf4"}
     given = {"models": [{"builtin": "tiny-vlm"}, model], "data": [{"builtin": "digits"}]}
-    with pytest.raises(ValueError, match=r"models\.1\.quantization: nf4 is not supported by the engine vllm"):
-        EvaluateConfig.model_validate({**given, "rollout": {"engine": "vllm"}})
+    with pytest.raises(ValueError, match=r"models\.1\.quantization: nf4 is not supported by the engine vllm_server"):
+        EvaluateConfig.model_validate({**given, "rollout": {"engine": "vllm_server"}})
 
 
 def test_without_bitsandbytes_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ What a real server does is in tests/process/calibrl_core/test_rollout_server.py.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,7 @@ from calibrl_core.models.errors import ModelError
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout import server_layout, servers
 from calibrl_core.rollout.base import SamplingRequest
-from calibrl_core.rollout.served import ServedEngine
-from calibrl_core.rollout.vllm import StaleWeightsError
+from calibrl_core.rollout.served import ServedEngine, StaleWeightsError
 from calibrl_core.rollout.vllm_server import RefusedError, ServerError
 from calibrl_core.rollout.weight_files import WeightFiles
 from calibrl_core.settings.sampling import EngineSettings, RolloutSettings, SamplingSettings
@@ -207,6 +207,31 @@ def test_an_engine_that_is_closed_awaits_no_answer(fake: FakeServer, policy: Pol
     assert not fake.hang  # the request has ended
 
 
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed here")
+def test_without_vllm_the_message_names_the_package(policy: Policy) -> None:
+    with pytest.raises(ModelError, match=r"rollout\.engine: .*pip install 'calibrl\[vllm\]'"):
+        ServedEngine(policy, SETTINGS)
+
+
+def test_a_group_beyond_the_rows_of_a_server_is_several_requests(
+    engine: ServedEngine, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM refuses more completions per request than it decodes at the same time, and gives row i the seed + i."""
+    request = replace(REQUEST, group_size=5, first_row=10)
+    sampled(engine, request)
+    whole = fake.asked[0]["sampling_params"]["seed"]
+    fake.asked.clear()
+    monkeypatch.setattr(engine, "_rows_at_once", 2)
+    rollouts = sampled(engine, request)
+    parts = sorted((body["sampling_params"] for body in fake.asked), key=lambda one: one["seed"])
+    assert [(one["n"], one["seed"] - whole) for one in parts if 0 <= one["seed"] - whole < 5] == [
+        (2, 0),
+        (2, 2),
+        (1, 4),
+    ]
+    assert rollouts.tokens[:, 2].tolist() == [70, 71, 70, 71, 70] * 2
+
+
 def test_a_refused_request_and_a_failed_start_name_the_field(
     engine: ServedEngine, fake: FakeServer, policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,8 +252,8 @@ def test_a_refused_request_and_a_failed_start_name_the_field(
 def test_weight_files_hold_the_weights_of_the_moment(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("calibrl_core.rollout.weight_files.FILE_BYTES", 2**20)
     files = WeightFiles(policy, torch.bfloat16, ALONE)
-    for _ in range(2):  # the second time over the first files
-        paths = files.write()
+    for version in range(2):  # the second time over the first files
+        paths = files.write(version).files
         assert len(paths) > 2
         found = {name: tensor for path in paths for name, tensor in load_file(path).items()}
         expected = dict(policy.saved_tensors())
@@ -250,4 +275,4 @@ def test_settings_that_a_server_lacks_are_refused(rollout: Any, validation: Any,
     given = {"model": {"builtin": "tiny-vlm"}, "data": data, "steps": 1, "validation": {"data": data, **validation}}
     with pytest.raises(ValidationError, match=message):
         TrainConfig.model_validate({**given, "rollout": {"engine": "vllm_server", **rollout}})
-    TrainConfig.model_validate({**given, "rollout": {"engine": "vllm", **rollout}})
+    TrainConfig.model_validate({**given, "rollout": rollout})

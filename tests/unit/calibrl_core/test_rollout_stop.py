@@ -10,7 +10,6 @@ from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.rollout.stop_strings import StopStrings
-from calibrl_core.rollout.vllm import _Drawing
 from calibrl_core.settings.sampling import SamplingSettings
 
 WIDTH = 16
@@ -66,48 +65,6 @@ def test_a_completion_ends_with_the_token_that_completes_it(
     assert cut >= 1
     width = rollouts.mask.shape[1]
     torch.testing.assert_close(rollouts.logprobs, plain.logprobs[:, :width] * rollouts.mask)
-
-
-class FakeVLLM:
-    """A stand-in for vLLM: one call of the processor per token, for each unfinished row."""
-
-    def __init__(self, drawing: Any, stops: Any) -> None:
-        self.drawing, self.stops = drawing, stops
-
-    def run(self, prompts: Any, logits: Any) -> Any:
-        completions: Any = [[] for _ in prompts]
-        rows = [self.drawing.row(number, prompt, completions[number]) for number, prompt in enumerate(prompts)]
-        for step in range(WIDTH):
-            going = [row for row in rows if not self.stops & set(row.completion)]
-            if not going:
-                break
-            at = torch.stack([logits[row.number, step] for row in going])
-            for row, token in zip(going, self.drawing.draw(at, going).argmax(-1).tolist(), strict=True):
-                row.completion.append(token)
-        return completions
-
-
-def test_rows_of_vllm_end_and_are_penalised_as_those_of_the_trainer(policy: Policy, request_of: Any) -> None:
-    """vLLM says one more token, a stop token, behind a stop string; it is not recorded."""
-    ids = policy.tokenizer("</answer>", add_special_tokens=False).input_ids
-    other = policy.tokenizer("0", add_special_tokens=False).input_ids[0]
-    logits = torch.full((2, WIDTH, len(policy.banned)), 0.0)
-    logits[:, :, other] = 20.0
-    for step, token in enumerate(ids):
-        logits[0, 2 + step, token] = 60.0
-    drawing = _Drawing(policy)
-    drawing.begin(2, request_of(stop=["</answer>"], top_k=1))
-    completions = FakeVLLM(drawing, policy.stop_ids).run([[other], [other]], logits)
-    rollouts = drawing.buffers.cut().rollouts(policy, 2, ["</answer>"])
-    assert rollouts.texts == ["00</answer>", "0" * WIDTH]
-    assert rollouts.truncated.tolist() == [False, True]
-    assert completions[0] == [other, other, *ids, min(policy.stop_ids)]
-    assert drawing.recorded(completions)
-    assert not drawing.recorded([completions[0], [*completions[1][:-1], 1]])
-    drawing.begin(1, request_of(repetition_penalty=10.0, top_k=1))
-    logits[0, :, ids[0]] = 10.0  # above 20 / 10 of `other`, which is in the prompt; then at 10 / 10
-    completions = FakeVLLM(drawing, frozenset()).run([[other]], logits[:1])
-    assert completions[0][:2] == [ids[0], other]
 
 
 def test_an_empty_list_stops_nothing() -> None:

@@ -132,7 +132,7 @@ def test_dynamic_sampling_uses_the_weights_of_the_moment(tmp_path: Path, engines
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rollout": {**AHEAD, "engine": "vllm"}}, "max_staleness: only the engine vllm_server"),
+        ({"rollout": {**AHEAD, "engine": "shared_prefill"}}, "max_staleness: only the engine vllm_server"),
         ({"rollout": {**AHEAD, "importance_correction": "none"}}, "max_staleness: .*set importance_correction"),
         ({"algorithm": {"type": "sft"}}, r"rollout\.max_staleness: sft samples no rollouts"),
         ({"curriculum": "measured"}, r"rollout\.max_staleness: .*use curriculum: pass_ratio"),

@@ -16,13 +16,14 @@ from calibrl_core.models.policy import Policy
 from calibrl_core.rollout import server_layout
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.served import ServedEngine
-from calibrl_core.rollout.server_layout import ServerFolder
+from calibrl_core.rollout.server_layout import ServerFolder, beside_policy
 from calibrl_core.rollout.vllm_server import ServerError, VLLMServer
 from calibrl_core.settings.sampling import EngineSettings
 from tests.support.fake_vllm import FakeServer
 
 TWO = EngineSettings(engine="vllm_server", batch_tokens=1000, server_gpus=2)
 REQUEST = SamplingRequest(group_size=2, temperature=0.5, max_tokens=3, seed=[7], first_row=4)
+NO_FILES: Any = SimpleNamespace(form=())
 T = TypeVar("T")
 
 
@@ -128,7 +129,7 @@ def on_gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         monkeypatch.setattr(torch.cuda, "current_device", lambda: ranks.rank)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=index))
         policy: Any = SimpleNamespace(device=torch.device("cuda"), save_form=lambda _: None)
-        folder = ServerFolder(policy, EngineSettings(engine="vllm_server", **settings), ranks)
+        folder = ServerFolder(policy, EngineSettings(engine="vllm_server", **settings), ranks, NO_FILES)
         return [one["CUDA_VISIBLE_DEVICES"] for one in folder._gpus()]
 
     return gpus
@@ -148,7 +149,7 @@ def test_servers_apart_have_the_last_gpus(on_gpus: Callable[..., Any], tmp_path:
     [
         ({"server_gpus": 3, "tensor_parallel": 2}, r"tensor_parallel: 2 must divide server_gpus \(3\)"),
         ({"tensor_parallel": 2}, r"tensor_parallel: 2 must divide server_gpus \(none\)"),
-        ({"engine": "vllm", "server_gpus": 1}, "server_gpus: only the engine vllm_server has servers"),
+        ({"engine": "shared_prefill", "server_gpus": 1}, "server_gpus: only the engine vllm_server has servers"),
     ],
 )
 def test_gpus_that_no_server_can_use_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -156,6 +157,20 @@ def test_gpus_that_no_server_can_use_are_refused(settings: dict[str, Any], messa
         EngineSettings.model_validate({"engine": "vllm_server", **settings})
 
 
+def test_vllm_gets_less_of_a_gpu_than_the_policy_leaves_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (20, 80))
+    arguments = beside_policy(torch.device("cuda"))
+    assert 0 < arguments["gpu_memory_utilization"] * 80 <= 20
+    assert arguments["enable_sleep_mode"] is True
+    assert beside_policy(torch.device("cpu")) == {}
+
+
+def test_the_engine_that_was_removed_is_refused_with_the_other() -> None:
+    with pytest.raises(ValidationError, match="removed; use vllm_server"):
+        EngineSettings.model_validate({"engine": "vllm"})
+
+
 def test_common_servers_of_several_machines_are_refused(policy: Policy, tmp_path: Path) -> None:
     with pytest.raises(LaunchError, match=r"rollout\.server_gpus: .* several machines"):
-        ServerFolder(policy, TWO, SecondOfTwo(tmp_path, host="elsewhere"))
+        ServerFolder(policy, TWO, SecondOfTwo(tmp_path, host="elsewhere"), NO_FILES)

@@ -36,7 +36,7 @@ def test_a_spec_that_is_not_accepted_any_more_is_compared_as_stored() -> None:
         ({}, {"rollout": {"top_p": 1.0}}, []),  # its default
         ({}, {"rollout": {"top_p": 0.9, "temperature": 0.6, "stop": ["x"]}}, ["top_p", "stop", "temperature"]),
         ({"rollout": {"batch_tokens": 10}}, {"rollout": {"batch_tokens": 20}}, []),  # the speed only
-        ({"rollout": {"engine": "vllm"}}, {}, ["engine"]),
+        ({"rollout": {"engine": "vllm_server"}}, {}, ["engine"]),
     ],
 )
 def test_settings_of_sampling_are_named_one_by_one(first: Any, second: Any, names: list[str]) -> None:

@@ -258,7 +258,7 @@ def test_weights_of_4_bits_are_a_remedy_where_they_work() -> None:
 
     assert found() == ["model: {lora: {rank: 16}, quantization: nf4}"]
     assert found(model={"lora": {}}) == ["model.quantization: nf4"]
-    assert found(rollout={"engine": "vllm"}) == []
+    assert found(rollout={"engine": "vllm_server"}) == []
     assert found(resources={"gpus": 2}) == []
 
 

@@ -10,36 +10,59 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaConfig, Qwen2Config
 
+from calibrl_core.config import BuiltinModel, LoraSettings
 from calibrl_core.data.schema import Example
-from calibrl_core.models.policy import Policy
-from calibrl_core.rollout.base import SamplingRequest
+from calibrl_core.models.policy import Policy, load_policy
+from calibrl_core.rollout.adapter_files import AdapterFiles
+from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
+from calibrl_core.rollout.served import ServedEngine
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
-from calibrl_core.rollout.vllm import VLLMEngine
 from calibrl_core.settings.optimizer import OptimizerSettings
+from calibrl_core.settings.sampling import EngineSettings
 from calibrl_core.step.optimizer import make_optimizer
 
-ENGINES = {"shared-prefill": SharedPrefillEngine, "vllm": VLLMEngine}
 PLENTY = 10_000  # tokens, more than all prompts here need
 MAX_TOKENS = 16
+# Heads of 32; and not too wide a range of logits, which float32 would round more coarsely, in either engine.
+WIDE = {"hidden_size": 128, "max_position_embeddings": 512, "initializer_range": 0.06}
+
+
+def served(policy: Policy, batch_tokens: int) -> ServedEngine:
+    return ServedEngine(policy, EngineSettings(engine="vllm_server", batch_tokens=batch_tokens))
+
+
+ENGINES: dict[str, Callable[[Policy, int], RolloutEngine]] = {
+    "shared-prefill": SharedPrefillEngine,
+    "vllm-server": served,
+}
 
 
 @pytest.fixture(params=ENGINES, scope="module")
 def make_engine(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Makes an engine: policy, and how many tokens it may decode together. The same one for the same arguments."""
-    if request.param == "vllm" and find_spec("vllm") is None:
+    """Makes an engine: policy, and how many tokens it may decode together. The first one stays for the same arguments;
+    another is closed when the next is made.
+    """
+    if request.param == "vllm-server" and find_spec("vllm") is None:
         pytest.skip("vllm is not installed here: make test-vllm")
-    made = {}
+    made: dict[Any, Any] = {}
+
+    def close(given: Any) -> None:
+        engine = made.pop(given)
+        if isinstance(engine, ServedEngine):
+            engine.close()
 
     def make(*given: Any) -> Any:
         if given not in made:
+            for other in list(made)[1:]:
+                close(other)
             made[given] = ENGINES[request.param](*given)
         return made[given]
 
     yield make
-    for engine in made.values():
-        if isinstance(engine, VLLMEngine):
-            engine.close()
+    for given in list(made):
+        close(given)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +163,7 @@ def test_no_banned_token_is_sampled(
     banned = torch.ones_like(policy.banned)
     banned[[70, 71, 72]] = False
     monkeypatch.setattr(policy, "banned", banned)
-    rollouts = sample(temperature=10.0)
+    rollouts = sample(temperature=2.0)
     assert set(rollouts.tokens[rollouts.mask].tolist()) == {70, 71, 72}
 
 
@@ -180,11 +203,12 @@ def test_frequencies_are_the_policys(
     with engine.sampling(0):
         request = SamplingRequest(group_size=2000, temperature=0.5, max_tokens=1, seed=[11])
         rollouts = engine.generate(prompts[:1], request)
-    tokens = rollouts.tokens[:, 0]
+    tokens, total = rollouts.tokens[:, 0], 0.0
     for token in (70, 71, 72, 73):
         expected = rollouts.logprobs[tokens == token, 0][0].exp().item()
         assert (tokens == token).float().mean().item() == pytest.approx(expected, abs=0.05)
-    assert rollouts.logprobs[:, 0].unique().exp().sum().item() == pytest.approx(1, abs=1e-4)
+        total += expected
+    assert total == pytest.approx(1, abs=1e-4)
 
 
 def test_the_weights_of_the_moment_are_sampled_from(sample: Callable[..., Any], policy: Policy) -> None:
@@ -216,3 +240,60 @@ def test_the_weights_that_an_optimizer_has_just_written_are_sampled_from(
     policy.model.load_state_dict(kept)
     assert before.texts != after.texts
     torch.testing.assert_close(again, after.logprobs, rtol=0, atol=2e-5)
+    torch.testing.assert_close(after.sampler_logprobs, after.logprobs, rtol=0, atol=2e-5)
+
+
+def assert_samples_from(policy: Policy, engine: RolloutEngine, examples: list[Example]) -> Any:
+    """The log-probabilities that the engine sampled by are those of the policy."""
+    with engine.sampling(0):
+        request = SamplingRequest(group_size=4, temperature=1.0, max_tokens=12, seed=[5])
+        rollouts = engine.generate(examples, request)
+    owners = [row // 4 for row in range(len(rollouts.tokens))]
+    with torch.no_grad():
+        expected = policy.logprobs(examples, owners, rollouts.tokens, rollouts.mask, 1.0)
+    torch.testing.assert_close(rollouts.sampler_logprobs, expected, rtol=0, atol=2e-5)
+    return rollouts
+
+
+@pytest.mark.parametrize(
+    ("config_class", "settings"),
+    [(LlamaConfig, {}), (Qwen2Config, {"tie_word_embeddings": True})],
+    ids=["llama", "qwen2, tied"],
+)
+def test_text_models(
+    make_engine: Callable[..., Any],
+    text_policy: Callable[..., Any],
+    text_examples: list[Example],
+    config_class: Any,
+    settings: dict[str, Any],
+) -> None:
+    policy = text_policy(config_class, **WIDE, **settings)
+    engine = make_engine(policy, PLENTY)
+    before = assert_samples_from(policy, engine, text_examples)
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.mul_(1.5)
+    assert before.texts != assert_samples_from(policy, engine, text_examples).texts
+
+
+def test_adapters_are_sampled_from(make_engine: Callable[..., Any], examples: list[Example]) -> None:
+    policy = load_policy(BuiltinModel(builtin="tiny-vlm", lora=LoraSettings(rank=4, alpha=16, rslora=True)))
+    engine = make_engine(policy, PLENTY)
+    if isinstance(engine, ServedEngine):
+        assert isinstance(engine._weights, AdapterFiles)  # not merged
+    fresh = assert_samples_from(policy, engine, examples)
+    with torch.no_grad():
+        for name, parameter in policy.model.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_(std=0.05, generator=torch.Generator().manual_seed(0))
+    assert assert_samples_from(policy, engine, examples).texts != fresh.texts
+
+
+def test_another_image_changes_the_log_probabilities(
+    policy: Policy, make_engine: Callable[..., Any], examples: list[Example]
+) -> None:
+    other = [dataclasses.replace(examples[0], images=examples[1].images)]
+    assert examples[0].images != examples[1].images
+    engine = make_engine(policy, PLENTY)
+    one, two = (assert_samples_from(policy, engine, asked) for asked in (examples[:1], other))
+    assert not torch.equal(one.logprobs, two.logprobs)
