@@ -28,7 +28,7 @@ from jobs.planning.model_shapes import ModelShape, is_vision
 
 # Published: EasyR1, Qwen2.5-VL-7B on 8 H100, 512 prompts x 5 rollouts.
 PUBLISHED_MFU, PUBLISHED_TOKENS, PUBLISHED_STEP = 0.23, 2000.0, 120.0
-MFU_GOAL, DECODE_GOAL, TOKENS_GOAL = 0.35, 0.5, 2000.0
+MFU_GOAL, TOKENS_GOAL = 0.35, 2000.0
 QUESTION = "What is the size of the angle at C, in degrees?"
 
 
@@ -153,7 +153,7 @@ def _speed(
     yield at_least("step, tokens of prompts and completions", every / step, "tokens/s", TOKENS_GOAL, PUBLISHED_TOKENS)
     yield at_least("update, model FLOPs utilisation", mfu, "", MFU_GOAL, PUBLISHED_MFU)
     yield Measure("decoding", decoded, "tokens/s", limit)
-    yield at_least("decoding, share of the bandwidth limit", decoded / limit, "", DECODE_GOAL)
+    yield Measure("decoding, share of the bandwidth limit", decoded / limit)
 
 
 def count_parameters(tensors: ModelShape) -> speed.Parameters:
