@@ -33,6 +33,7 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
 }
+ON_CPU = {"TORCH_COMPILE_DISABLE": "1"}  # the first requests would compile functions of the sampler for a minute
 
 
 class ServerFolder:
@@ -76,8 +77,9 @@ class ServerFolder:
             arguments |= beside_policy(policy.device)
         sleep = bool(arguments.get("enable_sleep_mode")) and not self._settings.samples_ahead
         options = _options(self._form, arguments | {"enable_sleep_mode": sleep, "tensor_parallel_size": size})
+        environment = ENVIRONMENT if policy.device.type == "cuda" else ENVIRONMENT | ON_CPU
         servers = [
-            VLLMServer(self._path, number, options, ENVIRONMENT | gpus) for number, gpus in enumerate(self._gpus())
+            VLLMServer(self._path, number, options, environment | gpus) for number, gpus in enumerate(self._gpus())
         ]
         return Servers(servers, self._ranks, leads=self._leads, sleep=sleep)
 

@@ -6,6 +6,7 @@ other processes of the run.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from typing import Any
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.rollout.vllm_server import RefusedError, ServerError, VLLMServer
 from calibrl_core.rollout.weight_files import WeightUpdate
+
+log = logging.getLogger(__name__)
 
 MAX_RESTARTS = 3  # of a server, per run
 REQUESTS_AT_ONCE = 256  # vLLM queues the rows that do not fit
@@ -124,6 +127,7 @@ class Servers:
             while not replaced:
                 if server.starts > MAX_RESTARTS:
                     raise ServerError(f"vLLM's server failed {server.starts} times: {cause}: {server.log_end()}")
+                log.warning("vLLM's server is started again: %s", cause)
                 server.kill()
                 server.launch()
                 server.await_start()

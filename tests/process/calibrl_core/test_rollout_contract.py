@@ -195,18 +195,18 @@ def test_greedy_completions_are_those_of_generate(sample: Callable[..., Any], po
 def test_frequencies_are_the_policys(
     make_engine: Callable[..., Any], policy: Policy, prompts: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """2,000 first tokens out of four: a share errs by 0.011 (one standard deviation) at most."""
+    """800 first tokens out of four: a share errs by 0.018 (one standard deviation) at most."""
     banned = torch.ones_like(policy.banned)
     banned[[70, 71, 72, 73]] = False
     monkeypatch.setattr(policy, "banned", banned)
     engine = make_engine(policy, PLENTY)
     with engine.sampling(0):
-        request = SamplingRequest(group_size=2000, temperature=0.5, max_tokens=1, seed=[11])
+        request = SamplingRequest(group_size=800, temperature=0.5, max_tokens=1, seed=[11])
         rollouts = engine.generate(prompts[:1], request)
     tokens, total = rollouts.tokens[:, 0], 0.0
     for token in (70, 71, 72, 73):
         expected = rollouts.logprobs[tokens == token, 0][0].exp().item()
-        assert (tokens == token).float().mean().item() == pytest.approx(expected, abs=0.05)
+        assert (tokens == token).float().mean().item() == pytest.approx(expected, abs=0.06)
         total += expected
     assert total == pytest.approx(1, abs=1e-4)
 

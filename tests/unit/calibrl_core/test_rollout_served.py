@@ -114,7 +114,9 @@ def test_stop_strings_are_found_by_the_server_and_stay_in_the_text(
     assert rollouts.texts[1] == policy.tokenizer.decode([70, 70, 71])
 
 
-def test_lost_requests_are_asked_again_of_a_new_server(engine: ServedEngine, fake: FakeServer) -> None:
+def test_lost_requests_are_asked_again_of_a_new_server(
+    engine: ServedEngine, fake: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
     expected = sampled(engine)
     fake.asked.clear()
     fake.lose = [ServerError("gone")]
@@ -122,6 +124,7 @@ def test_lost_requests_are_asked_again_of_a_new_server(engine: ServedEngine, fak
     assert torch.equal(rollouts.tokens, expected.tokens)
     assert fake.starts == 2
     assert len(fake.asked) == 3  # one of two was lost
+    assert "started again: gone" in caplog.text
     assert fake.calls[-2:][0][0] == "/resume"  # the new server has the weights before the request
 
 
