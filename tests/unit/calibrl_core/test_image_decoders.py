@@ -15,8 +15,8 @@ from calibrl_core.models.image_decoders import Llama4Decoder, MllamaDecoder
 from calibrl_core.models.policy import Policy, load_policy
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.self_check import check_model
+from calibrl_core.rollout.server_layout import vllm_arguments
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
-from calibrl_core.rollout.vllm import vllm_arguments
 from tests.families.build import write_vision
 from tests.families.more_vision import FAMILIES
 from tests.support import pictures
