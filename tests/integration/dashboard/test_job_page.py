@@ -18,7 +18,7 @@ def test_a_failed_job_shows_why_with_the_end_of_its_log(world: World) -> None:
     assert app.error[0].value == "Failed: RuntimeError\\: \\<b\\>boom\\</b\\>"
     assert app.code[0].value == message
     assert "No metrics" in html(app)
-    assert {button.key for button in app.button} == {"retry", "fork"}  # nothing is left to cancel
+    assert {button.key for button in app.button} == {"retry", "fork", "what-if"}  # nothing is left to cancel
 
 
 def test_a_running_job_can_be_cancelled(world: World) -> None:
@@ -46,7 +46,7 @@ def test_a_running_job_can_be_cancelled(world: World) -> None:
 def test_only_applicable_actions_are_offered(world: World, status: JobStatus, offered: set[str]) -> None:
     job = world.add(status=status)
     app = job_page(job.id, "Spec")
-    assert {button.key for button in app.button} == {*offered, "fork"}
+    assert {button.key for button in app.button} == {*offered, "fork", "what-if"}
     assert f"{status.value}</span>" in html(app)
     assert f"{status.value}</span>" in html(jobs_page())
 
