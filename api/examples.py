@@ -121,6 +121,11 @@ FINE_TUNING_JOBS: Any = {
     },
 }
 
+VERDICTS: Any = {
+    "right": {"summary": "The answer is right", "value": {"right": True}},
+    "random": {"summary": "Of a completion that the service picked", "value": {"right": False, "picked": "random"}},
+}
+
 REPLAYS: Any = {
     "numeric": {"summary": "By another verifier", "value": {"rewards": [{"type": "numeric"}]}},
     "steps": {

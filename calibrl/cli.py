@@ -32,6 +32,7 @@ from calibrl.commands import (
     prompts,
     queue,
     studies,
+    verdicts,
     what_if,
     workers,
 )
@@ -264,6 +265,7 @@ app.add_typer(workers.app)
 app.add_typer(projects.app)
 app.add_typer(hours.app)
 app.add_typer(prompts.app)
+app.add_typer(verdicts.app)
 app.add_typer(export.app)
 app.add_typer(metrics.app)
 app.add_typer(studies.app, name="study", rich_help_panel=JOBS)

@@ -27,6 +27,7 @@ from calibrl.client.queue import QueueRequests
 from calibrl.client.results import ResultRequests
 from calibrl.client.samples import SampleRequests
 from calibrl.client.studies import StudyRequests
+from calibrl.client.verdicts import VerdictRequests
 from calibrl.client.webhooks import WebhookRequests
 from calibrl.client.workers import WorkerRequests
 from calibrl.schemas import Health
@@ -39,6 +40,7 @@ class Client(
     MetricRequests,
     SampleRequests,
     PromptRequests,
+    VerdictRequests,
     LogRequests,
     CheckpointRequests,
     ResultRequests,

@@ -43,6 +43,7 @@ from calibrl.schemas.evaluations import PairedDifference as PairedDifference
 from calibrl.schemas.evaluations import Replay as Replay
 from calibrl.schemas.evaluations import ReplayRequest as ReplayRequest
 from calibrl.schemas.evaluations import Rescored as Rescored
+from calibrl.schemas.evaluations import RescoredStep as RescoredStep
 from calibrl.schemas.evaluations import SplitAccuracies as SplitAccuracies
 from calibrl.schemas.events import Event as Event
 from calibrl.schemas.health import Health as Health
@@ -122,6 +123,12 @@ from calibrl.schemas.studies import StudySpec as StudySpec
 from calibrl.schemas.studies import StudyStatus as StudyStatus
 from calibrl.schemas.studies import StudySummary as StudySummary
 from calibrl.schemas.study_reports import StudyReport as StudyReport
+from calibrl.schemas.verdicts import CompletionToJudge as CompletionToJudge
+from calibrl.schemas.verdicts import NewVerdict as NewVerdict
+from calibrl.schemas.verdicts import PersonVerdict as PersonVerdict
+from calibrl.schemas.verdicts import Picked as Picked
+from calibrl.schemas.verdicts import Rate as Rate
+from calibrl.schemas.verdicts import Trust as Trust
 from calibrl.schemas.webhooks import CreatedWebhook as CreatedWebhook
 from calibrl.schemas.webhooks import Delivery as Delivery
 from calibrl.schemas.webhooks import DeliveryStatus as DeliveryStatus

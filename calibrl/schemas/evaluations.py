@@ -158,6 +158,15 @@ class Rescored(Record):
     failure: str | None = Field(description="Reason why a verifier returned no score. A missing score counts as 0.")
 
 
+class RescoredStep(Record):
+    """Completions of one step that were scored again."""
+
+    step: int
+    scored: int
+    passed_before: int
+    passed_after: int
+
+
 class Replay(Record):
     """Scores of other verifiers for the stored completions of a job."""
 
@@ -172,4 +181,5 @@ class Replay(Record):
     rewards_changed: int
     failures: int = Field(description="Number of completions for which a verifier returned no score.")
     versions: dict[str, str] = Field(description="Version of each plugin.")
+    by_step: list[RescoredStep] = Field(description="Scored completions by step: the curve of accuracy, scored again.")
     data: list[Rescored] = Field(description="Completions whose result changed, and completions without a score.")

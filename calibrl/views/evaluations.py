@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from calibrl.schemas import Comparison, Evaluation, Measured, PairedDifference, Replay, Rescored
-from calibrl.views.terminal import plain, table_of
+from calibrl.views.terminal import plain, sparkline, table_of
 
 NONE = "–"
 SHOWN = {  # of an evaluation's metrics, where it has them
@@ -58,6 +58,21 @@ def comparison_page(comparison: Comparison) -> RenderableType:
     return Group(Text(head, style="bold"), models, Text(), pairs)
 
 
+def _curves(replay: Replay) -> list[str]:
+    """Return the shares of passed completions by step, in the run and scored again; none for a single step."""
+    if len(replay.by_step) < 2:
+        return []
+    before, after = (
+        [number / one.scored for one, number in zip(replay.by_step, numbers, strict=True)]
+        for numbers in ([one.passed_before for one in replay.by_step], [one.passed_after for one in replay.by_step])
+    )
+    steps = f"steps {replay.by_step[0].step} to {replay.by_step[-1].step}"
+    return [
+        f"{steps}, {name}: {sparkline(values)} {values[0]:.0%} to {values[-1]:.0%}"
+        for name, values in (("passed in the run", before), ("scored again", after))
+    ]
+
+
 def replay_page(replay: Replay) -> RenderableType:
     """Return the changed verdicts."""
     stopped = replay.stopped
@@ -66,6 +81,7 @@ def replay_page(replay: Replay) -> RenderableType:
         f"passed before {replay.passed_before}, now {replay.passed_after}: {replay.now_passed} pass that did not, "
         f"{replay.now_failed} do not that did",
         f"rewards changed: {replay.rewards_changed}; without a verdict: {replay.failures}",
+        *_curves(replay),
     ]
     table = table_of(">SAMPLE", ">STEP", ">COMPLETION", "PROMPT~", ">REWARD BEFORE", ">NOW", "VERDICT~")
     for rescored in replay.data:

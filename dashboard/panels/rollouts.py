@@ -12,7 +12,7 @@ from dashboard import signin, states
 from dashboard.markup import group_link, table
 from dashboard.panels.common import LATEST, live_panel, show_if_no_sample
 from dashboard.reads import live, service
-from dashboard.views import completions
+from dashboard.views import completions, verdicts
 
 
 def _choose(steps: dict[int, list[SampleSummary]]) -> SampleSummary:
@@ -85,6 +85,7 @@ def _group(job: Job, summary: SampleSummary) -> None:
     for index in range(len(sample.group["completions"])):
         with st.container(border=True, key=f"card-completion-{index}"):
             st.html(_completion(job.id, summary.id, tint.label, index, job.spec["algorithm"], sample))
+            verdicts.buttons(job, summary.id, index)
 
 
 @st.cache_data(ttl=30.0, max_entries=64, show_spinner=False)
@@ -135,6 +136,7 @@ def _panel(job: Job) -> None:
     if show_if_no_sample(job, steps):
         return
     _search(job, steps)
+    verdicts.trust(job)
     _group(job, _choose(steps))
 
 

@@ -13,6 +13,7 @@ from calibrl.schemas import (
     JobSummary,
     Me,
     Page,
+    PersonVerdict,
     ProjectHours,
     PromptList,
     PromptPage,
@@ -20,6 +21,7 @@ from calibrl.schemas import (
     QueueEntry,
     Sample,
     StoredFile,
+    Trust,
     Worker,
 )
 from calibrl.schemas import Series as CurveRecord
@@ -108,6 +110,24 @@ def _workers(key: str) -> list[Worker]:
 def hours(job_id: UUID) -> JobHours:
     """Return what the slot-hours of a job bought."""
     return client().hours(job_id)
+
+
+@st.cache_resource(ttl=QUEUE_FRESH, max_entries=256, show_spinner=False)
+def verdicts(job_id: UUID) -> list[PersonVerdict]:
+    """Return the verdicts of people on the completions of a job."""
+    return client().verdicts(job_id)
+
+
+@st.cache_resource(ttl=QUEUE_FRESH, max_entries=256, show_spinner=False)
+def trust(job_id: UUID) -> Trust:
+    """Return the error rates of the verifiers of a job."""
+    return client().trust(job_id)
+
+
+def clear_verdicts() -> None:
+    """Read verdicts again: a viewer has just given one."""
+    verdicts.clear()
+    trust.clear()
 
 
 @st.cache_resource(ttl=QUEUE_FRESH, max_entries=256, show_spinner=False)

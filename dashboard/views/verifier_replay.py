@@ -9,8 +9,8 @@ from calibrl.schemas import Replay, ReplayRequest, Rescored
 from dashboard import states
 from dashboard.forms.schema import Schema
 from dashboard.forms.schema_form import SpecForm
-from dashboard.markup import chip, escape, table
-from dashboard.palette import CORRECT, NEUTRAL, WRONG
+from dashboard.markup import chip, escape, sparkline, table
+from dashboard.palette import CORRECT, NEUTRAL, POLICY, WRONG
 from dashboard.reads import catalogue, service
 
 SCHEMA = Schema(ReplayRequest.model_json_schema())
@@ -71,12 +71,30 @@ def _results(replay: Replay) -> None:
     if replay.stopped:
         st.caption("Not all completions were scored:")
         st.text(replay.stopped)
+    _curves(replay)
     if not replay.data:
         states.empty("No changes", f"Same result for all {replay.scored:,} completions.")
     else:
         st.html(table(TITLES, [_row(replay.job_id, completion) for completion in replay.data[:MAX_SHOWN]]))
     if len(replay.data) > MAX_SHOWN:
         st.caption(f"First {MAX_SHOWN} of {len(replay.data):,} completions. `calibrl replay` lists all.")
+
+
+def _curves(replay: Replay) -> None:
+    """Draw the share of passed completions by step, in the run and scored again."""
+    if len(replay.by_step) < 2:
+        return
+    before, after = (
+        [number / one.scored for one, number in zip(replay.by_step, numbers, strict=True)]
+        for numbers in ([one.passed_before for one in replay.by_step], [one.passed_after for one in replay.by_step])
+    )
+    curves = "".join(
+        f"<tr><td>{escape(title)}</td><td>{sparkline(values, colour, title, top=1.0)}</td>"
+        f'<td data-label="First step">{values[0]:.0%}</td><td data-label="Last step">{values[-1]:.0%}</td></tr>'
+        for title, values, colour in (("In the run", before, NEUTRAL), ("Scored again", after, POLICY))
+    )
+    steps = f"Step {replay.by_step[0].step}", f"Step {replay.by_step[-1].step}"
+    st.html(table(("Share of passed completions", "By step", *steps), [curves]))
 
 
 def _mark(passed: bool) -> str:

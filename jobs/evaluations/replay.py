@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
-from calibrl.schemas import Replay, ReplayRequest, Rescored
+from calibrl.schemas import Replay, ReplayRequest, Rescored, RescoredStep
 from calibrl_core.verifiers.plugin import plugin_versions
 from jobs.errors import Conflict, FieldError, Invalid
 from jobs.processes import sandbox
@@ -92,6 +92,7 @@ def replay(stored: StoredCompletions, request: ReplayRequest) -> Replay:
         rewards_changed=sum(_differ(result.reward_before, result.reward_after) for result in pairs),
         failures=sum(result.failure is not None for result in pairs),
         versions=plugin_versions(request.rewards),
+        by_step=_by_step(pairs),
         data=[result for result in pairs if result.passed_before != result.passed_after or result.failure],
     )
 
@@ -136,6 +137,20 @@ def _rescored(row: Row[Any], line: dict[str, Any]) -> Rescored:
         by_verifier=line["by_verifier"],
         failure=line["failure"],
     )
+
+
+def _by_step(pairs: list[Rescored]) -> list[RescoredStep]:
+    steps = sorted({result.step for result in pairs})
+    groups = ([result for result in pairs if result.step == step] for step in steps)
+    return [
+        RescoredStep(
+            step=step,
+            scored=len(group),
+            passed_before=sum(result.passed_before for result in group),
+            passed_after=sum(result.passed_after for result in group),
+        )
+        for step, group in zip(steps, groups, strict=True)
+    ]
 
 
 def _differ(before: float | None, after: float) -> bool:

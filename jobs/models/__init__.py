@@ -18,6 +18,7 @@ from jobs.models.metrics import MetricBlock, StepMetrics
 from jobs.models.projects import Project
 from jobs.models.samples import Sample
 from jobs.models.studies import RecordedRun, Study, StudyEntry
+from jobs.models.verdicts import PersonVerdict
 from jobs.models.visits import StepVisits
 from jobs.models.webhooks import Delivery, Webhook
 from jobs.models.workers import Gpu, Worker
@@ -46,6 +47,7 @@ __all__ = [
     "Membership",
     "MetricBlock",
     "PartState",
+    "PersonVerdict",
     "Project",
     "RecordedRun",
     "Sample",

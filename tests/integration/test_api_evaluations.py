@@ -207,6 +207,8 @@ def test_a_replay_lists_which_rewards_flip(client: Client) -> None:
     assert client.sample(job_id, found.data[0].sample_id).prompt_id == found.data[0].prompt_id == "p1"
     counts = found.passed_before, found.passed_after, found.now_passed, found.now_failed, found.rewards_changed
     assert counts == (3, 4, 2, 1, 3)
+    curve = [(one.step, one.scored, one.passed_before, one.passed_after) for one in found.by_step]
+    assert curve == [(1, 2, 1, 2), (2, 3, 2, 1), (3, 1, 0, 1)]
 
     (only,) = client.replay(job_id, [{"type": "numeric"}], first_step=2, last_step=2).data
     assert only.step == 2

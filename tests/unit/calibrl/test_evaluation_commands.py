@@ -47,6 +47,9 @@ def comparison(split: str, difference: float, *, distinguishable: bool, differ: 
 def replayed(**changes: Any) -> dict[str, Any]:
     counts: dict[str, Any] = {"completions": 40, "scored": 40, "stopped": None, "passed_before": 10, "passed_after": 11}
     counts |= {"now_passed": 1, "now_failed": 0, "rewards_changed": 3, "failures": 1, "versions": {}}
+    steps = [(10, 20, 5, 5), (50, 20, 5, 6)]
+    names = ("step", "scored", "passed_before", "passed_after")
+    counts["by_step"] = [dict(zip(names, one, strict=True)) for one in steps]
     flip = {"sample_id": 7, "step": 50, "prompt_id": "digits/train/3", "completion": 2, "reward_before": 0.1}
     flip |= {"reward_after": 1.0, "passed_before": False, "passed_after": True, "by_verifier": {"numeric": 1.0}}
     slow = flip | {"sample_id": 9, "passed_after": False, "reward_before": None, "failure": "math: no verdict\x1b[2J"}
