@@ -17,16 +17,13 @@ from transformers.cache_utils import Cache, DynamicLayer
 from calibrl_core.models.attention import mask_for
 
 
-def decoder_of(model: Any, *, sharded: bool) -> Any:
-    """Return a model without its head: the output of its forward pass has `last_hidden_state` `[R, S, D]`.
-
-    sharded: each pass must run all layers, because other processes wait for this process's share of their weights.
-    """
+def decoder_of(model: Any) -> Any:
+    """Return a model without its head: the output of its forward pass has `last_hidden_state` `[R, S, D]`."""
     kind = model.config.model_type
     if kind == "llama4":
         return Llama4Decoder(model)
     if kind == "mllama":
-        return MllamaDecoder(model.model, all_layers=sharded)
+        return MllamaDecoder(model.model)
     base = model.base_model
     # A class whose prefix names no attribute, such as Llama 4's text model, returns itself.
     return base if base is not model else model.model
@@ -65,13 +62,12 @@ class MllamaDecoder:
     """Mllama, whose images enter by cross-attention.
 
     In transformers a token that sees no image attends to all vision tokens of its row, also to those that only pad the
-    row, and a row without images runs the layers of cross-attention if another row has one. Here every row gets what it
-    gets alone.
+    row, and the layers of cross-attention run for all rows or for none. Here every row gets what it gets alone, and
+    every pass runs all layers, as processes that share the weights must: for a row without images they change nothing.
     """
 
-    def __init__(self, model: Any, *, all_layers: bool) -> None:
-        """all_layers: run the layers of cross-attention if no row has an image, too; they change nothing then."""
-        self.config, self._model, self._all_layers = model.config, model, all_layers
+    def __init__(self, model: Any) -> None:
+        self.config, self._model = model.config, model
 
     def forward(
         self,
@@ -97,25 +93,26 @@ class MllamaDecoder:
             others: further arguments of the language model.
         """
         states: Tensor | None = None
-        sight = None if past_key_values is None else _cached_sight(past_key_values)
-        if pixel_values is not None and aspect_ratio_ids is not None and aspect_ratio_mask is not None:
-            rows = (input_ids == self.config.image_token_id).any(-1).nonzero().flatten()
-            states = self._states(rows, len(input_ids), pixel_values, aspect_ratio_ids, aspect_ratio_mask)
-            sight = self._sight(input_ids, rows, aspect_ratio_ids, aspect_ratio_mask)
-        elif past_key_values is None and self._all_layers:
-            # Values of 0 add nothing, and no token sees an image.
+        if past_key_values is not None:
+            sight = _cached_sight(past_key_values)
+        elif pixel_values is None or aspect_ratio_ids is None or aspect_ratio_mask is None:
+            # One vision token of 0, so that attention adds 0; and no token sees an image.
             shown = torch.zeros(input_ids.shape, dtype=torch.bool, device=input_ids.device)
             states = torch.zeros((len(input_ids), 1, self._model.hidden_size), device=input_ids.device)
             sight = _Sight(~shown[..., None], shown)
+        else:
+            rows = (input_ids == self.config.image_token_id).any(-1).nonzero().flatten()
+            states = self._states(rows, len(input_ids), pixel_values, aspect_ratio_ids, aspect_ratio_mask)
+            sight = self._sight(input_ids, rows, aspect_ratio_ids, aspect_ratio_mask)
         output = self._model.language_model(
             input_ids=input_ids,
             position_ids=position_ids,
             past_key_values=past_key_values,
             cross_attention_states=states,
-            **({} if sight is None else sight.masks(self.config)),
+            **sight.masks(self.config),
             **others,
         )
-        if states is not None and sight is not None and output.past_key_values is not None:
+        if states is not None and output.past_key_values is not None:
             layers = output.past_key_values.layers
             for index in self._model.language_model.cross_attention_layers:
                 layers[index] = _VisionLayer(layers[index], sight.of_next_token())
@@ -193,5 +190,5 @@ class _VisionLayer(DynamicLayer):
         self.sight = self.sight.of_rows(beam_idx)
 
 
-def _cached_sight(cache: Cache) -> _Sight | None:
-    return next((layer.sight for layer in cache.layers if isinstance(layer, _VisionLayer)), None)
+def _cached_sight(cache: Cache) -> _Sight:
+    return next(layer.sight for layer in cache.layers if isinstance(layer, _VisionLayer))

@@ -98,7 +98,7 @@ class Policy:
     @property
     def decoder(self) -> Any:
         """Return the model without its head: its output are hidden states."""
-        return decoder_of(self.model, sharded=self.weights.sharded)
+        return decoder_of(self.model)
 
     @property
     def head(self) -> Head:

@@ -23,6 +23,8 @@ from calibrl_core.models.policy import load_policy
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.verifiers.scorer import Scorer
+from tests.families.build import write_vision
+from tests.families.more_vision import FAMILIES
 from tests.process.calibrl_core import run_ranks
 from tests.support.processes import processes_with
 from tests.support.training import of_type, score_or_miss
@@ -58,6 +60,13 @@ ALIKE: dict[str, dict[str, Any]] = {
     "ddp": TOGETHER,
     "fsdp together": {**TOGETHER, "parallel": "fsdp"},
     "fsdp": {"parallel": "fsdp", "data": {"path": "some-images.jsonl"}, "micro_batch_rows": 1},
+    # Only one process has images in some passes, so that only there its layers of cross-attention have work.
+    "cross-attention": {
+        "parallel": "fsdp",
+        "model": {"path": "mllama"},
+        "data": {"path": "some-images.jsonl"},
+        "micro_batch_rows": 1,
+    },
     "dapo": {"algorithm": {"type": "dapo", "mini_batches": 2, "max_resamples": 3}},
     "lora": {"parallel": "fsdp", "model": {**TINY, "lora": {"rank": 2}}, "algorithm": LUFFY},
     "chord": {
@@ -161,11 +170,13 @@ def started(command: list[str], log: Path) -> Iterator[Any]:
 
 
 def write_data(root: Path, text_policy: Callable[..., Any]) -> None:
-    """Digits of which some have lost their picture, or all have, or all but one their expert; and a text model whose
-    head is its embedding."""
+    """Digits of which some have lost their picture, or all have, or all but one their expert; a text model whose head
+    is its embedding, and a model with cross-attention."""
     from transformers import Qwen2Config
 
-    text_policy(Qwen2Config, tie_word_embeddings=True).save(root / "tied")
+    tied = text_policy(Qwen2Config, tie_word_embeddings=True)
+    tied.save(root / "tied")
+    write_vision(root / "mllama", tied.tokenizer, FAMILIES["Mllama"])
     examples = data.load(BuiltinData(builtin="digits", split="train", rows=6))
     rows = [
         {"question": one.question.replace("<image>", ""), "answer": one.answer, "expert": one.expert}
@@ -219,8 +230,8 @@ def test_two_processes_compute_the_same_update_as_one(folder: Path, name: str) -
     assert any(values["loss/grad_norm"] > 0 for values in actual)
     assert_same_metrics(actual, expected)
     config = TrainConfig.model_validate(resolved(folder, BASE | ALIKE[name]))
-    start = load_policy(config.model.model_copy(update={"lora": None})).model.state_dict()
-    assert_same_weights(two, one, start)
+    start = load_policy(config.model.model_copy(update={"lora": None}))
+    assert_same_weights(two, one, dict(start.saved_tensors()))
     for kind in ("histogram", "sample", "checkpoint"):
         assert len(of_type(two, kind)) == len(of_type(one, kind))
     assert len(of_type(two, "start")) == len(of_type(two, "finish")) == 1
