@@ -35,6 +35,7 @@ from api.routes import (
     projects,
     prompts,
     queue,
+    reproductions,
     results,
     samples,
     schemas,
@@ -84,7 +85,8 @@ def _v1() -> APIRouter:
     # `RequestChecks` has already checked the key; this adds it to the OpenAPI document.
     router = APIRouter(prefix="/v1", dependencies=[Security(HTTPBearer(auto_error=False))])
     of_curves = (metrics, curves, exports, histograms, samples, images)
-    of_runs = (events, *of_curves, prompts, logs, checkpoints, results, evaluations, verdicts, live)
+    of_results = (checkpoints, results, evaluations, verdicts, reproductions)
+    of_runs = (events, *of_curves, prompts, logs, *of_results, live)
     of_teams = (studies, queue, workers, projects, hours, webhooks, access)
     of_openai = (openai_files, openai_jobs, openai_graders)
     for resource in (jobs, *of_runs, datasets, *of_teams, *of_openai):

@@ -31,6 +31,7 @@ from calibrl.commands import (
     projects,
     prompts,
     queue,
+    reproduce,
     studies,
     verdicts,
     what_if,
@@ -260,6 +261,7 @@ app.add_typer(evaluations.app)
 app.add_typer(what_if.app)
 app.add_typer(datasets.app)
 app.add_typer(jobs.app)
+app.add_typer(reproduce.app)
 app.add_typer(queue.app)
 app.add_typer(workers.app)
 app.add_typer(projects.app)

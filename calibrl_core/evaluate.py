@@ -48,10 +48,11 @@ from calibrl_core.report import Report
 from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
 from calibrl_core.run.answer_check import answer_faults, answers_warning
 from calibrl_core.run.frozen_policy import NamedRows, load_frozen
-from calibrl_core.run.identity import model_digest
+from calibrl_core.run.identity import data_digest, model_digest
 from calibrl_core.run.process import run_process
 from calibrl_core.run.row_check import all_results
 from calibrl_core.run.sources import read_source
+from calibrl_core.run.surroundings import run_record
 from calibrl_core.verifiers.base import answer_form, read_truth
 from calibrl_core.verifiers.scorer import NO_SERVICES, Scorer, check_needed, check_verdicts
 from calibrl_core.verifiers.services import Services
@@ -115,8 +116,21 @@ class _Evaluation:
         self.stored = stored
         self.done = self.stored.batches
         self.total = sum(-(-len(part.prompts) // part.batch) for part in self.parts.values())
-        report.emit("start", step=self.done, steps_total=self.total, versions=scorer.versions)
+        report.emit(
+            "start",
+            step=self.done,
+            steps_total=self.total,
+            versions=scorer.versions,
+            record=run_record(config, self._digests()),
+        )
         self._warn_of_answers()
+
+    def _digests(self) -> dict[str, str | None]:
+        """Return the digests of the datasets and the models by field of the config."""
+        if not self.ranks.first:
+            return {}
+        data = {f"data.{name}": data_digest(examples) for name, examples in self.sets}
+        return data | {f"models.{place}": model_digest(model) for place, model in enumerate(self.config.models)}
 
     def _load_sets(self) -> list[tuple[str, Sequence[Example]]]:
         """Return the name and the examples of each dataset, and log its format and columns."""

@@ -52,6 +52,7 @@ from calibrl_core.run.row_check import all_results, check_rows
 from calibrl_core.run.samples import report_groups
 from calibrl_core.run.saving import Saving
 from calibrl_core.run.sources import read_sources
+from calibrl_core.run.surroundings import run_record
 from calibrl_core.run.visits import report_visits
 from calibrl_core.step.learners import Learner, ReinforcementLearner, RolloutParts, StepResult, SupervisedLearner
 from calibrl_core.step.optimizer import GradientStep, learning_rate, make_optimizer, set_learning_rate
@@ -265,6 +266,7 @@ class TrainingRun:
             steps_total=self.steps,
             parameters=self.policy.parameter_count,
             versions={"torch": torch.__version__, **self.scorer.versions},
+            record=run_record(self.config, self.identity.values["digests"]),
         )
         self.report.emit("checked", model_index=0, **asdict(self.check))
         for note in self.identity.notes:

@@ -17,11 +17,13 @@ class EventLine(BaseModel):
 
 
 class StartLine(EventLine):
-    """The training loop begins. `step`: number of steps that are already done, above 0 after a resume."""
+    """The training loop begins. `step`: number of steps that are already done, above 0 after a resume. `record`: what
+    the run runs on."""
 
     type: Literal["start"]
     step: Step
     steps_total: Step
+    record: dict[str, Any] | None = None
 
 
 class CheckedLine(EventLine):

@@ -156,7 +156,7 @@ class Shipper:
                 case StartLine():
                     self.finish = self.error = None
                     jobs.rewind(session, job_id, event.step)
-                    jobs.set_first_step(session, job_id, self._claim.attempt, event.step)
+                    jobs.set_start(session, job_id, self._claim.attempt, event.step, event.record)
                     self.step, total = event.step, event.steps_total
                 case CheckedLine():
                     self._note(session, events.CHECKED, checked_sentence(event))

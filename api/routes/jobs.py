@@ -168,6 +168,30 @@ def what_if_job(
     return _added(lifecycle.submit(session, spec, actor=caller.user, visible_projects=caller.projects), response)
 
 
+async def _repeated(request: Request, job_id: UUID, caller: CurrentCaller) -> AnySpec:
+    def parent(session: Session) -> dict[str, Any]:
+        look(request, session)
+        return lifecycle.repeated_spec(session, existing_job(job_id, session, caller).id)
+
+    spec = await read(request, parent)
+    return await run_in_threadpool(lambda: _looked_into(_checked(spec), caller))
+
+
+@router.post("/{job_id}/reproduce", status_code=201)
+def reproduce_job(
+    job_id: UUID,
+    spec: Annotated[AnySpec, Depends(_repeated)],
+    session: Db,
+    caller: CurrentCaller,
+    response: Response,
+) -> Job:
+    """Run a job again from the start, with the same settings and seeds. `GET .../series-comparison` of the new job
+    then compares both step by step."""
+    caller.need_if_visible(spec.project, Role.MEMBER)
+    added = lifecycle.submit(session, spec, actor=caller.user, visible_projects=caller.projects, forked_from=job_id)
+    return _added(added, response)
+
+
 @router.post("/{job_id}/pause")
 def pause_job(job_id: WritableJob, session: Db, caller: CurrentCaller) -> Job:
     """Pause a job. A running job is `pausing` until it has saved a checkpoint and freed its slot."""

@@ -24,6 +24,7 @@ from calibrl.client.metrics import MetricRequests, Metrics
 from calibrl.client.projects import ProjectRequests
 from calibrl.client.prompts import PromptRequests
 from calibrl.client.queue import QueueRequests
+from calibrl.client.reproductions import ReproductionRequests
 from calibrl.client.results import ResultRequests
 from calibrl.client.samples import SampleRequests
 from calibrl.client.studies import StudyRequests
@@ -44,6 +45,7 @@ class Client(
     LogRequests,
     CheckpointRequests,
     ResultRequests,
+    ReproductionRequests,
     StreamRequests,
     EvaluationRequests,
     StudyRequests,

@@ -94,6 +94,10 @@ from calibrl.schemas.queue import QueueEntry as QueueEntry
 from calibrl.schemas.queue import WaitReason as WaitReason
 from calibrl.schemas.recorded_runs import RecordedRun as RecordedRun
 from calibrl.schemas.recorded_runs import RecordedRunPost as RecordedRunPost
+from calibrl.schemas.reproductions import AttemptRecord as AttemptRecord
+from calibrl.schemas.reproductions import Deviation as Deviation
+from calibrl.schemas.reproductions import DifferentField as DifferentField
+from calibrl.schemas.reproductions import SeriesComparison as SeriesComparison
 from calibrl.schemas.samples import Sample as Sample
 from calibrl.schemas.samples import SampleSummary as SampleSummary
 from calibrl.schemas.specs import AnySpec as AnySpec

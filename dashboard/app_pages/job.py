@@ -187,6 +187,18 @@ def _request(job: Job, change: Callable[[UUID], Job]) -> None:
     st.rerun()
 
 
+def _reproduce(job: Job) -> None:
+    """Run a job again and open the page of the new one, or show the error."""
+    try:
+        again = service.client().reproduce(job.id)
+    except CalibrlError as error:
+        st.text(str(error))
+        return
+    service.clear_job_caches()
+    st.query_params["id"] = str(again.id)
+    st.rerun()
+
+
 def _actions(job: Job) -> None:
     """Draw the buttons that the job's status and the viewer's role allow."""
     if not service.me().may_change(job.project):
@@ -213,6 +225,13 @@ def _actions(job: Job) -> None:
         help="Compare an update of this job with those of other settings, without training.",
     ):
         what_if_dialog.dialog(job)
+    if job.status == JobStatus.SUCCEEDED and st.button(
+        "Reproduce",
+        icon=":material/repeat:",
+        key="reproduce",
+        help="Run it again and compare: panel Spec of the new job.",
+    ):
+        _reproduce(job)
     if not job.status.final and job.status != JobStatus.CANCELLING:
         with st.popover("Cancel", icon=":material/stop_circle:"):
             st.write("The trainer saves a checkpoint and stops. Jobs that depend on this job will fail.")

@@ -16,7 +16,7 @@ Value = float | str
 
 
 @dataclass(frozen=True)
-class Difference:
+class DifferenceRow:
     """A difference between two arms in percentage points, with its interval."""
 
     label: str
@@ -26,7 +26,7 @@ class Difference:
     distinguishable: bool
 
 
-def differences(rows: Sequence[Difference]) -> ChartFigure:
+def differences(rows: Sequence[DifferenceRow]) -> ChartFigure:
     """Return differences with their intervals, one below the other."""
     if not rows:
         return NOTHING

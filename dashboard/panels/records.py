@@ -12,6 +12,7 @@ from dashboard.panels import lineage
 from dashboard.panels.common import draw_live
 from dashboard.reads import live
 from dashboard.reads.downloads import address
+from dashboard.views import reproduction
 from dashboard.views.spec_diff import ordered
 
 MOST_FOUND = 500  # lines that a search shows
@@ -85,3 +86,5 @@ def spec(job: Job) -> None:
         st.html(heading("Config overrides", "Fields that differ from the defaults") + lineage.overrides(job))
     st.caption("Full config with all defaults. To run it again: save it, edit it, then `calibrl submit FILE.yaml`.")
     st.code(yaml.safe_dump(ordered(job.spec), sort_keys=False, allow_unicode=True), language=None)
+    with states.explained("trouble-reproduction"):
+        reproduction.draw(job)

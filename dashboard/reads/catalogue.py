@@ -12,6 +12,7 @@ import streamlit as st
 
 from calibrl.client import CalibrlError
 from calibrl.schemas import (
+    AttemptRecord,
     Audit,
     Comparison,
     DataReport,
@@ -22,6 +23,7 @@ from calibrl.schemas import (
     JobSummary,
     Page,
     PreviewRow,
+    SeriesComparison,
     Study,
     StudyReport,
     StudySummary,
@@ -193,6 +195,26 @@ def clear_study_caches() -> None:
     """Read studies again: a viewer has just changed one."""
     _studies.clear()
     _study.clear()
+
+
+def attempts(job_id: UUID) -> list[AttemptRecord]:
+    """Return the attempts of a job, each with what it ran on."""
+    return _attempts(signin.key(), job_id)
+
+
+@st.cache_resource(ttl=10.0, max_entries=64, show_spinner=False)
+def _attempts(key: str, job_id: UUID) -> list[AttemptRecord]:
+    return service.client().attempts(job_id)
+
+
+def series_comparison(job_id: UUID) -> SeriesComparison:
+    """Return the comparison of a job with the one that it runs again."""
+    return _series_comparison(signin.key(), job_id)
+
+
+@st.cache_resource(ttl=10.0, max_entries=16, show_spinner=False)
+def _series_comparison(key: str, job_id: UUID) -> SeriesComparison:
+    return service.client().compare_series(job_id)
 
 
 def datasets(project: str | None, after: UUID | None = None, limit: int = MAX_OPTIONS) -> Page[Dataset]:

@@ -12,7 +12,7 @@ from calibrl.schemas.study_reports import MetricComparison, StudyComparison, Stu
 from dashboard.charts import figures, live_chart, study_figures
 from dashboard.charts.figures import Curve
 from dashboard.charts.series import StepSeries
-from dashboard.charts.study_figures import Difference, Value
+from dashboard.charts.study_figures import DifferenceRow, Value
 from dashboard.markup import chip, escape, job_link, status_chip, table
 from dashboard.palette import MODELS, NEUTRAL, POLICY
 from dashboard.views.spec_diff import flat
@@ -54,7 +54,7 @@ def draw(study: Study, report: StudyReport) -> None:
 def _differences(report: StudyReport, split: str, key: str) -> None:
     rows = [row for row in report.comparisons if row.split == split]
     drawn = [
-        Difference(_pair(row), 100 * row.difference, 100 * row.low, 100 * row.high, row.distinguishable)
+        DifferenceRow(_pair(row), 100 * row.difference, 100 * row.low, 100 * row.high, row.distinguishable)
         for row in rows
         if row.difference is not None and row.low is not None and row.high is not None
     ]

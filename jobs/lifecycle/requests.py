@@ -30,7 +30,7 @@ from jobs.specs.merge_patch import merged
 from jobs.specs.references import References
 from jobs.specs.reward_services import function_problems, service_problems
 
-NAME_LENGTH = 115  # maximum length before -fork is appended
+NAME_LENGTH = 115  # maximum length before -fork or -again is appended
 _HELD_AT_ONCE = (JobStatus.QUEUED, JobStatus.WAITING)
 
 
@@ -180,6 +180,16 @@ def fork_spec(session: Session, job_id: UUID, fork: Fork) -> tuple[dict[str, Any
     spec["name"] = f"{job.name[:NAME_LENGTH]}-fork"
     name = {"name": fork.name} if fork.name else {}
     return merged(spec, fork.changes | name), step
+
+
+def repeated_spec(session: Session, job_id: UUID) -> dict[str, Any]:
+    """Return the spec of a job under another name, to be checked like any other: it runs again from the start.
+
+    Raises:
+        NotFound: no such job.
+    """
+    job = jobs.get(session, job_id)
+    return job.spec | {"name": f"{job.name[:NAME_LENGTH]}-again", "depends_on": []}
 
 
 def cancel(session: Session, job_id: UUID, *, actor: str) -> models.Job:

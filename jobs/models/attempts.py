@@ -1,5 +1,7 @@
 """Attempts: executions of jobs by workers."""
 
+from typing import Any
+
 from sqlalchemy import BigInteger, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -10,7 +12,7 @@ from jobs.models.base import Base, CreatedAt, JobKey, Timestamp
 class Attempt(Base):
     """One execution of a job. `status`: status of the job after this attempt; `queued` if another attempt follows.
 
-    `first_step`: step at which the trainer began. Offsets: shipped bytes of its files.
+    `first_step`: step at which the trainer began. `record`: what it ran on. Offsets: shipped bytes of its files.
     """
 
     __tablename__ = "attempts"
@@ -25,5 +27,6 @@ class Attempt(Base):
     reason: Mapped[Reason | None]
     message: Mapped[str | None]
     first_step: Mapped[int] = mapped_column(default=0)
+    record: Mapped[dict[str, Any] | None]
     events_offset: Mapped[int] = mapped_column(BigInteger, default=0)
     log_offset: Mapped[int] = mapped_column(BigInteger, default=0)

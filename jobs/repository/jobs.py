@@ -296,9 +296,15 @@ def set_shipped(session: Session, job_id: UUID, attempt: int, events_offset: int
     session.execute(update(Attempt).where(Attempt.job_id == job_id, Attempt.number == attempt).values(offsets))
 
 
-def set_first_step(session: Session, job_id: UUID, attempt: int, step: int) -> None:
-    """Record the step from which the trainer of an attempt continued."""
-    session.execute(update(Attempt).where(Attempt.job_id == job_id, Attempt.number == attempt).values(first_step=step))
+def set_start(session: Session, job_id: UUID, attempt: int, step: int, record: dict[str, Any] | None) -> None:
+    """Record the step from which the trainer of an attempt continued, and what it runs on."""
+    values = {"first_step": step, "record": record}
+    session.execute(update(Attempt).where(Attempt.job_id == job_id, Attempt.number == attempt).values(values))
+
+
+def attempts(session: Session, job_id: UUID) -> list[Attempt]:
+    """Return the attempts of a job in order."""
+    return list(session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number)))
 
 
 def set_progress(session: Session, job_id: UUID, step: int, steps_total: int | None) -> None:

@@ -24,7 +24,7 @@ MAX_DRAWS = 1000  # of a point, until it differs from all before
 
 
 @dataclass(frozen=True)
-class Trial:
+class PointResult:
     """A point of an arm. `value`: its mean accuracy; None if it has not ended, or failed."""
 
     values: Mapping[str, float]
@@ -66,7 +66,7 @@ def kept_points(study: StudySpec, points: Points) -> Points:
         ]
         for group in groups(study)
     }
-    return _filled(study, {name: [Trial(point) for point in found_points] for name, found_points in kept.items()})
+    return _filled(study, {name: [PointResult(point) for point in found_points] for name, found_points in kept.items()})
 
 
 def more_points(situation: Situation, points: Points, measurements: Measurements) -> Points:
@@ -102,7 +102,7 @@ def _has_room(situation: Situation, points: Points) -> bool:
     return False
 
 
-def _filled(study: StudySpec, trials: Mapping[str, Sequence[Trial]], most: int = MAX_ARMS) -> Points:
+def _filled(study: StudySpec, trials: Mapping[str, Sequence[PointResult]], most: int = MAX_ARMS) -> Points:
     """Return the points of all arms with at most `most` new ones."""
     search = study.search
     assert search is not None
@@ -111,12 +111,12 @@ def _filled(study: StudySpec, trials: Mapping[str, Sequence[Trial]], most: int =
         own = list(so_far)
         while most and len(own) < search.points and sum(trial.open for trial in own) < search.at_once:
             most -= 1
-            own.append(Trial(_next(study, search, place, own)))
+            own.append(PointResult(_next(study, search, place, own)))
         found[name] = [dict(trial.values) for trial in own]
     return found
 
 
-def _next(study: StudySpec, search: Search, place: int, trials: Sequence[Trial]) -> dict[str, float]:
+def _next(study: StudySpec, search: Search, place: int, trials: Sequence[PointResult]) -> dict[str, float]:
     """Return the next point of an arm, unlike all before. The seed depends on the place of the arm and on the number of
     its points, so that the same results lead to the same point."""
     from optuna.samplers import RandomSampler, TPESampler
@@ -132,7 +132,7 @@ def _next(study: StudySpec, search: Search, place: int, trials: Sequence[Trial])
     return point
 
 
-def _asked(study: StudySpec, sampler: "BaseSampler", trials: Sequence[Trial]) -> dict[str, float]:
+def _asked(study: StudySpec, sampler: "BaseSampler", trials: Sequence[PointResult]) -> dict[str, float]:
     """Return the point that a sampler chooses after these trials."""
     import optuna
 
@@ -159,23 +159,23 @@ def _rounded(value: float, axis: AxisRange) -> float:
     return min(axis.high, max(axis.low, float(f"{value:.{DIGITS}g}")))
 
 
-def _frozen(trial: Trial, spaces: Mapping[str, Any]) -> "FrozenTrial":
+def _frozen(trial: PointResult, spaces: Mapping[str, Any]) -> "FrozenTrial":
     from optuna.trial import TrialState, create_trial
 
     state = TrialState.RUNNING if trial.open else TrialState.FAIL if trial.failed else TrialState.COMPLETE
     return create_trial(state=state, value=trial.value, params=dict(trial.values), distributions=dict(spaces))
 
 
-def _trial(situation: Situation, arm: str, point: Mapping[str, float], measurements: Measurements) -> Trial:
+def _trial(situation: Situation, arm: str, point: Mapping[str, float], measurements: Measurements) -> PointResult:
     if not _ended(situation, arm):
-        return Trial(point)
+        return PointResult(point)
     found = evaluated(situation.expansion, situation.known)
     primary = measurements.primary(situation.study, found)
     jobs = found.jobs[arm].values()
     if primary is None or len(jobs) < len(situation.study.seeds):
-        return Trial(point, failed=True)
+        return PointResult(point, failed=True)
     accuracies = [measurements.splits(job.id)[primary].values for job in jobs]
-    return Trial(point, fmean(fmean(values) for values in accuracies))
+    return PointResult(point, fmean(fmean(values) for values in accuracies))
 
 
 def _ended(situation: Situation, arm: str) -> bool:

@@ -30,6 +30,9 @@ NEEDS: dict[str, Need] = {
     "POST /v1/jobs": Role.MEMBER,
     "POST /v1/jobs:plan": Role.MEMBER,
     "POST /v1/jobs/{job_id}/fork": Role.MEMBER,
+    "POST /v1/jobs/{job_id}/reproduce": Role.MEMBER,
+    "GET /v1/jobs/{job_id}/attempts": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/series-comparison": Role.VIEWER,
     "GET /v1/jobs/{job_id}": Role.VIEWER,
     "PATCH /v1/jobs/{job_id}": Role.MEMBER,
     "POST /v1/jobs/{job_id}/cancel": Role.MEMBER,
@@ -161,6 +164,7 @@ QUERIES = {
     "POST /v1/datasets/upload": {"name": "a", "project": OWN},
     "GET /v1/jobs/{job_id}/histograms": {"name": "rareness"},
     "GET /v1/evaluations/compare": {"jobs": "{job_id}"},
+    "GET /v1/jobs/{job_id}/series-comparison": {"other": "{job_id}"},
     "GET /v1/metrics": {"jobs": "{job_id}", "names": "reward/mean"},
 }
 

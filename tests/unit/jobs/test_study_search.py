@@ -113,10 +113,10 @@ def test_the_estimator_finds_a_maximum_that_chance_misses() -> None:
     spec = study(
         axes={"algorithm.negative_slope": {"low": 0, "high": 1}}, search={"points": 30, "at_once": 1}, seeds=[0]
     )
-    trials: list[search.Trial] = []
+    trials: list[search.PointResult] = []
     for _ in range(30):
         (*_, new) = search._filled(spec, {"a": trials})["a"]
-        trials.append(search.Trial(new, 1 - abs(new["algorithm.negative_slope"] - 0.5)))
+        trials.append(search.PointResult(new, 1 - abs(new["algorithm.negative_slope"] - 0.5)))
     late = [1 - trial.value for trial in trials[-10:] if trial.value is not None]
     assert sum(late) / 10 < 0.15  # of chance: 0.25
 
