@@ -16,8 +16,9 @@ from jobs.models.jobs import Job, JobDependency
 from jobs.models.logs import LogChunk
 from jobs.models.metrics import MetricBlock, StepMetrics
 from jobs.models.projects import Project
+from jobs.models.recorded_runs import RecordedRun
 from jobs.models.samples import Sample
-from jobs.models.studies import RecordedRun, Study, StudyEntry
+from jobs.models.studies import Study, StudyEntry
 from jobs.models.verdicts import PersonVerdict
 from jobs.models.visits import StepVisits
 from jobs.models.webhooks import Delivery, Webhook

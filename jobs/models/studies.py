@@ -46,14 +46,3 @@ class StudyEntry(Base):
     digest: Mapped[str] = mapped_column(primary_key=True)
     job_id: Mapped[JobRef] = mapped_column(index=True)
     adopted: Mapped[bool]
-
-
-class RecordedRun(Base):
-    """A finished run that another service made, by the digest of its evaluation."""
-
-    __tablename__ = "recorded_runs"
-
-    project: Mapped[str] = mapped_column(ForeignKey("projects.slug"), primary_key=True)
-    digest: Mapped[str] = mapped_column(primary_key=True)
-    run: Mapped[dict[str, Any]]
-    created_at: Mapped[CreatedAt]
