@@ -217,6 +217,7 @@ def _names(admin: httpx.Client) -> dict[str, str]:
         "study_id": admin.post("/v1/studies", json={**BODIES["POST /v1/studies"], "name": "s"}).json()["id"],
         "fine_tuning_job_id": f"ftjob-{job}",
         "file_id": _file(admin),
+        "prompt": "0" * 16,
         "key_id": job,  # no key has this id
     }
 
