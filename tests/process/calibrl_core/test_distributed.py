@@ -55,18 +55,13 @@ BASE: dict[str, Any] = {
 }
 # Both processes have rows in the one mini-batch, and what they compare gradients on makes one process's micro-batch.
 TOGETHER = {"algorithm": {"type": "calibrl", "mini_batches": 1}, "micro_batch_rows": None}
+SOME_IMAGES = {"data": {"path": "some-images.jsonl"}, "micro_batch_rows": 1}
 EACH_STEP = {**BASE["validation"], "every_steps": 1}
 ALIKE: dict[str, dict[str, Any]] = {
     "ddp": TOGETHER,
     "fsdp together": {**TOGETHER, "parallel": "fsdp"},
-    "fsdp": {"parallel": "fsdp", "data": {"path": "some-images.jsonl"}, "micro_batch_rows": 1},
-    # Only one process has images in some passes, so that only there its layers of cross-attention have work.
-    "cross-attention": {
-        "parallel": "fsdp",
-        "model": {"path": "mllama"},
-        "data": {"path": "some-images.jsonl"},
-        "micro_batch_rows": 1,
-    },
+    "fsdp": {"parallel": "fsdp", **SOME_IMAGES},
+    "cross-attention": {"parallel": "fsdp", "model": {"path": "mllama"}, **SOME_IMAGES},
     "dapo": {"algorithm": {"type": "dapo", "mini_batches": 2, "max_resamples": 3}},
     "lora": {"parallel": "fsdp", "model": {**TINY, "lora": {"rank": 2}}, "algorithm": LUFFY},
     "chord": {
