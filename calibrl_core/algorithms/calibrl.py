@@ -86,19 +86,18 @@ class CalibRL(PolicyGradientSettings):
     @property
     def default_variants(self) -> Mapping[str, Mapping[str, Any]]:
         """Return other strengths of guidance, slopes and gaps, and the algorithms that CalibRL is compared with."""
+        fixed = {} if self.guidance_control is None else {"guidance_control": None}  # its limits exclude some values
         changes: dict[str, dict[str, Any]] = {
-            "no guidance": {"guidance_coef": 0.0},
-            "three times the guidance": {"guidance_coef": 3 * self.guidance_coef},
-            "slope 0": {"negative_slope": 0.0},
-            "slope 1": {"negative_slope": 1.0},
+            "no guidance": {"guidance_coef": 0.0, **fixed},
+            "three times the guidance": {"guidance_coef": 3 * self.guidance_coef, **fixed},
+            "slope 0": {"negative_slope": 0.0, **fixed},
+            "slope 1": {"negative_slope": 1.0, **fixed},
             "gap of whole sequences": {"expert_gap": "sequence_mean"},
             "dr_grpo": {"type": "dr_grpo"},
             "luffy": {"type": "luffy"},
         }
         own = self.model_dump()
-        return {
-            name: one for name, one in changes.items() if any(own.get(field) != value for field, value in one.items())
-        }
+        return {name: one for name, one in changes.items() if any(own.get(field) != one[field] for field in one)}
 
     @property
     def moving(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from calibrl_core.algorithms import CalibRL
 from calibrl_core.algorithms.guidance_control import GuidanceControl
 from calibrl_core.report import EventFile
 from calibrl_core.train import train
+from calibrl_core.variants.settings import changed_algorithm
 from tests.support.training import config, of_type
 
 BAND = {"low": 0.2, "high": 0.4, "factor": 2.0, "minimum": 0.05, "maximum": 0.8}
@@ -115,3 +116,10 @@ def test_a_resume_without_the_control_takes_the_value_of_the_spec(tmp_path: Path
     last = metrics[-1]
     assert "algorithm/guidance_coef" not in last
     assert last["loss/total"] == pytest.approx(last["loss/policy"] + 0.2 * last["loss/guidance"], abs=1e-6)
+
+
+def test_the_default_variants_of_a_controlled_algorithm_are_valid() -> None:
+    own = CalibRL(guidance_control=GuidanceControl(**BAND))
+    made = {name: changed_algorithm(own.model_dump(), changes) for name, changes in own.default_variants.items()}
+    assert made["no guidance"].model_dump() == {**own.model_dump(), "guidance_coef": 0.0, "guidance_control": None}
+    assert len(made) == 7
