@@ -24,11 +24,12 @@ def check_head(policy: Policy) -> None:
     def ours() -> torch.Tensor:
         with policy.forward_context():
             hidden = policy.decoder(input_ids=tokens).last_hidden_state[0]
-            return policy.weights.run_head(lambda hidden: policy.head.logits(hidden), hidden)
+            return policy.weights.run_head(lambda hidden: policy.head.logits(hidden), hidden)  # whole only within
 
     def of_model() -> torch.Tensor:
         with policy.forward_context():
-            return policy.weights.run_head(lambda: policy.model(input_ids=tokens).logits[0].float())
+            logits: torch.Tensor = policy.weights.run_head(lambda: policy.model(input_ids=tokens).logits[0].float())
+        return logits
 
     actual, expected = policy.weights.run(ours), policy.weights.run(of_model)
     if (actual - expected).norm() > 0.02 * expected.norm():  # bfloat16 errs by 0.004
