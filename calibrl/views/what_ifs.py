@@ -49,7 +49,11 @@ def _quadrants(result: WhatIf) -> Table:
 
 
 def _settings(update: ComparedUpdate) -> str:
-    return ", ".join(f"{name}={value}" for name, value in update.changes.items()) or NONE
+    return ", ".join(f"{name}={_setting(value)}" for name, value in update.changes.items()) or NONE
+
+
+def _setting(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _number(value: float | None, form: str) -> str:

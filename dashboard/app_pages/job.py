@@ -35,6 +35,7 @@ from dashboard.reads import live, service
 Panel = Callable[[Job], None]
 EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception): .*$", re.MULTILINE)
 PAUSABLE = (JobStatus.QUEUED, JobStatus.WAITING, JobStatus.RUNNING)
+COUNTED = {"train": "steps", "what_if": "updates"}  # progress of other kinds is in batches
 RECORDS: dict[str, Panel] = {
     "Log": records.log,
     "Files": files.draw,
@@ -108,7 +109,7 @@ def _time_left(job: Job) -> str:
 def _progress(job: Job) -> str:
     if job.steps_total is None:
         return ""
-    text = f"{job.step} of {job.steps_total} {'steps' if job.kind == 'train' else 'batches'}{_time_left(job)}"
+    text = f"{job.step} of {job.steps_total} {COUNTED.get(job.kind, 'batches')}{_time_left(job)}"
     colour = POLICY if job.status.held else NEUTRAL
     bar = progress_bar(job.step / max(job.steps_total, 1), colour, "progress")
     return f'<div style="margin-top:0.6rem">{bar}<div style="font-size:0.85rem;margin-top:0.25rem">{text}</div></div>'

@@ -16,22 +16,21 @@ from dashboard.views import completions, verdicts
 
 
 def _choose(steps: dict[int, list[SampleSummary]]) -> SampleSummary:
-    left, middle, right = st.columns([1, 1, 2.4], vertical_alignment="bottom")
+    left, middle = st.columns(2, vertical_alignment="bottom")
     with left:
         step = st.selectbox("Step", [LATEST, *map(str, steps)], key="step", bind="query-params")
     groups = steps[next(iter(steps)) if step == LATEST else int(step)]
     with middle:
         numbers = [str(number + 1) for number in range(len(groups))]
         number = st.selectbox("Group", numbers, key="group", bind="query-params")
-    with right:
-        st.segmented_control(
-            "Colour tokens by",
-            list(completions.TINTS),
-            default=next(iter(completions.TINTS)),
-            required=True,
-            key="tint",
-            bind="query-params",
-        )
+    st.segmented_control(
+        "Colour tokens by",
+        list(completions.TINTS),
+        default=next(iter(completions.TINTS)),
+        required=True,
+        key="tint",
+        bind="query-params",
+    )
     return groups[int(number) - 1]
 
 

@@ -11,6 +11,7 @@ from dashboard.palette import CORRECT, NEUTRAL, RARENESS, WRONG
 from dashboard.views.completions import Tint, coloured, legend, plain_box
 
 NONE = "–"
+SCALE = 0.95  # quantile of the size of the changes that gets the strongest colour
 QUADRANTS = {
     "underconfident_correct": "Under-confident, correct",
     "confident_correct": "Confident, correct",
@@ -56,7 +57,7 @@ def _tokens(result: WhatIf, name: str) -> int:
 
 
 def _update_row(update: ComparedUpdate) -> str:
-    settings = ", ".join(f"{name}: {value}" for name, value in update.changes.items())
+    settings = ", ".join(f"{name}: {_setting(value)}" for name, value in update.changes.items())
     note = "" if update.applied else " (not finite: no weight changes)"
     below = f'<br><span style="opacity:.75;font-size:.85em">{escape(settings + note)}</span>' if settings + note else ""
     cells = (
@@ -94,10 +95,10 @@ def _completions(result: WhatIf) -> None:
 
 
 def _tint(result: WhatIf, place: int) -> Tint:
-    """Colours up to the largest change of any token by any update, so that updates can be compared."""
-    values = [abs(value) for one in result.completions for changes in one.changes for value in changes]
-    full = max(values, default=0.0) or 1e-9
-    ends = ((-full, f"{-full:.2g} nats"), (0.0, "0"), (full, f"+{full:.2g} nats"))
+    """Colours on one scale for all updates. Its end is a change that one token in twenty exceeds."""
+    sizes = sorted(abs(value) for one in result.completions for changes in one.changes for value in changes)
+    full = (sizes[int(SCALE * (len(sizes) - 1))] if sizes else 0.0) or 1e-9
+    ends = ((-full, f"{-full:.2g} nats or less"), (0.0, "0"), (full, f"+{full:.2g} nats or more"))
     return Tint(f"Change by {result.updates[place].name}", "change", "nats", full, CORRECT, WRONG, "", ends)
 
 
@@ -117,6 +118,10 @@ def _facts(completion: ChangedCompletion) -> str:
 
 def _rest(completion: ChangedCompletion) -> str:
     return f"<i>and {completion.left_out:,} more tokens</i>" if completion.left_out else ""
+
+
+def _setting(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _number(value: float | None, form: str) -> str:

@@ -16,7 +16,7 @@ def test_updates_quadrants_and_tokens_are_shown(world: World) -> None:
     job = world.add(kind="what_if", name="compared", status=JobStatus.SUCCEEDED, result=what_if_result())
     app = job_page(job.id)
     text = html(app)
-    for part in ("slope 0", "negative_slope: 0.0", "+0.7500", "+2.000", "-3.000", "Confident, correct (10)", "+4.000"):
+    for part in ("slope 0", "negative_slope: 0", "+0.7500", "+2.000", "-3.000", "Confident, correct (10)", "+4.000"):
         assert part in text
     assert "Over-confident, wrong" not in text  # no token is there
     assert "Change by own +0.010 nats" in text

@@ -19,7 +19,7 @@ def test_the_updates_and_quadrants_are_shown(service: Service) -> None:
     assert "step 51, update 0: 4 rollouts, 40 tokens, learning rate 0.0001" in shown.stdout
     rows = [line.split() for line in shown.stdout.splitlines()]
     assert ["own", "2", "+1.0000", "0.5", "+1.0000", "+1.000", "+2.000", "-3.000", "–"] in rows
-    assert any(row[:2] == ["slope", "0"] and "+0.7500" in row and "negative_slope=0.0" in row for row in rows)
+    assert any(row[:2] == ["slope", "0"] and "+0.7500" in row and "negative_slope=0" in row for row in rows)
     assert ["own", "+4.000", "-5.000"] in rows
     assert json.loads(calibrl("what-if", JOB_ID, "--json").stdout)["step"] == 51
 
