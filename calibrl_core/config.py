@@ -233,8 +233,8 @@ class TrainSettings(StrictSettings):
         ge=0,
         le=64,
         description="Processes per trainer process that prepare the images of the next step while a step runs, and "
-        "those of a validation while it samples. 0: the trainer prepares them itself. None: as many as there are CPUs "
-        "for, at most 4; 0 for small images.",
+        "those of a validation while it samples. 0: the trainer prepares them itself. None: one per spare CPU, at most "
+        "4; 0 for small images.",
     )
     checkpoints: CheckpointSettings = Field(default_factory=CheckpointSettings)
     samples: SampleSettings = Field(default_factory=SampleSettings)

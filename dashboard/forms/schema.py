@@ -47,7 +47,7 @@ LABELS = {
     "max_grad_norm": "Max gradient norm",
     "max_resamples": "Max resampling rounds",
     "prompts_per_step": "Prompts per step",
-    "unearnable": "Rows with unearnable answers",
+    "unearnable": "Unearnable rows",
     "rows": "Max rows",
     "resources.labels": "Required machine labels",
     "labels": "Job labels",
