@@ -116,7 +116,7 @@ bench-servers: $(VLLM)  ## weight updates of a vLLM server, and steps that sampl
 check-gpu: $(INSTALLED)  ## the trainer on a GPU: correctness, speed and memory on the shapes of Qwen2.5-VL, in 12 minutes
 	@$(RUN) -m bench.gpu
 
-bench-verifiers: $(GRADERS)  ## the verifier `math` beside nine graders of other packages, on pairs written by hand; 10 minutes
+bench-verifiers: $(GRADERS)  ## the verifier `math` beside nine graders of other packages, on 3,882 pairs written by hand and 330 public ones; half an hour
 	@$(RUN) -m bench.verifiers
 
 bench-queue: $(INSTALLED)  ## start latency of jobs, and a soak of 2,000 short jobs from 20 projects
