@@ -1,4 +1,4 @@
-"""What the attempts of a job ran on, and the comparison of two jobs step by step."""
+"""Attempts of a job with what they ran on, and the comparison of two jobs step by step."""
 
 from typing import Annotated
 from uuid import UUID

@@ -1,5 +1,5 @@
-"""What a run ran on: version of the code, packages, hardware. With the digests of its data and model and with its seeds
-it says why a repeated run can differ.
+"""Surroundings of a run: version of the code, packages, hardware. With the digests of its data and model and with its
+seeds they say why a repeated run can differ.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What a job ran on, and the comparison of a repeated job with its original, step by step."""
+"""Surroundings of a job, and the comparison of a repeated job with its original, step by step."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
