@@ -105,7 +105,7 @@ def _panel(job: Job) -> None:
     if not DIGEST.fullmatch(digest):
         _list(job)
         return
-    st.html(f'<a href="job?id={job.id}&panel=Prompts" target="_self">All prompts</a>')
+    st.html(f'<a href="job?id={job.id}&panel=Prompts" target="_self" style="color:inherit">All prompts</a>')
     try:
         prompt = service.prompt(job.id, digest)
     except CalibrlError as error:

@@ -33,6 +33,7 @@ IDLE_TICK = 10.0  # the same if all have ended, so that a new job appears
 FRESH = 0.5  # seconds for which a read is cached
 MAX_DERIVED = 50  # derived jobs shown of one job
 FEW_POINTS = 32  # of a curve in a row of a list
+SUMS_FRESH = 60.0  # the same for sums over all steps of a job
 QUEUE_FRESH = 5.0  # the same for the queue, which costs the service a whole plan
 
 
@@ -106,7 +107,7 @@ def _workers(key: str) -> list[Worker]:
     return _client(key).workers()
 
 
-@st.cache_resource(ttl=QUEUE_FRESH, max_entries=256, show_spinner=False)
+@st.cache_resource(ttl=SUMS_FRESH, max_entries=256, show_spinner=False)
 def hours(job_id: UUID) -> JobHours:
     """Return what the slot-hours of a job bought."""
     return client().hours(job_id)
@@ -130,7 +131,7 @@ def clear_verdicts() -> None:
     trust.clear()
 
 
-@st.cache_resource(ttl=QUEUE_FRESH, max_entries=256, show_spinner=False)
+@st.cache_resource(ttl=SUMS_FRESH, max_entries=256, show_spinner=False)
 def prompts(job_id: UUID, which: PromptList, limit: int) -> PromptPage:
     """Return prompts that a job has visited."""
     return client().prompts(job_id, which, limit=limit)
