@@ -114,7 +114,7 @@ class WhatIfRequest(StrictSettings):
         description="Checkpoint before the compared update: the best or last that exists now, or a step.",
     )
     update: int = Field(0, ge=0, le=10_000, description="Number of the update in the step after it, from 0.")
-    variants: dict[Label, dict[str, Any]] | None = Field(
+    variants: dict[Label, Annotated[dict[str, Any], Field(max_length=100)]] | None = Field(
         None,
         min_length=1,
         max_length=MOST_VARIANTS,

@@ -15,11 +15,11 @@ def _distinct(changes: tuple[ImageChange, ...]) -> tuple[ImageChange, ...]:
 
 ImageChanges = Annotated[
     tuple[ImageChange, ...],
-    AfterValidator(_distinct),
     Field(
         max_length=3,
         description="Also sample answers with changed images, and report their accuracy as accuracy_<change>. blank: a "
         "grey image. shuffle: the image with its 4 x 4 tiles in another order. swap: the image of another prompt. Each "
         "change takes as long as the samples without it.",
     ),
+    AfterValidator(_distinct),
 ]
