@@ -9,7 +9,6 @@ from importlib.util import find_spec
 
 import torch
 
-from bench.cases import NO_STOP
 from bench.gpu import cards, shapes, speed
 from bench.gpu.findings import Item, Measure, Setup, at_least, at_most
 from calibrl_core.data.schema import Example
@@ -46,7 +45,7 @@ def serve(setup: Setup, shape: shapes.Shape) -> Iterator[Item]:
         return
     shape, size = (shapes.SMALL, SMALL) if setup.small else (shape, FULL)
     policy = shapes.make_text_policy(shape, setup.device)
-    policy.stop_ids = frozenset({NO_STOP})
+    policy.stop_ids = frozenset()  # vLLM refuses a stop token beyond the vocabulary
     policy.banned = torch.zeros_like(policy.banned)  # a request lists banned tokens; here nearly all have no text
     card = cards.limits(setup.device)
     yield f"limits of the card ({card.source}): {card.bandwidth / 1e12:,.3g} TB/s"
