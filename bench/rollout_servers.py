@@ -108,11 +108,11 @@ def updates(name: str, policy: Policy) -> Iterator[report.ReportRow]:
             began = time.perf_counter()
             update = engine._weights.write(version)
             assert isinstance(update, WholeUpdate | AdapterUpdate)
+            files = [*update.folder.iterdir()] if isinstance(update, AdapterUpdate) else [*map(Path, update.files)]
             written = time.perf_counter()
             engine._servers.load(update)
             writing.append(written - began)
             loading.append(time.perf_counter() - written)
-        files = update.folder.iterdir() if isinstance(update, AdapterUpdate) else map(Path, update.files)
         size = sum(file.stat().st_size for file in files)
         grown = peak_bytes(on_gpu=False) - before
     finally:

@@ -157,8 +157,6 @@ def _families(setup: Setup, precision: Precision) -> Iterator[Item]:
 
 def _left_out(family: vision.Family) -> str | None:
     """Return the reason why a family cannot run here."""
-    if family.refused:
-        return f"refused at load: the trainer {family.refused}"
     if family.needs and find_spec(family.needs) is None:
         return f"its processor needs {family.needs}"
     return None if hasattr(transformers, family.config) else _too_old()

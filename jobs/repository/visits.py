@@ -53,7 +53,7 @@ def counts(session: Session, job_id: UUID) -> dict[str, int]:
     lives = _lives(job_id)
     names: tuple[PromptList, ...] = ("all", "only_expert", "lost", "never_moved")
     query = select(*(func.count().filter(_belongs(lives, name)).label(name) for name in names))
-    return dict(session.execute(query).mappings().one().items())
+    return {name: int(count) for name, count in zip(names, session.execute(query).one(), strict=True)}
 
 
 def of_prompt(session: Session, job_id: UUID, prompt: str) -> list[Row[Any]]:

@@ -1,5 +1,7 @@
 """Add the visits of prompts."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -8,7 +10,7 @@ revision: str = "2026_11_30_visits"
 down_revision: str | None = "2026_11_30_recorded_runs"
 
 
-def _list(name: str, of: sa.types.TypeEngine[object]) -> sa.Column[object]:
+def _list(name: str, of: sa.types.TypeEngine[Any]) -> sa.Column[Any]:
     return sa.Column(name, postgresql.ARRAY(of), nullable=False)
 
 

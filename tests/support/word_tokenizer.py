@@ -7,7 +7,7 @@ from typing import Any
 
 def save_word_tokenizer(folder: Path, pattern: str = r"\s+", **changes: Any) -> Path:
     """Write the folder of a model whose tokens are the words between spaces, and return it."""
-    content = {
+    content: dict[str, Any] = {
         "version": "1.0",
         "truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},
         "padding": None,

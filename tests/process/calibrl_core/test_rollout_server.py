@@ -30,6 +30,7 @@ from calibrl_core.rollout.own_folder import sweep
 from calibrl_core.rollout.served import ServedEngine
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.rollout.vllm_server import VLLMServer
+from calibrl_core.rollout.weight_files import WeightUpdate, WholeUpdate
 from calibrl_core.settings.sampling import EngineSettings, SamplingSettings
 from tests.support.waiting import eventually
 
@@ -259,11 +260,12 @@ def test_a_failed_update_is_repeated_in_a_new_server(
     write = engine._weights.write
     lost: list[Path] = []
 
-    def writing() -> list[str]:
-        files = write()
+    def writing(version: int) -> WeightUpdate:
+        update = write(version)
+        assert isinstance(update, WholeUpdate)
         if not lost:
-            lost.append(Path(files[0]).rename(f"{files[0]}.lost"))
-        return files
+            lost.append(Path(update.files[0]).rename(f"{update.files[0]}.lost"))
+        return update
 
     launch = server(engine).launch
 

@@ -37,7 +37,10 @@ CONFIG: dict[str, Any] = {
     "steps": 3,
     "checkpoints": {"every_steps": 3},
 }
-ADAPTERS = {"model": {"builtin": "tiny-vlm", "lora": {"rank": 4, "alpha": 16}}, "optimizer": {"lr": 1e-2}}
+ADAPTERS: dict[str, Any] = {
+    "model": {"builtin": "tiny-vlm", "lora": {"rank": 4, "alpha": 16}},
+    "optimizer": {"lr": 1e-2},
+}
 AHEAD = {"max_staleness": 1}
 CLOSE = 1e-4  # nats
 pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not installed here: make test-vllm")
