@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 from pydantic import ValidationError
 
-from calibrl.schemas import AnySpec, HubModel, JobModel, JobStatus, KnownData, Reason, job_spec_adapter
+from calibrl.schemas import AnySpec, HubModel, JobCheckpoint, JobStatus, KnownData, Reason, job_spec_adapter
 from calibrl_core.auditing.settings import AuditConfig
 from calibrl_core.config import EvaluateConfig, PathModel, TrainConfig
 from calibrl_core.data.schema import Columns, FileData
@@ -57,7 +57,7 @@ def spec(base: dict[str, Any] = TRAIN, **changes: Any) -> Any:
     return job_spec_adapter.validate_python({**base, **changes})
 
 
-def nowhere(model: JobModel | HubModel) -> Path:
+def nowhere(model: JobCheckpoint | HubModel) -> Path:
     raise AssertionError("no job to resolve")
 
 
