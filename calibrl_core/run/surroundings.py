@@ -59,7 +59,7 @@ def processor() -> str:
     except OSError:
         lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith(MODEL_NAME))
-    return next(named, platform.processor() or platform.machine())
+    return next(named, "") or platform.machine()
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -213,6 +213,7 @@ def _names(admin: httpx.Client) -> dict[str, str]:
         "dataset_id": admin.post("/v1/datasets", json={"name": "d", "hub": "a/b", "project": OWN}).json()["id"],
         "webhook_id": _webhook(),
         "arm": "a",
+        "completion": "0",
         "seed": "0",
         "study_id": admin.post("/v1/studies", json={**BODIES["POST /v1/studies"], "name": "s"}).json()["id"],
         "fine_tuning_job_id": f"ftjob-{job}",

@@ -38,7 +38,7 @@ def test_a_running_job_can_be_cancelled(world: World) -> None:
         (JobStatus.PAUSING, {"cancel"}),
         (JobStatus.PAUSED, {"resume", "cancel"}),
         (JobStatus.CANCELLING, set()),
-        (JobStatus.SUCCEEDED, set()),
+        (JobStatus.SUCCEEDED, {"reproduce"}),
         (JobStatus.FAILED, {"retry"}),
         (JobStatus.CANCELLED, {"retry"}),
     ],

@@ -73,8 +73,8 @@ def test_the_guide_states_the_memory_of_its_plan() -> None:
     text = " ".join((ROOT / PAGE).read_text().split())
     whole = plan()
     alone = plan(resources={"gpus": 1}, model={"path": "/x", "freeze_vision": True, "lora": {}})
-    assert max(whole.phases, key=lambda phase: whole.phases[phase]) == "update"
-    assert f"memory per GPU, by phase: at most {whole.bytes / 1e9:.0f} GB, in the update" in text
+    assert max(whole.phases, key=lambda phase: whole.phases[phase]) == "rollout"
+    assert f"memory per GPU, by phase: at most {whole.bytes / 1e9:.0f} GB, in the rollout" in text
     assert f"the plan needs {alone.bytes / 1e9:.0f} GB of one GPU" in text
     rollout = yaml.safe_load(SPEC.read_text())["rollout"] | {"engine": "vllm_server"}
     beside, apart = (plan(rollout=rollout | more) for more in ({}, {"server_gpus": 4, "max_staleness": 1}))

@@ -10,6 +10,7 @@ from calibrl_core.diagnostics.base import Experts, StepBatch
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
+from calibrl_core.run import surroundings
 from calibrl_core.step.advantages import group_advantages
 from calibrl_core.verifiers.scorer import Score, Scorer
 from tests.support import pictures
@@ -19,6 +20,12 @@ from tests.support.training import score_by_hash
 from tests.support.updates import GROUP
 
 __all__ = ["engine", "examples", "policy", "registered_metrics", "text_examples", "text_policy"]
+
+
+@pytest.fixture(autouse=True)
+def without_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs record no commit: a unit test starts no process."""
+    monkeypatch.setattr(surroundings, "_git", lambda root, *arguments: None)
 
 
 @pytest.fixture
