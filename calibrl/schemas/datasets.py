@@ -82,7 +82,9 @@ class ReportRequest(StrictSettings):
         description="Rewards of the job. Those that compare an answer with the truth judge truths and experts.",
     )
     against: UUID | None = Field(None, description="Dataset with validation rows, to find rows that are in both.")
-    format: FormatName | None = Field(None, description="Row format to read the file in. None: that of its upload.")
+    format: FormatName | None = Field(
+        None, max_length=40, description="Row format to read the file in. None: that of its upload."
+    )
     model: str | None = Field(
         None,
         min_length=1,

@@ -1,29 +1,54 @@
 """Finished runs of studies, with all that a report reads: they travel between services as files."""
 
 from typing import Annotated, Self
+from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from calibrl.schemas.base import Slug
+from calibrl.schemas.base import Label, LabelKey, Slug
 from calibrl.schemas.evaluations import SplitAccuracies
-from calibrl.schemas.jobs import JobSummary
+from calibrl.schemas.jobs import MAX_LABELS, JobSummary
 from calibrl.schemas.status import JobStatus
 from calibrl.schemas.study_reports import StudyPoint
 from calibrl_core.settings.base import StrictSettings
 
 DIGEST = "study-digest"  # label of a job: its settings, and those of the job that it starts from
 MAX_SPLITS = 32
+MAX_PROMPTS = 100_000  # of a dataset
 MAX_POINTS = 1000
 MAX_METRICS = 24
+
+
+class RecordedJob(JobSummary):
+    """A job of another service, with limits."""
+
+    name: str = Field(max_length=200)
+    project: Slug
+    user: str = Field(max_length=200, description="User who submitted the job.")
+    labels: dict[LabelKey, Label] = Field(max_length=MAX_LABELS)
+    message: str | None = Field(max_length=10_000, description="The reason in one sentence.")
+    depends_on: list[UUID] = Field(max_length=100)
+
+
+class RecordedAccuracies(SplitAccuracies):
+    """Accuracies of another service, with limits."""
+
+    split: str = Field(max_length=500, description="Name of the dataset.")
+    prompts: list[Annotated[str, Field(max_length=100)]] = Field(
+        max_length=MAX_PROMPTS, description="Digest of each prompt, in the order of the data."
+    )
+    values: list[float] = Field(max_length=MAX_PROMPTS, description="Accuracy of each prompt (0 to 1), in that order.")
 
 
 class RecordedRun(StrictSettings):
     """Finished run of a study: its two jobs and their results."""
 
-    training: JobSummary
-    evaluation: JobSummary
-    splits: Annotated[list[SplitAccuracies], Field(min_length=1, max_length=MAX_SPLITS)] = Field(
-        description="Accuracy per prompt on each dataset of the evaluation, in the order of its spec."
+    training: RecordedJob
+    evaluation: RecordedJob
+    splits: list[RecordedAccuracies] = Field(
+        min_length=1,
+        max_length=MAX_SPLITS,
+        description="Accuracy per prompt on each dataset of the evaluation, in the order of its spec.",
     )
     curve: list[StudyPoint] = Field(max_length=MAX_POINTS, description="Validations during the training, by step.")
     metrics: dict[str, float] = Field(

@@ -45,6 +45,7 @@ Changes = Annotated[dict[FieldPath, JsonValue], Field(max_length=64)]
 StudyName = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]*$")]
 ArmName = Annotated[str, Field(min_length=1, max_length=30, pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]*$")]
 StudyMetric = Annotated[str, Field(min_length=3, max_length=200, pattern=r"^[a-z0-9_]+/[^\s]+$")]
+AxisValues = Annotated[tuple[JsonValue, ...], Field(max_length=MAX_ARMS)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -148,7 +149,7 @@ class StudySpec(StrictSettings):
 
     name: StudyName = Field(description="Name of the study, and the beginning of the names of its jobs.")
     base: dict[str, JsonValue] = Field(
-        description="Training spec that all runs share, as in a job. Its name is unused."
+        max_length=100, description="Training spec that all runs share, as in a job. Its name is unused."
     )
     arms: dict[ArmName, Changes] = Field(
         default_factory=dict,
@@ -156,7 +157,7 @@ class StudySpec(StrictSettings):
         description="Arms by name, each with its changes of the base spec by the path of the field, such as "
         "algorithm.guidance_coef. A mapping replaces the whole field. Empty: one arm, base.",
     )
-    axes: dict[FieldPath, AxisRange | tuple[JsonValue, ...]] = Field(
+    axes: dict[FieldPath, AxisRange | AxisValues] = Field(
         default_factory=dict,
         max_length=4,
         description="Values of fields by path. Each arm is repeated for every combination of these values. A range, "

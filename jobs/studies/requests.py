@@ -17,6 +17,7 @@ from calibrl.schemas import (
     StudyStatus,
     job_spec_adapter,
 )
+from calibrl.schemas.recorded_runs import RecordedAccuracies, RecordedJob
 from jobs import lifecycle, models
 from jobs.access.callers import Caller
 from jobs.db import session_scope
@@ -149,9 +150,9 @@ def record_run(study_id: UUID, arm: str, seed: int) -> RecordedRun:
     training, evaluation = jobs
     results = found.recorded.trained(training.id, found.study.metrics)
     return RecordedRun(
-        training=training,
-        evaluation=evaluation,
-        splits=[*found.recorded.splits(evaluation.id).values()],
+        training=RecordedJob.model_validate(training),
+        evaluation=RecordedJob.model_validate(evaluation),
+        splits=[RecordedAccuracies.model_validate(one) for one in found.recorded.splits(evaluation.id).values()],
         curve=results.curve,
         metrics=results.metrics,
         origin=f"CalibRL {version('calibrl')}",

@@ -141,6 +141,7 @@ BODIES: dict[str, Any] = {
     "POST /v1/fine_tuning/alpha/graders/validate": {"grader": GRADER},
     "POST /v1/fine_tuning/alpha/graders/run": {"grader": GRADER, "model_sample": "a"},
     "POST /v1/studies": {**STUDY, "base": {**STUDY["base"], "project": OWN}},
+    "PUT /v1/jobs/{job_id}/samples/{sample_id}/completions/{completion}/verdict": {"right": True},
     "POST /v1/studies/runs": {"project": OWN, "run": recorded_run()},
     "POST /v1/datasets": {"name": "of the hub", "hub": "some/body", "project": OWN},
     "POST /v1/datasets/upload": {},  # no row in it: refused, but not for lack of a role
@@ -197,7 +198,7 @@ def stage(database: str) -> Iterator[tuple[ApiUsers, dict[str, str], dict[str, s
 def _names(admin: httpx.Client) -> dict[str, str]:
     job = submitted(admin, project=OWN)["id"]
     with session_scope() as session:
-        group = {"prompt_id": "p", "images": [SHA], "completions": [{"passed": True, "reward": 1.0}]}
+        group = {"prompt_id": "p", "images": [SHA], "completions": [{"text": "2", "passed": True, "reward": 1.0}]}
         samples.insert(session, UUID(job), 1, group, 10**6, image_bytes=4)
         images.put(session, UUID(job), SHA, b"\x89PNG")
     checkpoint(UUID(job), 1, best=True)

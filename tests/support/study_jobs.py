@@ -18,6 +18,7 @@ from calibrl.schemas import (
     StudySpec,
     job_spec_adapter,
 )
+from calibrl.schemas.recorded_runs import RecordedAccuracies, RecordedJob
 from calibrl.schemas.study_reports import StudyReport
 from jobs.errors import QuotaExceeded
 from jobs.studies.curves import curve, last_means
@@ -186,9 +187,9 @@ def recorded_run() -> dict[str, Any]:
     jobs.end_open()
     training, evaluation = (jobs.named(f"a seed 0 {part}") for part in ("training", "evaluation"))
     run = RecordedRun(
-        training=JobSummary.model_validate(training.model_dump()),
-        evaluation=JobSummary.model_validate(evaluation.model_dump()),
-        splits=[*jobs.splits(evaluation.id).values()],
+        training=RecordedJob.model_validate(training),
+        evaluation=RecordedJob.model_validate(evaluation),
+        splits=[RecordedAccuracies.model_validate(one) for one in jobs.splits(evaluation.id).values()],
         curve=[],
         metrics={},
         origin="CalibRL 0",

@@ -64,7 +64,7 @@ def finish(world: World, id: UUID, kind: str, arm: str, seed: int) -> None:
 def test_the_list_shows_studies_with_their_progress(world: World) -> None:
     assert "No studies yet" in html(open_page("studies"))
     study = post(world)
-    st.cache_data.clear()
+    st.cache_resource.clear()
     text = html(open_page("studies"))
     assert f'href="studies?id={study.id}"' in text and "0 of 8 ended" in text and "unknown" in text
 

@@ -99,7 +99,14 @@ def test_the_checks_at_load_accept_the_model(kind: Any, text_examples: list[Exam
 
 def test_a_model_with_unknown_logit_computation_is_refused(text_policy: Callable[..., Any]) -> None:
     policy = text_policy(CohereConfig, logit_scale=0.5)
-    policy.model.config.logit_scale = 1.0  # the model has read 0.5 already
+    forward = policy.model.forward
+
+    def doubled(*inputs: Any, **options: Any) -> Any:
+        output = forward(*inputs, **options)
+        output.logits = output.logits * 2
+        return output
+
+    policy.model.forward = doubled
     with pytest.raises(ValueError, match="does not know how cohere computes its logits"):
         check_head(policy)
 
