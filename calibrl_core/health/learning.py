@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from calibrl_core.health.rule import BACK, Rule, RuleFinding
+from calibrl_core.health.drift import RewardDrift
+from calibrl_core.health.rule import Rule, RuleFinding
 
 
 class NoAdvantage(Rule):
@@ -30,11 +31,7 @@ class NoAdvantage(Rule):
         return RuleFinding(active == 0, active > self._window() / 2, message)
 
 
-class RewardNotAccuracy(Rule):
-    """The reference is the window with the best strict accuracy, so that the rule keeps firing after both have levelled
-    off.
-    """
-
+class RewardNotAccuracy(RewardDrift):
     name = "reward_not_accuracy"
     title = "Reward without accuracy"
     about = "The reward rises while accuracy falls: reward hacking of one of its terms."
@@ -44,18 +41,10 @@ class RewardNotAccuracy(Rule):
     def _window(self) -> int:
         return self._settings.drift_steps
 
-    def _compare_with(self, before: list[float] | None, means: list[float]) -> list[float]:
-        return means if before is None or means[2] >= before[2] else before
-
     def _judge(self, means: Sequence[float], reference: Sequence[float]) -> RuleFinding:
-        rise, fall = means[0] - reference[0], reference[2] - means[2]
-        enough_rise, enough_fall = self._settings.drift_reward * reference[1], self._settings.drift_accuracy
+        bad, good = self._drifts(means, reference)
         message = (
             f"means of the last {self._window()} steps: strict accuracy {means[2]:.3g}, reward {means[0]:.3g}; "
             f"when strict accuracy was best: {reference[2]:.3g} and {reference[0]:.3g}"
         )
-        return RuleFinding(
-            bad=rise > enough_rise and fall > enough_fall,
-            good=rise < enough_rise / BACK or fall < enough_fall / BACK,
-            message=message,
-        )
+        return RuleFinding(bad, good, message)

@@ -4,15 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from calibrl_core.health.rule import BACK, Rule, RuleFinding
+from calibrl_core.health.drift import RewardDrift
+from calibrl_core.health.rule import RuleFinding
 from calibrl_core.health.settings import HealthSettings
 
 
-class Overfitting(Rule):
-    """A step with a validation has the means of the reward over all steps since the validation before.
-
-    The reference is the window with the best validation accuracy. Of many validations the best is partly luck, so the
-    95 % intervals must not overlap.
+class Overfitting(RewardDrift):
+    """A step with a validation has the means of the reward over all steps since the validation before. Of many
+    validations the best is partly luck, so the 95 % intervals must not overlap.
     """
 
     name = "overfitting"
@@ -50,19 +49,11 @@ class Overfitting(Rule):
         self._training = [0, 0.0, 0.0]
         return [*(total / steps for total in sums), *validation]
 
-    def _compare_with(self, before: list[float] | None, means: list[float]) -> list[float]:
-        return means if before is None or means[2] >= before[2] else before
-
     def _judge(self, means: Sequence[float], reference: Sequence[float]) -> RuleFinding:
-        rise, fall = means[0] - reference[0], reference[2] - means[2]
-        enough_rise, enough_fall = self._settings.drift_reward * reference[1], self._settings.drift_accuracy
+        bad, good = self._drifts(means, reference)
         message = (
             f"means of the last {self._window()} validations: accuracy {means[2]:.3g} (95 % interval up to "
             f"{means[4]:.3g}), training reward {means[0]:.3g}; when accuracy was best: {reference[2]:.3g} (from "
             f"{reference[3]:.3g}) and {reference[0]:.3g}"
         )
-        return RuleFinding(
-            bad=rise > enough_rise and fall > enough_fall and means[4] < reference[3],
-            good=rise < enough_rise / BACK or fall < enough_fall / BACK,
-            message=message,
-        )
+        return RuleFinding(bad and means[4] < reference[3], good, message)
