@@ -24,7 +24,9 @@ def run_record(config: TrainConfig | EvaluateConfig, digests: Mapping[str, Any])
     config.
     """
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    hardware = {"system": platform.platform(), "processor": processor(), "cpus": os.cpu_count(), "gpus": gpus}
+    host = os.uname()  # platform.platform() starts a process
+    system = f"{host.sysname} {host.release} {host.machine}"
+    hardware = {"system": system, "processor": processor(), "cpus": os.cpu_count(), "gpus": gpus}
     return {
         "code": code_version(ROOT),
         "python": platform.python_version(),
