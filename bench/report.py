@@ -94,16 +94,11 @@ def machine() -> str:
     """Return the GPU if there is one, the processor, its cores and the memory."""
     import torch
 
+    from calibrl_core.run.surroundings import processor
+
     card = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{card}{_processor()}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GB"
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
+    return f"{card}{processor()}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GB"
 
 
 def load_warning() -> str | None:

@@ -121,7 +121,7 @@ class _Evaluation:
             step=self.done,
             steps_total=self.total,
             versions=scorer.versions,
-            record=run_record(config, self._digests()),
+            record=run_record(config, self._digests()) if ranks.first else {},
         )
         self._warn_of_answers()
 

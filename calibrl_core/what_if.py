@@ -68,7 +68,7 @@ def what_if(
                 raise DataError(problem)
             rate = learning_rate(config.optimizer, min(run.state.step, run.steps - 1), run.steps)
             set_learning_rate(run.optimizer, rate)
-            start = StepStart(config, run.policy, run.optimizer, run.gradient_step(), run.state.step)
+            start = StepStart(config, run.policy, run.optimizer, run.gradient_step, run.state.step)
             comparison = UpdateComparison(start, contestants[0], config.update)
             updates = []
             for number, one in enumerate(contestants, 1):

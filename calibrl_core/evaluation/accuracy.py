@@ -104,7 +104,7 @@ def answer_batches(
         mine = ranks.my_slice(len(part))
         own_rows = slice(mine.start, mine.stop)
         rows = replace(request, seed=[*request.seed, start], first_row=(number - start + mine.start) * samples)
-        own = _answers(engine, part[own_rows], seen[own_rows], scorer, rows) if mine else None
+        own = _answers(engine, part[own_rows], [*seen[own_rows]], scorer, rows) if mine else None
         yield concatenate([answers for answers in ranks.gather_everywhere(own) if answers is not None])
         number += len(part)
 

@@ -19,6 +19,7 @@ import numpy as np
 from calibrl_core.data.schema import Example
 from calibrl_core.data.stored_images import content_digests
 from calibrl_core.evaluation.accuracy import Answers
+from calibrl_core.settings.image_changes import ImageChange
 from calibrl_core.verifiers.scorer import Score
 
 
@@ -29,7 +30,7 @@ def prompt_digest(example: Example) -> str:
     return sha256(parts.encode()).hexdigest()[:16]
 
 
-How = Literal["sampled", "greedy", "blank", "shuffle", "swap"]  # the last three: sampled with changed images
+How = Literal["sampled", "greedy"] | ImageChange  # a change: sampled with changed images
 
 
 class Part(NamedTuple):

@@ -95,8 +95,9 @@ class Validator:
         """Return this process's share of the answers. `shown`: all prompts as the policy sees them."""
         rollout, place = self._config.validation_rollout, self._ranks.my_slice(len(shown))
         mine = slice(place.start, place.stop)
-        if self._config.rollout.engine == "shared_prefill":  # vLLM has its own image processor
-            self._prompts.begin(self._in_order_of_use(shown[mine], place.start))
+        seen = [*shown[mine]]  # changed images are made once
+        if self._prompts.ahead and self._config.rollout.engine == "shared_prefill":  # vLLM has its own image processor
+            self._prompts.begin(self._in_order_of_use(seen, place.start))
         request = SamplingRequest(
             group_size=self._settings.samples,
             temperature=rollout.temperature,
@@ -105,7 +106,7 @@ class Validator:
             seed=[self._config.seed, _SEED, step],
             first_row=place.start * self._settings.samples,
         )
-        return sample_answers(self._engine, self._examples[mine], self._scorer, request, shown[mine])
+        return sample_answers(self._engine, self._examples[mine], self._scorer, request, seen)
 
     def _measure(self, parts: Sequence[tuple[Answers, dict[ImageChange, Answers]]]) -> dict[str, float]:
         answers = concatenate([own for own, _ in parts])

@@ -1,8 +1,8 @@
 """Names of the health rules, and their limits."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from calibrl_core.settings.base import StrictSettings
 
@@ -108,3 +108,12 @@ class HealthSettings(StrictSettings):
         description="Nats per completion. ignores_image fires if a completion loses less log-probability than this "
         "with the image of another prompt.",
     )
+
+    @model_validator(mode="after")
+    def _spikes_fit(self) -> Self:
+        if self.spike_count > self.spike_steps:
+            raise ValueError(
+                f"spike_count ({self.spike_count}) must not exceed spike_steps ({self.spike_steps}): the rule could "
+                "never fire"
+            )
+        return self

@@ -39,7 +39,7 @@ class EncodingWorkers:
     """Processes prompts with images in other processes. `close` ends them."""
 
     def __init__(self, encoder: PromptEncoder, workers: int, most: int) -> None:
-        """workers: number of processes, at least 1. most: prompts that are requested together."""
+        """workers: number of processes, at least 1. most: prompts that are sent ahead at once."""
         self._encoder = encoder
         self._requests: list[Example] = []
         self._missing: set[Example] = set()  # requested, but not received yet
@@ -56,7 +56,7 @@ class EncodingWorkers:
             worker_init_fn=partial(_begin, os.getpid()),
             timeout=LONGEST_WAIT,
             persistent_workers=True,
-            prefetch_factor=-(-most // workers),  # all requests are sent at once
+            prefetch_factor=-(-most // workers),
             generator=torch.Generator(),  # otherwise each iterator draws from torch's global one
         )
 

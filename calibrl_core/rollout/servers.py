@@ -60,7 +60,7 @@ class Servers:
         failure = ""
         try:
             self._launch()
-        except (ServerError, RefusedError) as error:
+        except ServerError as error:
             failure = str(error)
         if self._ranks.any_process(failure != ""):  # waits for the servers that another process starts
             raise ServerError(failure or "the server of another process failed")
@@ -107,13 +107,20 @@ class Servers:
         self._ranks.any_process(False)  # no process asks a server that has not loaded them
 
     def _load(self, server: VLLMServer) -> None:
-        """Let a server load the weights, and clear everything computed with earlier ones: prefixes and images."""
+        """Let a server load the weights, and clear everything computed with earlier ones: prefixes and images.
+
+        Raises:
+            ServerError: it failed or refused them, and its weights are unknown.
+        """
         assert self._update is not None
-        if self._sleep:
-            server.call("POST", "/wake_up")
-        server.call("POST", "/pause", mode="wait", clear_cache="true")
-        self._update.load(server)
-        server.call("POST", "/resume")
+        try:
+            if self._sleep:
+                server.call("POST", "/wake_up")
+            server.call("POST", "/pause", mode="wait", clear_cache="true")
+            self._update.load(server)
+            server.call("POST", "/resume")
+        except RefusedError as error:
+            raise ServerError(str(error)) from error
 
     def _replace(self, server: VLLMServer, cause: ServerError) -> None:
         """Start a server again with the weights of the last `load`, unless another process has done so. After a failed

@@ -29,6 +29,11 @@ class PromptSource:
         """Begin the next step; return the examples of all processes."""
         return self._order.next_step()
 
+    @property
+    def ahead(self) -> bool:
+        """Return if worker processes encode prompts before the trainer needs them."""
+        return self._workers is not None
+
     def more_examples(self, count: int) -> list[Example]:
         """Return other examples for the current step: see `DataOrder.more_examples`."""
         return self._order.more_examples(count)
@@ -55,7 +60,7 @@ class PromptSource:
         Raises:
             RuntimeError: as `EncodingWorkers.take`.
         """
-        if self._workers:
+        if self._workers is not None:
             upcoming = self._order.upcoming()
             mine = self._ranks.my_slice(len(upcoming))
             self._workers.request([*examples, *upcoming[mine.start : mine.stop]])

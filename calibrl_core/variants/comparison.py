@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,7 @@ class StepStart:
     config: TrainConfig
     policy: Policy
     optimizer: torch.optim.Optimizer
-    gradient: GradientStep
+    gradient_step: Callable[[], GradientStep]  # returns a fresh one, which has skipped no update
     step: int
 
 
@@ -62,21 +62,17 @@ class UpdateComparison:
 
     def __init__(self, start: StepStart, own: Contestant, update: int) -> None:
         """Make the run's own updates before `update` (from 0), and keep the weights and the optimizer's state."""
-        self._config, self._policy, self._optimizer, self._gradient = (
-            start.config,
-            start.policy,
-            start.optimizer,
-            start.gradient,
-        )
-        self._step, self._own, self._update = start.step, own, update
+        self._config, self._policy, self._optimizer = start.config, start.policy, start.optimizer
+        self._gradient_step, self._step = start.gradient_step, start.step
+        self._own, self._update = own, update
+        gradient = start.gradient_step()
         for number in range(update):
             own.updater.gradient_of(own.batch, start.step, number, own.old_logprobs)
-            start.gradient.apply()
+            gradient.apply()
         self.rows = own.updater.rollouts_by_update(own.batch)[update]  # [N] long
-        policy, optimizer = start.policy, start.optimizer
-        self._parameters = list(policy.trained.values())
+        self._parameters = list(start.policy.trained.values())
         self._weights = [parameter.detach().clone() for parameter in self._parameters]
-        self._moments = copy.deepcopy(optimizer.state_dict())
+        self._moments = copy.deepcopy(start.optimizer.state_dict())
         self._before = self._logprobs()
         self._own_gradient: list[Tensor | None] = []
         self._own_change: list[Tensor | None] = []
@@ -91,12 +87,14 @@ class UpdateComparison:
         """Make the update of an algorithm, measure it, and take it back. The first call must be with the run's own."""
         one.updater.gradient_of(one.batch, self._step, self._update, one.old_logprobs)
         gradient = [None if each.grad is None else each.grad.detach().clone() for each in self._parameters]
-        norm, applied = self._gradient.apply()
+        step = self._gradient_step()
+        norm, applied = step.apply()
         change = [
             parameter.detach() - before for parameter, before in zip(self._parameters, self._weights, strict=True)
         ]
         tokens = self._logprobs() - self._before
         self._take_back()
+        step.clear()
         if not self.changes:
             self._own_gradient, self._own_change = gradient, [*change]
         self.changes.append(tokens)
@@ -194,7 +192,6 @@ class UpdateComparison:
         for parameter, before in zip(self._parameters, self._weights, strict=True):
             parameter.copy_(before)
         self._optimizer.load_state_dict(copy.deepcopy(self._moments))
-        self._gradient.clear()
 
 
 def _mean(values: Tensor) -> float | None:

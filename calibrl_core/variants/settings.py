@@ -37,8 +37,7 @@ class WhatIfSettings(StrictSettings):
         """Check the variants against the run.
 
         Raises:
-            ValueError: the run or a variant samples nothing, a variant does not fit the run, two have one name, or the
-                step has no such update.
+            ValueError: the run or a variant samples nothing, a variant does not fit the run, or two have one name.
         """
         if not training.algorithm.samples:
             raise ValueError(f"algorithm: {training.algorithm.type} samples nothing, so there is no step to compare")
