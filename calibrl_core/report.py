@@ -4,7 +4,7 @@ Each line is an object with `type`, `ts` (seconds since 1970, UTC) and the field
 
 | type | fields |
 |---|---|
-| start | steps_total, step (done before this attempt), versions, parameters (of trainings), record (`run.surroundings`) |
+| start | steps_total, step (done before this attempt), versions; of trainings parameters, record (`run.surroundings`) |
 | checked | model_index, difference, limit (nats), measured_at (seconds since 1970): see `run.model_check` |
 | metrics | step (0 = before the first update), values {family/name: number, or "NaN", "Infinity", "-Infinity"} |
 | histogram | step, name, edges (n + 1 numbers), counts (n integers; outliers are counted in the end bins) |

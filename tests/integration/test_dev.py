@@ -1,7 +1,6 @@
 """`make dev`: a seeded service within one command, whose API reloads on a change of the sources."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +36,7 @@ def test_make_dev_shows_seeded_jobs_and_reloads(tmp_path: Path) -> None:
             eventually(lambda: "Reloading" in api_log.read_text())
             eventually(lambda: answers(client))
     finally:
-        dev.send_signal(signal.SIGINT)
+        dev.terminate()  # a shell lets processes in the background ignore SIGINT
         assert dev.wait(LIMIT_SECONDS) == 0, log.read_text()
     eventually(lambda: not processes_with(folder))
 
