@@ -33,6 +33,7 @@ from tests.support.local_stack import start
 from tests.support.programs import Scene
 from tests.support.qwen_guide import HUB_NAME
 from tests.support.waiting import LIMIT_SECONDS, eventually
+from tests.support.word_tokenizer import save_word_tokenizer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3 * LIMIT_SECONDS)]
 
@@ -51,6 +52,7 @@ def write_files(folder: Path) -> None:
     rows = pyarrow.Table.from_pylist([{"question": "1+1?", "answer": "2", "expert": "<answer>2</answer>"}])
     pyarrow.parquet.write_table(rows, folder / "train.parquet")
     write_geometry(folder)
+    save_word_tokenizer(folder / "policy")
     (folder / "my.yaml").write_text(presets.text("calibrl"))
     (folder / "config.json").write_text(json.dumps(ONE_STEP))
     own = ONE_STEP | {"kind": "train", "name": "own", "data": {"path": str(folder / "train.jsonl")}}
@@ -84,7 +86,7 @@ class Reader:
         self.evaluation, self.other = (self.finished({**evaluation, "name": f"evaluation-{n}"}) for n in (1, 2))
         audited = {"model": {"builtin": "tiny-vlm"}, "data": {"path": str(folder / "train.jsonl")}}
         self.audit = self.finished({"kind": "audit", "name": "audit", **audited})
-        training = {"algorithm": {"type": "grpo", "mini_batches": 1}, "prompts_per_step": 4, "steps": 200}
+        training = {"algorithm": {"type": "calibrl", "mini_batches": 1}, "prompts_per_step": 4, "steps": 200}
         kept = {"checkpoints": {"every_steps": 100}, "samples": {"every_steps": 50}}
         self.training = self.finished({"kind": "train", "name": "training", **TINY, **training, **kept})
 
@@ -144,6 +146,7 @@ class Reader:
             "NAME": lambda: self.machine,
             "FILE": lambda: "out.data",
             "DIR": lambda: "logs",
+            "PROMPT": lambda: self.client.prompts(self.training).data[0].prompt,
             "grace": lambda: f"grace{self.users}",
             "https://calibrl.example.com": lambda: self.stack.api_url,
         }
@@ -232,6 +235,7 @@ def run_program(block: Block, reader: Reader) -> str | None:
     """Run a Python example as a program; return its failure."""
     text = block.text.replace("http://127.0.0.1:8000", reader.stack.api_url)
     text = text.replace("calibrl_...", reader.stack.api_key)
+    text = text.replace("/models/policy", str(reader.folder / "policy"))
     names: dict[str, Any] = {"__name__": "__main__"}
     try:
         with redirect_stdout(StringIO()):
@@ -268,7 +272,7 @@ def test_every_client_program_in_the_docs_runs(reader: Reader) -> None:
 def test_every_calibrl_command_in_the_docs_runs(reader: Reader) -> None:
     lines = [(block, words) for block, words in run_lines() if programs.match(programs.WAYS, words) is None]
     failed = [run_command(block, words, reader) for block, words in lines]
-    assert [failure for failure in failed if failure] == []
+    assert not any(failed), "\n".join(filter(None, failed))
     assert len(failed) > 50
 
 

@@ -22,6 +22,7 @@ NOT_RUN = {
     "calibrl study": "takes minutes: tests/e2e/test_study.py runs a study with few steps",
     "calibrl up": "runs until Ctrl-C: the stack of the test was started by it",
     "calibrl demo": "takes minutes: tests/e2e/test_demo.py runs it with few steps",
+    "calibrl judge": "asks a person: tests/unit/calibrl/test_verdict_commands.py answers",
     "calibrl export mlflow": "needs the extra `mlflow`: tests/integration/test_exports.py runs it with MLflow",
     "calibrl submit my.yaml --set algorithm.type=brevity": "needs a package: tests/integration/test_extend.py",
     "python -m pip install org-calibrl": "the reader's package: tests/integration/test_extend.py installs the page",

@@ -26,7 +26,7 @@ def fill(connection: sa.Connection) -> list[sa.Table]:
         words = {column.name: _words(column, checks[None, table.name]) for column in table.columns}
         rows = [_row(table, number, words, keys) for number in range(COUNT)]
         connection.execute(table.insert(), rows)
-        keys[table.name] = rows
+        keys[table.name] = [dict(row) for row in connection.execute(sa.select(table)).mappings()]
     return metadata.sorted_tables
 
 
