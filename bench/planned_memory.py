@@ -77,7 +77,8 @@ allocates on a CPU, without the constant part of a process (Python and its libra
 a Llama with hidden size 256, 4 layers and a vocabulary of 2,000; a step has 8 completions of 96
 tokens. In the rows `image` the model is the built-in `tiny-vlm`, and the prompt has an image. In
 the row `a checkpoint waits`, its copy is still there in the next step. The rows `FSDP` are the
-first of two processes with sharded weights. No GPU was measured.
+first of two processes with sharded weights; their peaks differ by a tenth and more from run to run,
+because gathers of weights overlap or do not. No GPU was measured.
 
 A cell has the planned and the measured peak in MB (10^6 bytes), and their ratio. `load`, `rollout`,
 `update` and `save` are the phases of a process; only the largest decides whether a job fits.

@@ -117,6 +117,7 @@ def test_paper_as_run_is_the_published_arithmetic(tmp_path: Path) -> None:
 def test_paper_as_run_takes_its_five_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of its eight processes runs one step, with a tiny model and rollouts of two tokens."""
     from calibrl_core.report import EventFile
+    from calibrl_core.run import surroundings
     from calibrl_core.step.optimizer import GradientStep
     from calibrl_core.train import train
     from calibrl_core.verifiers.reward_input import RewardInput
@@ -134,6 +135,7 @@ def test_paper_as_run_takes_its_five_updates(tmp_path: Path, monkeypatch: pytest
         right = [place // 10 % 9 == 0 and place % 2 == 0 for place in range(len(inputs))]
         return [Score({"math": float(one), "format": 0.0}, float(one), one, False) for one in right]
 
+    monkeypatch.setattr(surroundings, "_git", lambda root, *arguments: None)  # a unit test starts no process
     monkeypatch.setattr(GradientStep, "apply", counting)
     monkeypatch.setattr(Scorer, "grade", some_groups_divide)
     found = spec("paper_as_run", tmp_path).model_dump()
