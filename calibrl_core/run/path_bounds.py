@@ -51,7 +51,10 @@ class PathBounds:
         """Return why a run cannot load a model folder or a GGUF file (a file of it is outside), or None if it can."""
         if problem := self.problem(path):
             return problem
-        return self._stray(path, self._zone(path.resolve()))
+        try:
+            return self._stray(path, self._zone(path.resolve()))
+        except OSError as error:  # also a folder inside that this process is not permitted to list
+            return f"{error.filename or path} can't be read: {error.strerror}"
 
     def data_problem(self, path: Path) -> str | None:
         """Return why a run cannot read a data file or a folder with its shards, or None if it can."""

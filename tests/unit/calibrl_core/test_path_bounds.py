@@ -37,6 +37,19 @@ def test_a_folder_of_plain_files_may_be_read(root: Path) -> None:
     assert problem(root) == ""
 
 
+def test_a_folder_that_is_not_readable_is_a_problem(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "model" / "private").mkdir()
+    listed = os.listdir
+
+    def forbidding(folder: Path) -> list[str]:  # root reads a folder whatever its mode
+        if Path(folder).name == "private":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(os, "listdir", forbidding)
+    assert problem(root) == f"{root / 'model' / 'private'} can't be read: Permission denied"
+
+
 @pytest.mark.parametrize("name", ["chat_template.jinja", "adapter/adapter_model.safetensors"])
 @pytest.mark.parametrize("target", ["secret", "allowed/runs/job/model.safetensors"])
 def test_a_link_out_of_the_root_is_refused_at_any_depth(root: Path, name: str, target: str) -> None:
