@@ -14,7 +14,9 @@ function plotly() {
 
 const finger = () => matchMedia("(pointer: coarse)").matches;
 
-function themed(layout, host) {
+// Returns a copy: Plotly writes the ranges of a zoom into the axes that it gets.
+function themed(given, host) {
+  const layout = structuredClone(given);
   const css = getComputedStyle(host);
   const get = (name) => css.getPropertyValue(`--st-${name}`).trim();
   const [text, grid, panel] = [get("text-color"), get("border-color"), get("secondary-background-color")];
@@ -33,10 +35,12 @@ function themed(layout, host) {
   };
 }
 
+// Names the permitted buttons: a new version of Plotly adds none, such as one that uploads the chart to its maker.
 const config = {
   displaylogo: false,
   displayModeBar: finger() ? false : "hover",
-  modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+  modeBarButtons: [["zoom2d", "pan2d", "autoScale2d", "resetScale2d"]],
+  plotlyServerURL: "",
 };
 
 const unescaped = (text) => new DOMParser().parseFromString(text, "text/html").documentElement.textContent;
@@ -85,17 +89,18 @@ function save(name, content) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
-// The chart as a picture: below its title, on the background of the theme.
+// The chart as a picture: what the screen shows, with its zoom and without hidden lines, below the title of the card and
+// on the background of the theme.
 async function picture(host) {
-  const { name, title, figure } = host.newest;
+  const { name, title } = host.newest;
   const library = await plotly();
-  const layout = themed(figure.layout, host);
+  const layout = structuredClone(host.layout);
   const background = getComputedStyle(host).getPropertyValue("--st-background-color").trim();
   layout.paper_bgcolor = layout.plot_bgcolor = background;
   layout.title = { text: title.replaceAll("&", "&amp;").replaceAll("<", "&lt;"), x: 0.02, font: { size: 15 } };
   layout.margin = { ...layout.margin, t: layout.margin.t + 70 };
   const size = { width: host.offsetWidth, height: host.offsetHeight + 70 };
-  await library.downloadImage({ data: figure.data, layout }, { format: "png", scale: 2, filename: name, ...size });
+  await library.downloadImage({ data: structuredClone(host.data), layout, config }, { format: "png", scale: 2, filename: name, ...size });
 }
 
 function button(text, label, act) {

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
@@ -113,10 +114,14 @@ def browser(playwright: Playwright, chromium: str) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, stack: LocalStack) -> Iterator[Page]:
-    """Yield a tab on the dashboard and check at its end that its console has no error."""
+    """Yield a tab on the dashboard. Check at its end that its console has no error, and that no request left the
+    service."""
     context = browser.new_context(base_url=stack.dashboard_url, viewport={"width": 1300, "height": 900})
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
+    asked: list[str] = []
+    context.on("request", lambda request: asked.append(request.url))
+    page.on("websocket", lambda socket: asked.append(socket.url))
     page.goto(f"{stack.dashboard_url}&next=/signin")  # the token's cookie, and no page of Streamlit yet
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -126,10 +131,29 @@ def page(browser: Browser, stack: LocalStack) -> Iterator[Page]:
     yield page
     context.close()
     assert errors == []
+    assert [url for url in asked if leaves(url, str(stack.dashboard_url))] == []
+
+
+def leaves(url: str, service: str) -> bool:
+    """Return true if an address is neither of the service nor a part of the page."""
+    address = urlsplit(url)
+    return address.scheme not in ("data", "blob", "about") and address.netloc != urlsplit(service).netloc
 
 
 def _is_error(message: Any) -> bool:
     return message.type == "error" and not PROBE.search(message.location.get("url", ""))
+
+
+def zoom(page: Page, chart: str) -> None:
+    """Drag over the left half of a chart."""
+    area = page.locator(f".st-key-{chart} .nsewdrag")
+    area.scroll_into_view_if_needed()
+    box = area.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 5, box["y"] + 10)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 10, steps=5)
+    page.mouse.up()
 
 
 def submit(client: Client, name: str) -> Job:

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, WebSocket, expect
 from calibrl.client import Client
 from calibrl.schemas import Job, JobStatus
 from calibrl.stack.local import LocalStack
-from tests.e2e.conftest import end, submit
+from tests.e2e.conftest import end, submit, zoom
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.slow]
@@ -40,18 +40,6 @@ def more_points(page: Page, chart: str, than: int) -> int:
 def x_range(page: Page, chart: str) -> list[float]:
     shown: list[float] = page.locator(f".st-key-{chart} .js-plotly-plot").evaluate("plot => plot.layout.xaxis.range")
     return shown
-
-
-def zoom(page: Page, chart: str) -> None:
-    """Drag over the left half of a chart."""
-    area = page.locator(f".st-key-{chart} .nsewdrag")
-    area.scroll_into_view_if_needed()
-    box = area.bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + 5, box["y"] + 10)
-    page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 10, steps=5)
-    page.mouse.up()
 
 
 def test_a_link_that_is_redrawn_while_it_is_pressed_opens(page: Page, job: Job) -> None:

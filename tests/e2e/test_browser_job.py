@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 import pytest
@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 
 from calibrl.client import Client
 from calibrl.schemas import Job, NewKey
-from tests.e2e.conftest import SETTLED, end, evaluated, submit
+from tests.e2e.conftest import SETTLED, end, evaluated, leaves, submit, zoom
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.slow]
@@ -25,6 +25,27 @@ ADDRESSES = (
     "/", "/new", "/new?kind=Evaluation", "/queue", "/evaluations", "/studies", "/data", "/data?show=Upload+a+file",
     "/settings",
 )  # fmt: skip
+
+ZOOMED = "selector => document.querySelector(selector).layout.xaxis.autorange === false"
+KEEP_EXPORT = """() => {
+    const save = window.Plotly.downloadImage;
+    window.Plotly.downloadImage = (figure, options) => {
+        const { height, width } = options;
+        const box = document.createElement("div");
+        const layout = { ...structuredClone(figure.layout), autosize: false, height, width };
+        window.exported = window.Plotly.newPlot(box, structuredClone(figure.data), layout);
+        window.Plotly.downloadImage = save;
+        return save(figure, options);
+    };
+}"""
+SHOWN = """plot => ({
+    x: plot._fullLayout.xaxis.range.map(end => end.toPrecision(3)),
+    y: plot._fullLayout.yaxis.range.map(end => end.toPrecision(3)),
+    lines: plot._fullData.filter(line => line.visible === true).map(line => line.name),
+})"""
+CHART_BUTTONS = {"Zoom", "Pan", "Autoscale", "Reset axes"}
+ADDRESSES_OF_CONTROLS = """() => [...document.querySelectorAll('a[href], form[action], [src], link[href]')]
+    .map(part => part.action || part.src || part.href).filter(address => typeof address === 'string')"""
 
 
 def ended_job(client: Client, name: str) -> Job:
@@ -109,6 +130,62 @@ def test_a_chart_is_saved_as_a_picture(page: Page, ended: Job) -> None:
     with Image.open(saved.value.path()) as picture:
         assert picture.format == "PNG"
         assert len(picture.convert("RGB").getcolors(1 << 24) or ()) > 50  # axes, text and a line: not an empty picture
+
+
+def in_picture(page: Page, title: str) -> dict[str, Any]:
+    """Save a chart as PNG. Return the ranges and the visible lines that its picture has."""
+    page.evaluate(KEEP_EXPORT)
+    with page.expect_download():
+        page.get_by_role("button", name=f"Save {title} as PNG").click()
+    picture: dict[str, Any] = page.evaluate(f"async () => ({SHOWN})(await window.exported)")
+    return picture
+
+
+def on_screen(page: Page, chart: str) -> dict[str, Any]:
+    """Return the ranges and the visible lines of a chart."""
+    screen: dict[str, Any] = page.locator(f".st-key-{chart} .js-plotly-plot").evaluate(SHOWN)
+    return screen
+
+
+def test_a_picture_equals_the_screen_after_every_zoom(page: Page, ended: Job) -> None:
+    page.goto(f"/job?id={ended.id}")
+    page.wait_for_function(SETTLED)
+    for chart, title in (("accuracy", "Accuracy"), ("reward", "Reward")):  # a fixed axis, and one that fits the data
+        plot = f".st-key-{chart} .js-plotly-plot"
+        whole = on_screen(page, chart)
+        assert in_picture(page, title) == whole
+        zoom(page, chart)
+        page.wait_for_function(ZOOMED, arg=plot)
+        zoomed = on_screen(page, chart)
+        assert zoomed["y"] != whole["y"]
+        assert in_picture(page, title) == zoomed
+        page.locator(f".st-key-{chart} .nsewdrag").dblclick()
+        page.wait_for_function(f"plot => !({ZOOMED})(plot)", arg=plot)
+        assert in_picture(page, title) == on_screen(page, chart) == whole
+
+
+def test_a_picture_leaves_out_the_lines_that_a_reader_hides(page: Page, ended: Job) -> None:
+    page.goto(f"/job?id={ended.id}")
+    page.wait_for_function(SETTLED)
+    assert "policy" in in_picture(page, "Losses")["lines"]
+    page.locator(".st-key-losses .legendtoggle").first.click()
+    page.wait_for_function(
+        "document.querySelector('.st-key-losses .js-plotly-plot').data.some(line => line.visible === 'legendonly')"
+    )
+    assert "policy" not in in_picture(page, "Losses")["lines"]
+    assert in_picture(page, "Losses") == on_screen(page, "losses")
+
+
+def test_no_control_of_a_page_leaves_the_service(page: Page, client: Client, ended: Job) -> None:
+    """The fixture of the tab checks the requests themselves."""
+    evaluation = evaluated(client, "controls", 1, 4)
+    for place in looked_at(page, ended, evaluation):
+        addresses = page.evaluate(ADDRESSES_OF_CONTROLS)
+        assert [address for address in addresses if leaves(address, page.url)] == [], place
+        buttons = page.locator(".modebar-btn").evaluate_all("buttons => buttons.map(button => button.dataset.title)")
+        assert set(buttons) <= CHART_BUTTONS, place
+        servers = page.locator(".js-plotly-plot").evaluate_all("plots => plots.map(p => p._context.plotlyServerURL)")
+        assert set(servers) <= {""}, place
 
 
 def test_jobs_are_searched_and_compared(page: Page, ended: Job) -> None:
