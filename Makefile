@@ -39,7 +39,7 @@ demo: $(INSTALLED)  ## train a tiny vision-language model with CalibRL from star
 test: $(INSTALLED)  ## the tests that every change must pass: 10 minutes on two quiet cores
 	@$(RUN) -m pytest -n $(TESTERS) --dist worksteal
 
-test-all: $(INSTALLED)  ## what `make test` leaves out: several processes, browser pages, chaos, fuzz; half an hour more
+test-all: $(INSTALLED)  ## what `make test` leaves out: several processes, browser pages, chaos, fuzz; 40 minutes more
 	@$(RUN) -m pytest -m slow -n $(TESTERS) --dist worksteal
 	@$(RUN) -m tests.fuzz --examples 5
 
