@@ -3,10 +3,12 @@
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import streamlit as st
 
 from calibrl.schemas import JobSort, JobStatus, JobSummary, Series
 from dashboard import paging, states
+from dashboard.charts.series import fence
 from dashboard.markup import (
     KINDS,
     chip,
@@ -73,7 +75,10 @@ def _latest(curve: Series | None) -> float | None:
 
 
 def _small(curve: Series | None, colour: str, label: str, top: float | None = None) -> str:
-    return "" if curve is None else sparkline(curve.mean, colour, label, top=top)
+    if curve is None:
+        return ""
+    ends = fence(np.asarray(curve.mean, dtype=np.float64))
+    return sparkline(curve.mean, colour, label, top=ends[1] if ends and top is None else top)
 
 
 def _accuracy(job: JobSummary, curves: Curves) -> str:

@@ -21,6 +21,7 @@ class Line:
     colour: str = NEUTRAL
     dash: str = "solid"
     sparse: bool = False  # measured at some steps only: drawn with a mark at every point, and not smoothed
+    exact: bool = False  # drawn as it was reported, not smoothed: a setting, or a maximum so far
     raw: bool = True  # a smoothed line has the raw line behind it
 
 
@@ -54,7 +55,15 @@ class Card:
     def figure(self, curves: Curves) -> ChartFigure:
         """Return the chart of these curves."""
         drawn = [
-            Curve(line.name, scaled(curves[line.metric], self.scale), line.colour, line.dash, line.sparse, line.raw)
+            Curve(
+                line.name,
+                scaled(curves[line.metric], self.scale),
+                line.colour,
+                line.dash,
+                sparse=line.sparse,
+                exact=line.exact,
+                raw=line.raw,
+            )
             for line in self.lines
         ]
         return figures.curves(

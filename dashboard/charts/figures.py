@@ -14,14 +14,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dashboard.charts.series import HistogramColumns, StepSeries, smoothed, spikes
+from dashboard.charts import marks
+from dashboard.charts.series import HistogramColumns, StepSeries, fence, smoothed, spikes
 from dashboard.palette import CORRECT, MODELS, NEUTRAL, WRONG, faded
 
 Trace = dict[str, Any]
 
 HEIGHT = 270  # pixels
 MARKED = 60  # points from which a sparse curve has no mark at each point
-SMOOTH_FROM = 24  # points from which a curve is smoothed, with the raw line behind it
 KEPT = 256  # cached figures of each kind
 
 Share = Literal["of_all", "small"]
@@ -51,7 +51,8 @@ class Curve:
     series: StepSeries
     colour: str
     dash: str = "solid"
-    sparse: bool = False  # measured at some steps only: a mark at every point, not smoothed
+    sparse: bool = False  # measured at some steps only: a mark at every point
+    exact: bool = False  # drawn as it was reported, not smoothed
     raw: bool = True  # a smoothed curve has the raw line behind it
     band: bool = False  # the area from `low` to `high` of the series is filled
 
@@ -80,50 +81,35 @@ def _layout(y_title: str, x_title: str = "step", **more: Any) -> dict[str, Any]:
     }
 
 
-def _area(curve: Curve) -> list[Trace]:
+def _area(curve: Curve, shown: StepSeries) -> list[Trace]:
     """The traces of a curve's band, if it has one."""
     if not curve.band:
         return []
-    steps, series = curve.series.steps.tolist(), curve.series
-    edge = {"type": "scatter", "mode": "lines", "legendgroup": plain(curve.name), "x": steps, "hoverinfo": "skip"}
-    edge |= {"showlegend": False, "line": {"width": 0, "color": curve.colour}}
+    edge = {"type": "scatter", "mode": "lines", "legendgroup": plain(curve.name), "x": shown.steps.tolist()}
+    edge |= {"hoverinfo": "skip", "showlegend": False, "line": {"width": 0, "color": curve.colour}}
     return [
-        {**edge, "name": f"{plain(curve.name)} (min)", "y": numbers(series.low)},
+        {**edge, "name": f"{plain(curve.name)} (min)", "y": numbers(shown.low)},
         {
             **edge,
             "name": f"{plain(curve.name)} (max)",
-            "y": numbers(series.high),
+            "y": numbers(shown.high),
             "fill": "tonexty",
             "fillcolor": faded(curve.colour, 0.2),
         },
     ]
 
 
-def _line(curve: Curve, value_format: str) -> list[Trace]:
-    name = plain(curve.name)
-    line = {"color": curve.colour, "width": 2.2, "dash": curve.dash}
-    hover = f"%{{y:{value_format}}}"
-    shown = curve.series if curve.band else spikes(curve.series)
-    if curve.sparse or len(curve.series) < SMOOTH_FROM:
-        shown = curve.series
-        return [
-            {
-                "type": "scatter",
-                "mode": "lines+markers" if len(curve.series) < (MARKED if curve.sparse else 3) else "lines",
-                "name": name,
-                "x": shown.steps.tolist(),
-                "y": numbers(shown.values),
-                "line": line,
-                "marker": {"color": curve.colour, "size": 6, "symbol": "diamond" if curve.sparse else "circle"},
-                "hovertemplate": hover,
-            }
-        ]
-    smooth = smoothed(curve.series)
-    common = {"type": "scatter", "mode": "lines", "legendgroup": name}
-    raw = [
+def _raw(curve: Curve) -> list[Trace]:
+    """The line of each value behind a smoothed curve, if it has one."""
+    if curve.band or curve.sparse or curve.exact or not curve.raw:
+        return []
+    shown, name = spikes(curve.series), plain(curve.name)
+    return [
         {
-            **common,
+            "type": "scatter",
+            "mode": "lines",
             "name": f"{name} (each step)",
+            "legendgroup": name,
             "x": shown.steps.tolist(),
             "y": numbers(shown.values),
             "line": {"color": faded(curve.colour, 0.3), "width": 1},
@@ -131,17 +117,23 @@ def _line(curve: Curve, value_format: str) -> list[Trace]:
             "hoverinfo": "skip",
         }
     ]
-    return [
-        *(raw if curve.raw else []),
-        {
-            **common,
-            "name": name,
-            "x": smooth.steps.tolist(),
-            "y": numbers(smooth.values),
-            "line": line,
-            "hovertemplate": hover,
-        },
-    ]
+
+
+def _line(curve: Curve, value_format: str) -> list[Trace]:
+    shown = curve.series if curve.sparse or curve.exact else smoothed(curve.series)
+    marked = len(shown) < (MARKED if curve.sparse else 3)
+    line = {
+        "type": "scatter",
+        "mode": "lines+markers" if marked else "lines",
+        "name": plain(curve.name),
+        "legendgroup": plain(curve.name),
+        "x": shown.steps.tolist(),
+        "y": numbers(shown.values),
+        "line": {"color": curve.colour, "width": 2.2, "dash": curve.dash},
+        "marker": {"color": curve.colour, "size": 6, "symbol": "diamond" if curve.sparse else "circle"},
+        "hovertemplate": f"%{{y:{value_format}}}",
+    }
+    return [*_area(curve, shown), *_raw(curve), line]
 
 
 def curves(
@@ -164,30 +156,41 @@ def curves(
 def _curves(
     lines: tuple[Curve, ...], unit: str, x_title: str, share: Share | None, zero_line: bool, value_format: str
 ) -> ChartFigure:
+    lines = tuple(curve for curve in lines if len(curve.series))
     yaxis: dict[str, Any] = {"zeroline": zero_line, "exponentformat": "power"}
+    lowest, highest, ends = _reach(lines, whole=share is not None)
     if share:
         value_format = ".1%"
-        top = 1.03 if share == "of_all" else max([0.05, *(1.1 * _top(curve.series) for curve in lines)])
+        top = 1.03 if share == "of_all" else max(0.05, 1.1 * highest)
         yaxis |= {"tickformat": ".0%", "range": [-0.03 * top, top]}
-    elif all(_lowest(curve.series) >= 0 for curve in lines):
+    elif ends:
+        margin = 0.05 * (highest - lowest or 1.0)
+        yaxis["range"] = [lowest - margin if lowest < 0 else max(0.0, lowest - margin), highest + margin]
+    elif lowest >= 0:
         yaxis["rangemode"] = "nonnegative"  # a constant has no negative seconds below it
-    traces = [trace for curve in lines if len(curve.series) for trace in (*_area(curve), *_line(curve, value_format))]
-    return ChartFigure(traces, _layout(unit, x_title, yaxis=yaxis))
+    traces = [trace for curve in lines for trace in _line(curve, value_format)]
+    return _marked(ChartFigure(traces, _layout(unit, x_title, yaxis=yaxis)), lines, ends)
 
 
-def _top(series: StepSeries) -> float:
-    finite = series.values[np.isfinite(series.values)]
-    return float(finite.max()) if len(finite) else 0.0
+def _reach(lines: Sequence[Curve], *, whole: bool) -> tuple[float, float, tuple[float, float] | None]:
+    """Return the lowest and the highest value to show, and both again if a few huge values lie beyond. `whole`: show
+    these too."""
+    values = np.concatenate([[], *(bound for curve in lines for bound in (curve.series.low, curve.series.high))])
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return 0.0, 0.0, None
+    ends = None if whole else fence(finite)
+    return *(ends or (float(finite.min()), float(finite.max()))), ends
 
 
-def _lowest(series: StepSeries) -> float:
-    finite = series.values[np.isfinite(series.values)]
-    return float(finite.min()) if len(finite) else 0.0
-
-
-def _calm(series: StepSeries) -> StepSeries:
-    """Smooth a long series: in a stack, spikes of one part would look like spikes of all parts above it."""
-    return series if len(series) < SMOOTH_FROM else smoothed(series)
+def _marked(figure: ChartFigure, lines: Sequence[Curve], ends: tuple[float, float] | None) -> ChartFigure:
+    """Return the figure with marks at the values that its lines cannot show. `ends`: of the axis, if it leaves some
+    out."""
+    lost = [mark for curve in lines for mark in marks.not_finite(plain(curve.name), curve.series)]
+    beyond = [mark for curve in lines if ends for mark in marks.outside(plain(curve.name), curve.series, *ends)]
+    added = marks.traces([(marks.NOT_FINITE, lost), (marks.OUTSIDE, beyond)])
+    layout = figure.layout | {"yaxis2": marks.AXIS} if added else figure.layout
+    return ChartFigure([*figure.data, *added], layout)
 
 
 def stacked(parts: Sequence[tuple[str, StepSeries, str]], *, unit: str, shares: bool) -> ChartFigure:
@@ -200,22 +203,23 @@ def stacked(parts: Sequence[tuple[str, StepSeries, str]], *, unit: str, shares: 
 
 @lru_cache(KEPT)
 def _stacked(parts: tuple[tuple[str, StepSeries, str], ...], unit: str, shares: bool) -> ChartFigure:
+    lines = [Curve(name, series, colour) for name, series, colour in parts if len(series)]
     traces = [
         {
             "type": "scatter",
             "mode": "lines",
-            "name": plain(name),
-            "x": series.steps.tolist(),
-            "y": numbers(series.values),
+            "name": plain(curve.name),
+            "x": curve.series.steps.tolist(),
+            "y": numbers(smoothed(curve.series).values),  # spikes of one part would look like spikes of all above it
             "stackgroup": "all",
-            "line": {"width": 0.5, "color": colour},
-            "fillcolor": colour,
+            "line": {"width": 0.5, "color": curve.colour},
+            "fillcolor": curve.colour,
             "hovertemplate": "%{y:.1%}" if shares else "%{y:.3s}",
         }
-        for name, series, colour in ((name, _calm(series), colour) for name, series, colour in parts)
+        for curve in lines
     ]
     yaxis = {"tickformat": ".0%", "range": [0, 1]} if shares else {"rangemode": "tozero"}
-    return ChartFigure(traces, _layout(unit, yaxis=yaxis))
+    return _marked(ChartFigure(traces, _layout(unit, yaxis=yaxis)), lines, None)
 
 
 @dataclass(frozen=True)

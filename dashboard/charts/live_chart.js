@@ -61,7 +61,7 @@ const extras = {
 };
 
 // The figure as a table: one row per point; for a heat map one row per cell, at its lower left corner. If ticks have
-// names, a point has the name of its row.
+// names, a point has the name of its row. A mark at the edge of the chart has no value, but a text.
 export function table({ data, layout }) {
   const title = (axis, other) => layout[axis]?.title?.text || other;
   const named = layout.yaxis?.ticktext;
@@ -73,7 +73,7 @@ export function table({ data, layout }) {
     else {
       const beside = more.map(([, of]) => of(trace) || []);
       trace.x.forEach((x, index) => {
-        const y = named ? named[Math.round(trace.y[index])] : trace.y[index];
+        const y = trace.yaxis === "y2" ? "" : named ? named[Math.round(trace.y[index])] : trace.y[index];
         rows.push([trace.name ?? "", x, y, ...beside.map((values) => values[index])]);
       });
     }

@@ -1,7 +1,7 @@
 """Values over steps: the curve of a metric, and the history of a histogram, in a bounded number of buckets."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Self
 
@@ -12,19 +12,26 @@ BUCKETS = 500  # per curve; each is drawn with its min and max, so at most twice
 POINTS = 2 * BUCKETS  # max points of a drawn curve
 KEPT = 512  # cached curves of each kind
 COLUMNS = 240  # max columns of a drawn heat map
+WINDOW = 8  # values of a curve that `smoothed` averages: the same for all curves
+OUTLIER = 100.0  # times the usual size of the values
+MOST_OUTLIERS = 0.02  # share of the values; one is always permitted
 
 
 @dataclass(frozen=True, eq=False)
 class StepSeries:
     """The values `[N]` of a metric at ascending steps `[N]`; a non-finite value is NaN. Equal only to itself.
 
-    In a long curve each value is the mean of a bucket; `low` and `high` are its min and max.
+    In a long curve each value is the mean of a bucket; `low` and `high` are its min and max, `first` its first step,
+    and `latest` its last finite value. `non_finite` counts its values that are NaN or infinite.
     """
 
     steps: NDArray[np.int64]
     values: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
+    first: NDArray[np.int64]
+    latest: NDArray[np.float64]
+    non_finite: NDArray[np.int64]
 
     @classmethod
     def of(
@@ -33,20 +40,39 @@ class StepSeries:
         values: Sequence[float | None],
         low: Sequence[float | None] | None = None,
         high: Sequence[float | None] | None = None,
+        *,
+        first: Sequence[int] | None = None,
+        latest: Sequence[float | None] | None = None,
+        non_finite: Sequence[int] | None = None,
     ) -> Self:
-        """Return the series of these lists; without `low` and `high` they are the values."""
+        """Return the series of these lists; those that are not given follow from the values."""
         means = np.asarray(values, dtype=np.float64)
-        bounds = (means if bound is None else np.asarray(bound, dtype=np.float64) for bound in (low, high))
-        return cls(np.asarray(steps, dtype=np.int64), means, *bounds)
+        low, high, latest = (values if given is None else given for given in (low, high, latest))
+        return cls(
+            np.asarray(steps, dtype=np.int64),
+            means,
+            np.asarray(low, dtype=np.float64),
+            np.asarray(high, dtype=np.float64),
+            np.asarray(steps if first is None else first, dtype=np.int64),
+            np.asarray(latest, dtype=np.float64),
+            np.asarray(~np.isfinite(means) if non_finite is None else non_finite, dtype=np.int64),
+        )
 
     def __len__(self) -> int:
         return len(self.steps)
 
     @property
-    def last(self) -> float | None:
-        """The last finite value."""
-        finite = self.values[np.isfinite(self.values)]
+    def current(self) -> float | None:
+        """The current value: the last finite one that the job reported, on every page."""
+        finite = self.latest[np.isfinite(self.latest)]
         return float(finite[-1]) if len(finite) else None
+
+    @property
+    def lost_at(self) -> int | None:
+        """The first step of the values at the end that are all NaN or infinite; None if the last one is finite."""
+        finite = np.flatnonzero(np.isfinite(self.latest))
+        begin = int(finite[-1]) + 1 if len(finite) else 0
+        return int(self.first[begin]) if begin < len(self) else None
 
 
 def spikes(series: StepSeries) -> StepSeries:
@@ -75,23 +101,43 @@ def averaged(series: StepSeries, limit: int) -> StepSeries:
     return StepSeries.of(series.steps[starts].tolist(), means.tolist())
 
 
-def smoothing_window(points: int) -> int:
-    """Return the number of points that `smoothed` averages: a power of two near 1/40 of the curve, at least 8."""
-    return max(8, 1 << max(points // 40, 1).bit_length() - 1)
-
-
 @lru_cache(KEPT)
 def smoothed(series: StepSeries) -> StepSeries:
-    """Return the mean of each value and the values before it in a window; non-finite values do not count."""
-    window = smoothing_window(len(series))
-    finite = np.isfinite(series.values)
-    sums = np.concatenate([[0.0], np.cumsum(np.where(finite, series.values, 0.0))])
-    counts = np.concatenate([[0], np.cumsum(finite)])
-    ends = np.arange(1, len(series) + 1)
-    begins = np.maximum(ends - window, 0)
-    number = counts[ends] - counts[begins]
-    means = np.divide(sums[ends] - sums[begins], number, out=np.full(len(series), np.nan), where=number > 0)
-    return StepSeries.of(series.steps.tolist(), means.tolist())
+    """Return the mean of each value and the values before it in a window of WINDOW; the same of `low` and `high`.
+
+    Non-finite values do not count, and stay gaps. A huge value changes only the means of the windows that it is in.
+    """
+
+    def means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        padded = np.concatenate([np.full(WINDOW - 1, np.nan), values])
+        windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)
+        finite = np.isfinite(windows)
+        numbers = finite.sum(axis=1)
+        sums = np.where(finite, windows, 0.0).sum(axis=1)
+        shown = np.isfinite(values)
+        return np.divide(sums, numbers, out=np.full(len(values), np.nan), where=shown)
+
+    if not len(series):
+        return series
+    bounds = [means(values).tolist() for values in (series.values, series.low, series.high)]
+    return StepSeries.of(series.steps.tolist(), *bounds)
+
+
+def fence(values: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Return the range of the values without a few huge ones; None if there are none of these, or too many.
+
+    A value is huge if it is further from the quartiles than OUTLIER times their distance, and times the median.
+    """
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return None
+    lower, middle, upper = np.percentile(finite, [25, 50, 75])
+    reach = OUTLIER * max(upper - lower, abs(middle))
+    inside = finite[(finite >= lower - reach) & (finite <= upper + reach)]
+    number = len(finite) - len(inside)
+    if not reach or not 0 < number <= max(1, len(finite) * MOST_OUTLIERS):
+        return None
+    return float(inside.min()), float(inside.max())
 
 
 @lru_cache(KEPT)
@@ -99,7 +145,8 @@ def scaled(series: StepSeries, factor: float) -> StepSeries:
     """Return the curve with all values multiplied by a factor. Equal arguments give the same object."""
     if factor == 1:
         return series
-    return StepSeries(series.steps, series.values * factor, series.low * factor, series.high * factor)
+    values = {name: getattr(series, name) * factor for name in ("values", "low", "high", "latest")}
+    return replace(series, **values)
 
 
 class HistogramColumns:

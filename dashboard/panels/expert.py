@@ -153,8 +153,8 @@ CARDS: tuple[PanelCard, ...] = (
         "guidance-control",
         "Controlled guidance",
         (
-            Line("guidance_coef", "algorithm/guidance_coef", EXPERT),
-            Line("negative_slope", "algorithm/negative_slope", NEUTRAL, dash="dash"),
+            Line("guidance_coef", "algorithm/guidance_coef", EXPERT, exact=True),
+            Line("negative_slope", "algorithm/negative_slope", NEUTRAL, dash="dash", exact=True),
         ),
         hint="The setting that `algorithm.guidance_control` moves. At its minimum or maximum for long: it cannot keep "
         "the measure within the band.",

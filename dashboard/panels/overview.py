@@ -1,12 +1,15 @@
 """Is it learning? Reward, accuracy and losses, below four numbers."""
 
+import re
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import streamlit as st
 
 from calibrl.schemas import Job
 from dashboard.charts.cards import Card, Curves, Line, metrics_of
-from dashboard.charts.series import averaged, smoothed
+from dashboard.charts.series import StepSeries, averaged, fence, smoothed
 from dashboard.palette import EXPERT, NEUTRAL, POLICY, VALIDATION
 from dashboard.panels import lineage
 from dashboard.panels.common import draw_cards, draw_live, has_rollouts, read, show_if_empty, show_if_not_started
@@ -16,13 +19,13 @@ SPARKLINE = 60  # points
 
 @dataclass(frozen=True)
 class Tile:
-    """A number, its change since the start, and its curve in small."""
+    """The current value of a metric, its change since the start, and its curve in small."""
 
     label: str
     metric: str
     value_format: str
     help: str
-    smooth: bool = True
+    sparse: bool = False  # measured at some steps only
     rising_is_good: bool = False  # colours the change; else it stays grey
 
 
@@ -32,14 +35,14 @@ TILES = (
         "validation/accuracy",
         ".1%",
         "Share of sampled completions with a correct answer on validation data, which training never uses.",
-        smooth=False,
+        sparse=True,
         rising_is_good=True,
     ),
     Tile(
         "Train accuracy",
         "reward/answer_accuracy",
         ".1%",
-        "Share of a step's completions with a correct answer, averaged over the last steps.",
+        "Share of the last step's completions with a correct answer. The chart below also has the mean of some steps.",
         rising_is_good=True,
     ),
     Tile("Entropy (nats/token)", "exploration/entropy", ".3f", "Near 0 the policy no longer explores."),
@@ -109,22 +112,34 @@ def draw(job: Job) -> None:
 
 def _tile(tile: Tile, curves: Curves) -> None:
     series = curves[tile.metric]
-    curve = smoothed(series) if tile.smooth else series
-    if curve.last is None:
-        st.metric(tile.label, "–", help=tile.help, border=True, height="stretch")
+    number = "–" if series.current is None else format(series.current, tile.value_format)
+    common: dict[str, Any] = {"label": tile.label, "help": tile.help, "border": True, "height": "stretch"}
+    if series.lost_at is not None:
+        since = f"NaN or infinite since step {series.lost_at}"
+        st.metric(**common, value=number, delta=since, delta_color="red", delta_arrow="off")
         return
-    change = curve.last - float(curve.values[0])
+    finite = series.values[np.isfinite(series.values)]
+    if series.current is None or len(finite) < 2:
+        st.metric(**common, value=number)
+        return
+    change = _signed(series.current - float(finite[0]), tile.value_format)
+    unchanged = not re.search("[1-9]", change)
     st.metric(
-        tile.label,
-        format(curve.last, tile.value_format),
-        delta=_signed(change, tile.value_format) if len(curve) > 1 else None,
-        delta_color="normal" if tile.rising_is_good else "off",
-        delta_description="since start" if len(curve) > 1 else None,
-        chart_data=averaged(curve, SPARKLINE).values.tolist() if len(curve) > 2 else None,
-        help=tile.help,
-        border=True,
-        height="stretch",
+        **common,
+        value=number,
+        delta=change,
+        delta_color="normal" if tile.rising_is_good and not unchanged else "off",
+        delta_arrow="off" if unchanged else "auto",
+        delta_description="since start",
+        chart_data=_small(series if tile.sparse else smoothed(series)),
     )
+
+
+def _small(series: StepSeries) -> list[float] | None:
+    """The points of a tile's small curve; huge values are cut off, because its axis follows them."""
+    values = averaged(series, SPARKLINE).values
+    values = values[np.isfinite(values)]
+    return np.clip(values, *(fence(values) or (None, None))).tolist() if len(values) > 2 else None
 
 
 def _signed(change: float, value_format: str) -> str:

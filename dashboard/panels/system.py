@@ -36,7 +36,7 @@ CARDS = (
     Card(
         "memory",
         "Memory",
-        (Line("peak", "perf/memory_bytes"),),
+        (Line("peak", "perf/memory_bytes", exact=True),),
         unit="GiB",
         value_format=".2f",
         scale=1 / GIB,

@@ -55,12 +55,15 @@ class Buckets:
     """The buckets of one metric so far."""
 
     start: list[int] = field(default_factory=list)
+    first_step: list[int] = field(default_factory=list)
     last_step: list[int] = field(default_factory=list)
     ts: list[datetime] = field(default_factory=list)
     count: list[int] = field(default_factory=list)
+    non_finite: list[int] = field(default_factory=list)
     min: list[float | None] = field(default_factory=list)
     max: list[float | None] = field(default_factory=list)
     mean: list[float | None] = field(default_factory=list)
+    last: list[float | None] = field(default_factory=list)
 
     def replace_from(self, new: schemas.Series) -> bool:
         """Replace the buckets from the first new one on. Return true if that changed a value."""
@@ -71,6 +74,12 @@ class Buckets:
             changed = changed or mine[kept:] != theirs
             mine[kept:] = theirs
         return changed
+
+    def at(self, places: Sequence[int]) -> StepSeries:
+        """Return the values at these places, one per bucket, such as the last step of each."""
+        first = self.first_step if places is self.last_step else places
+        bounds = (self.mean, self.min, self.max)
+        return StepSeries.of(places, *bounds, first=first, latest=self.last, non_finite=self.non_finite)
 
     def copy(self) -> "Buckets":
         """Return a copy that later reads do not change."""
@@ -110,7 +119,7 @@ class History(_Reader):
         with self._lock:
             if name not in self._drawn:
                 curve = self._curves[name]
-                self._drawn[name] = StepSeries.of(curve.last_step, curve.mean, curve.min, curve.max)
+                self._drawn[name] = curve.at(curve.last_step)
             return self._drawn[name]
 
     def seconds_per_step(self, name: str) -> float | None:

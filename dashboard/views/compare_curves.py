@@ -66,8 +66,7 @@ def job_lines(lines: Sequence[JobLine], curves: JobCurves, metric: str, axis: Ax
             yield Curve(line.name, _band(placed), line.colour, sparse=sparse, band=True)
         else:
             [(series, places)] = placed
-            drawn = StepSeries.of(places, series.mean, series.min, series.max)
-            yield Curve(line.name, drawn, line.colour, sparse=sparse)
+            yield Curve(line.name, series.at(places), line.colour, sparse=sparse)
 
 
 def _places(job: Job, series: Buckets, curves: JobCurves, axis: Axis) -> list[int]:

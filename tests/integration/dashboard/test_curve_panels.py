@@ -4,7 +4,8 @@ import pytest
 
 from calibrl.schemas import Job
 from dashboard.palette import WRONG
-from tests.support.dashboard.pages import charts, finished, html, job_page, paths
+from dashboard.reads import service
+from tests.support.dashboard.pages import charts, finished, html, job_page, jobs_page, paths
 from tests.support.dashboard.world import World
 
 pytestmark = pytest.mark.integration
@@ -137,3 +138,41 @@ def test_weights_are_shown_by_outcome(world: World, measured: Job) -> None:
     app = job_page(measured.id, "Expert mismatch")
     app.button_group(key="heat-expert-gap-of").set_value("correct").run()
     assert any("name=expert%2Fgap_correct" in request for request in world.requests)
+
+
+def test_values_that_are_not_finite_are_shown_with_their_step(world: World) -> None:
+    job = world.add()
+    world.measure(job, range(1, 101), {"exploration/entropy": 0.5, "reward/mean": 1.0})
+    world.measure(job, range(101, 111), {"exploration/entropy": "NaN", "reward/mean": "Infinity"})
+    app = job_page(job.id)
+    (tile,) = [tile for tile in app.metric if tile.label.startswith("Entropy")]
+    assert (tile.value, tile.delta) == ("0.500", "NaN or infinite since step 101")
+    for chart in (charts(app)["reward"], charts(job_page(job.id, "Exploration"))["entropy"]):
+        assert chart["data"][-1]["x"] == [*range(101, 111)]
+        assert chart["data"][-1]["name"] == "NaN or infinite"
+
+
+def test_one_huge_value_spoils_neither_the_tile_nor_the_axis(world: World) -> None:
+    job = world.add()
+    for step in range(1, 101):
+        value = 1e30 if step == 30 else 0.5 + step / 1000
+        world.measure(job, range(step, step + 1), {"exploration/entropy": value})
+    assert [tile.value for tile in job_page(job.id).metric if tile.label.startswith("Entropy")] == ["0.600"]
+    entropy = charts(job_page(job.id, "Exploration"))["entropy"]
+    assert entropy["layout"]["yaxis"]["range"][1] < 1
+    assert entropy["data"][1]["y"][-1] == pytest.approx(0.5965)  # the mean of the last eight
+
+
+def test_list_and_tile_have_the_same_current_value(world: World, measured: Job) -> None:
+    names = service.client().metric_names(measured.id)
+    (entropy,) = [row.last for row in names if row.name == "exploration/entropy"]
+    assert f" {entropy:.2f}</td>" in html(jobs_page())
+    assert f"{entropy:.3f}" in [tile.value for tile in job_page(measured.id).metric]
+
+
+def test_memory_is_drawn_as_reported(world: World) -> None:
+    job = world.add()
+    world.measure(job, range(1, 31), {"perf/memory_bytes": 2.0**30})
+    world.measure(job, range(31, 61), {"perf/memory_bytes": 2.0**31})
+    (memory,) = charts(job_page(job.id, "System"))["memory"]["data"]
+    assert memory["y"] == [1.0] * 30 + [2.0] * 30

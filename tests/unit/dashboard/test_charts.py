@@ -58,11 +58,48 @@ def test_sparse_measurements_get_a_mark_each_and_are_not_smoothed() -> None:
     assert low < 0 < 1 < high
 
 
-def test_a_value_that_is_not_finite_is_a_gap() -> None:
-    figure = valid(
-        figures.curves([Curve("loss", StepSeries.of([1, 2, 3], [1.0, math.nan, 3.0]), "#000000")], unit="loss")
-    )
-    assert list(figure.data[0].y) == [1.0, None, 3.0]
+def test_a_value_that_is_not_finite_is_a_gap_with_a_mark_at_its_step() -> None:
+    curve = Curve("loss", StepSeries.of([11, 12, 13], [1.0, math.nan, 3.0]), "#000000")
+    raw, smooth, mark = valid(figures.curves([curve], unit="loss")).data
+    assert list(raw.y) == [1.0, None, 3.0]
+    assert list(smooth.y) == [1.0, None, 2.0]
+    assert (list(mark.x), list(mark.text)) == ([12], ["loss: NaN or infinite"])
+
+
+def test_a_bucket_with_values_that_are_not_finite_has_their_number() -> None:
+    curve = Curve("loss", StepSeries.of([8, 16], [1.0, 2.0], non_finite=[0, 3]), "#000000")
+    *_, mark = valid(figures.curves([curve], unit="loss")).data
+    assert (list(mark.x), list(mark.text)) == ([16], ["loss: 3 values NaN or infinite"])
+
+
+def test_a_run_without_a_finite_value_shows_its_marks() -> None:
+    figure = valid(figures.curves([Curve("loss", StepSeries.of([1, 2], [None, None]), "#000000")], unit="loss"))
+    assert list(figure.data[-1].x) == [1, 2]
+    assert figure.data[-1].yaxis == "y2"
+
+
+def test_one_huge_value_is_a_mark_and_not_the_axis() -> None:
+    values = [0.4, 0.5, 0.6] * 20
+    values[30] = 1e30
+    figure = valid(figures.curves([Curve("entropy", StepSeries.of(range(60), values), "#000000")], unit="nats"))
+    low, high = figure.layout.yaxis.range
+    assert 0 < low < 0.4 and 0.6 < high < 1
+    mark = figure.data[-1]
+    assert (list(mark.x), list(mark.text)) == ([30], ["entropy: 1e+30 beyond the axis"])
+
+
+def test_a_maximum_so_far_is_drawn_as_reported() -> None:
+    steps = StepSeries.of(range(1, 61), [1.0] * 30 + [2.0] * 30)
+    (trace,) = valid(figures.curves([Curve("peak", steps, "#000000", exact=True)], unit="GiB")).data
+    assert list(trace.y) == [1.0] * 30 + [2.0] * 30
+
+
+@pytest.mark.parametrize("count", [3, 23, 24, 500])
+def test_a_curve_of_any_length_is_smoothed_alike(count: int) -> None:
+    raw, smooth = valid(figures.curves([Curve("entropy", series(count), "#000000")], unit="x")).data
+    window = list(raw.y)[max(0, count - 8) :]
+    assert smooth.y[-1] == pytest.approx(sum(window) / len(window), rel=1e-3)
+    assert raw.line.width < smooth.line.width
 
 
 @pytest.mark.parametrize(("values", "mode"), [([0.4, 0.4], "nonnegative"), ([0.4, -0.1], None)])

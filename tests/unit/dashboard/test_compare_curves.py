@@ -17,7 +17,8 @@ BEGAN = datetime(2026, 11, 1, tzinfo=UTC)
 def bucketed(job: Job, name: str, values: list[float | None], *, first: int = 1, count: int = 1) -> JobCurves:
     steps = list(range(first, first + len(values)))
     times = [BEGAN + timedelta(seconds=10 * step) for step in steps]
-    return {(job.id, name): Buckets(steps, steps, times, [count] * len(values), values, values, values)}
+    counts, lost = [count] * len(values), [int(value is None) for value in values]
+    return {(job.id, name): Buckets(steps, steps, steps, times, counts, lost, values, values, values, values)}
 
 
 def together(*curves: JobCurves) -> JobCurves:

@@ -1,8 +1,9 @@
 """Curves that are averaged and smoothed, and histograms in columns."""
 
 import numpy as np
+import pytest
 
-from dashboard.charts.series import HistogramColumns, StepSeries, averaged, smoothed, spikes
+from dashboard.charts.series import HistogramColumns, StepSeries, averaged, fence, smoothed, spikes
 
 
 def curve(values: list[float]) -> StepSeries:
@@ -21,9 +22,18 @@ def test_buckets_are_drawn_through_their_extremes() -> None:
     assert np.isnan(shown.values[2:]).all()
 
 
-def test_the_last_finite_value_is_returned() -> None:
-    assert StepSeries.of([1, 2, 3], [np.nan, 1.0, None]).last == 1.0
-    assert StepSeries.of([], []).last is None
+def test_the_current_value_is_the_last_finite_one_and_no_mean() -> None:
+    assert StepSeries.of([1, 2, 3], [np.nan, 1.0, None]).current == 1.0
+    assert StepSeries.of([8, 16], [0.5, 0.6], latest=[0.7, 0.8]).current == 0.8
+    assert StepSeries.of([], []).current is None
+
+
+def test_a_curve_that_ends_in_nan_names_the_first_step_of_it() -> None:
+    assert StepSeries.of([1, 2, 3, 4], [1.0, 2.0, np.nan, np.nan]).lost_at == 3
+    assert StepSeries.of([7, 15], [1.0, None], first=[0, 8]).lost_at == 8
+    assert StepSeries.of([1], [np.nan]).lost_at == 1
+    assert StepSeries.of([1, 2], [np.nan, 1.0]).lost_at is None
+    assert StepSeries.of([], []).lost_at is None
 
 
 def test_averages_are_bounded_and_keep_the_mean() -> None:
@@ -37,8 +47,43 @@ def test_smoothing_is_the_mean_of_the_last_eight() -> None:
     values[3] = np.nan
     smooth = smoothed(curve(values))
     assert smooth.values[2] == 1.0
-    assert smooth.values[3] == 1.0  # the gap does not count
+    assert np.isnan(smooth.values[3])  # a gap
+    assert smooth.values[4] == np.mean([0, 1, 2, 4])  # it does not count
     assert smooth.values[15] == np.mean(values[8:16])
+
+
+def test_a_huge_value_spoils_only_the_means_of_its_windows() -> None:
+    values = [0.5] * 60
+    values[30] = 1e30
+    smooth = smoothed(curve(values)).values
+    np.testing.assert_array_equal(smooth[:30], 0.5)
+    np.testing.assert_allclose(smooth[30:38], 1.25e29)
+    np.testing.assert_array_equal(smooth[38:], 0.5)
+
+
+def test_the_bounds_of_a_band_are_smoothed_like_its_mean() -> None:
+    values = [float(value) for value in range(20)]
+    series = StepSeries.of(range(20), values, [value - 1 for value in values], [value + 2 for value in values])
+    smooth = smoothed(series)
+    np.testing.assert_allclose(smooth.low, smooth.values - 1)
+    np.testing.assert_allclose(smooth.high, smooth.values + 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "inside"),
+    [
+        ([*[0.4, 0.5, 0.6] * 20, 1e30], (0.4, 0.6)),
+        ([*[0.4, 0.5, 0.6] * 20, -1e30], (0.4, 0.6)),
+        ([*[0.4, 0.5, 0.6] * 20, 6.0], None),  # ten times the usual value
+        ([0.0] * 60 + [0.3], None),  # a share that is 0 at first
+        ([float(value) for value in range(60)], None),
+        ([0.5] * 40 + [1e30] * 20, None),  # too many: the run has exploded
+        ([np.nan, np.nan], None),
+        ([], None),
+    ],
+)
+def test_a_fence_leaves_out_a_few_huge_values(values: list[float], inside: tuple[float, float] | None) -> None:
+    assert fence(np.asarray(values)) == inside
 
 
 def test_columns_are_shares_and_are_replaced() -> None:
