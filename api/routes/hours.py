@@ -2,14 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from anyio import CapacityLimiter
+from fastapi import APIRouter, Path, Query, Request
 
-from api.deps import CurrentCaller, Db, ExistingJob
+from api.deps import CurrentCaller, Db, ExistingJob, read
 from calibrl.schemas import JobHours, ProjectHours, Role, Slug
 from jobs.insight import hours
 
 router = APIRouter(tags=["hours"])
 MAX_DAYS = 366
+ADDING = CapacityLimiter(2)
 
 
 @router.get("/jobs/{job_id}/hours")
@@ -19,12 +21,14 @@ def read_job_hours(session: Db, job: ExistingJob) -> JobHours:
 
 
 @router.get("/projects/{slug}/hours")
-def read_project_hours(
+async def read_project_hours(
     slug: Annotated[Slug, Path(description="Slug of the project.")],
-    session: Db,
+    request: Request,
     caller: CurrentCaller,
     days: Annotated[int, Query(ge=1, le=MAX_DAYS, description="Attempts that began in the last days count.")] = 30,
 ) -> ProjectHours:
-    """Return the slot-hours of a project by what they bought, and the jobs with the most of them."""
+    """Return the slot-hours of a project by what they bought, and the jobs with the most of them. At most two
+    projects are added up at the same time."""
     caller.need(slug, Role.VIEWER)
-    return hours.project_hours(session, slug, days)
+    async with ADDING:
+        return await read(request, lambda session: hours.project_hours(session, slug, days))

@@ -24,12 +24,16 @@ class SlotHours(Record):
     )
     waiting: float = Field(0.0, description="Steps that wait for verifiers or for encoded prompts.")
     validation: float = Field(0.0, description="Validation during training.")
-    evaluation: float = Field(0.0, description="All hours of evaluations and audits.")
+    evaluation: float = Field(0.0, description="All hours of evaluations, audits and what-ifs.")
     start: float = Field(0.0, description="The first attempt until its first step: model, data and checks are loaded.")
     restarts: float = Field(
         0.0, description="Steps that were lost because an attempt ended before a checkpoint, and the start of others."
     )
-    other: float = Field(0.0, description="Checkpoints, samples, diagnostics, and the end of the job.")
+    other: float = Field(
+        0.0,
+        description="Checkpoints, samples, diagnostics, the end of the job, and all hours of a training whose metrics "
+        "are deleted.",
+    )
 
 
 class Price(Record):

@@ -62,7 +62,7 @@ def _added(parts: Sequence[SlotHours]) -> SlotHours:
 def _of_job(job: models.Job, attempts: Sequence[Any]) -> JobHours:
     slots, gpus = job.machines * max(job.gpus, 1), job.machines * job.gpus
     seconds = sum(row.seconds for row in attempts)
-    spent = split(attempts) if job.kind == "train" else {"evaluation": seconds}
+    spent = _spent(job, attempts)
     first = next((row.first for row in attempts if row.first is not None), None)
     best = max((row.best for row in attempts if row.best is not None), default=None)
     slot_hours = slots * seconds / HOUR
@@ -77,7 +77,7 @@ def _of_job(job: models.Job, attempts: Sequence[Any]) -> JobHours:
         slot_hours=slot_hours,
         gpu_hours=gpus * seconds / HOUR,
         bought=SlotHours(**{name: slots * value / HOUR for name, value in spent.items()}),
-        queued_hours=max(lived - seconds, 0.0) / HOUR,
+        queued_hours=max(lived - attempts[0].held, 0.0) / HOUR,
         first_accuracy=first,
         best_accuracy=best,
         slot_hours_per_point=slot_hours / gained if gained > 0 else None,
@@ -91,6 +91,14 @@ def _price(slot_hours: float, *, gpu: bool) -> Price | None:
     return None if each is None else Price(amount=slot_hours * each, currency=settings.currency)
 
 
+def _spent(job: models.Job, attempts: Sequence[Any]) -> dict[str, float]:
+    """Return the seconds of a job by the names of `SlotHours`."""
+    if job.kind == "train" and (attempts[0].measured or not job.step):
+        return split(attempts)
+    # A training job with steps but without metrics is past the retention of its project.
+    return {"other" if job.kind == "train" else "evaluation": sum(row.seconds for row in attempts)}
+
+
 def split(attempts: Sequence[Any]) -> dict[str, float]:
     """Return the seconds of a training job by the names of `SlotHours`. They add up to the seconds of its attempts.
 
@@ -99,7 +107,7 @@ def split(attempts: Sequence[Any]) -> dict[str, float]:
     """
     spent: dict[str, float] = defaultdict(float)
     for place, row in enumerate(attempts):
-        again, ended_early = place > 0, place < len(attempts) - 1
+        again, ended_early = row.number > 1, place < len(attempts) - 1
         parts: dict[str, float] = defaultdict(float)
         if row.rows == 0:
             parts["restarts" if again or ended_early else "start"] = row.seconds

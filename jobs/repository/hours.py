@@ -4,9 +4,9 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Double, Row, Subquery, and_, case, cast, column, func, select, true
+from sqlalchemy import ColumnElement, Double, Row, Subquery, and_, case, cast, column, exists, func, select, true
 from sqlalchemy.dialects.postgresql import aggregate_order_by
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from jobs.models import Attempt, Job, StepMetrics
 
@@ -21,8 +21,9 @@ _READ = (
 def of_job(session: Session, job_id: UUID) -> list[Row[Any]]:
     """Return the attempts of a job in order.
 
-    Columns: the `Job`; of the attempt `number` and `seconds` (running: up to now); `rows`, the number of its steps with
-    metrics, and, None without any: seconds `before` the first of these steps and `after` the last one; seconds of
+    Columns: the `Job` without spec, result and notes; `held`, the seconds of all its attempts; `measured`, if it has
+    metrics; of the attempt `number` and `seconds` (running: up to now); `rows`, the number of its steps with metrics,
+    and, None without any: seconds `before` the first of these steps and `after` the last one; seconds of
     `steps`, `rollouts` without advantage (`idle`) and with truncated completions (`cut`), `waiting` and `validation`;
     `first` and `best` validation accuracy.
     """
@@ -49,9 +50,13 @@ def _attempts(*of: ColumnElement[bool]) -> Any:
         .subquery()
     )
     sums = _sums(wanted)
+    each = _seconds(func.coalesce(Attempt.finished_at, func.now()) - Attempt.started_at)
+    held = select(func.sum(each)).where(Attempt.job_id == Job.id).scalar_subquery()
     query = (
         select(
             Job,
+            held.label("held"),
+            exists().where(StepMetrics.job_id == Job.id).label("measured"),
             wanted.c.number,
             _seconds(wanted.c.ended - wanted.c.started_at).label("seconds"),
             func.coalesce(sums.c.rows, 0).label("rows"),
@@ -62,6 +67,7 @@ def _attempts(*of: ColumnElement[bool]) -> Any:
         .join(Job, Job.id == wanted.c.job_id)
         .outerjoin(sums, and_(sums.c.job_id == wanted.c.job_id, sums.c.number == wanted.c.number))
     )
+    query = query.options(defer(Job.spec), defer(Job.result), defer(Job.notes))
     return query.order_by(wanted.c.job_id, wanted.c.number)
 
 

@@ -1,5 +1,7 @@
 """Slot-hours over real HTTP: a job of two attempts with known times, its project, and refusals."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -7,14 +9,17 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from api.routes.hours import ADDING
 from calibrl.client import Client
-from calibrl.schemas import HOUR, JobStatus
+from calibrl.schemas import HOUR, JobStatus, ProjectHours
 from jobs import models
 from jobs.db import session_scope
+from jobs.insight import hours
 from jobs.repository import jobs, metrics
 from jobs.settings import get_settings
 from tests.support import job_steps
 from tests.support.rest import refused
+from tests.support.waiting import LIMIT_SECONDS, eventually
 
 pytestmark = pytest.mark.integration
 BEGAN = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
@@ -94,6 +99,43 @@ def test_the_hours_of_a_project(client: Client) -> None:
         for number in (1, 2):
             session.get_one(models.Attempt, (failed, number)).started_at = at(-86_400 * 3)
     assert client.project_hours("default", days=1).jobs == 1
+    with session_scope() as session:
+        session.get_one(models.Attempt, (kept, 1)).started_at = at(-86_400 * 3)
+        jobs.get(session, kept).created_at = at(-86_400 * 3 - 300)
+    (second,) = client.project_hours("default", days=1).most  # the second attempt, of 500 s
+    assert second.slot_hours == pytest.approx(1000 / HOUR)
+    assert second.bought.start == 0
+    assert second.queued_hours == pytest.approx((300 + 100) / HOUR)
+
+
+def test_hours_of_a_training_without_its_metrics_are_other(client: Client) -> None:
+    job_id = planted()
+    job_steps.run("UPDATE jobs SET step = 8 WHERE id = :id", id=job_id)
+    job_steps.run("DELETE FROM metrics WHERE job_id = :id", id=job_id)
+    assert client.hours(job_id).bought.other == pytest.approx(3000 / HOUR)
+    job_steps.run("UPDATE jobs SET step = 0 WHERE id = :id", id=job_id)  # it had no step
+    assert client.hours(job_id).bought.restarts == pytest.approx(3000 / HOUR)
+
+
+def test_two_projects_are_added_up_at_once(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[Any] = []
+    released = threading.Event()
+    add_up = hours.project_hours
+
+    def held(*arguments: Any) -> ProjectHours:
+        entered.append(arguments)
+        released.wait(LIMIT_SECONDS)
+        return add_up(*arguments)
+
+    monkeypatch.setattr(hours, "project_hours", held)
+    with ThreadPoolExecutor(3) as pool:
+        answers = pool.map(lambda _: http.get("/v1/projects/default/hours").status_code, range(3))
+        try:
+            assert eventually(lambda: len(entered) >= 2 and ADDING.statistics().tasks_waiting, limit=60) == 1
+            assert len(entered) == 2
+        finally:
+            released.set()
+        assert [*answers] == [200, 200, 200]
 
 
 def test_evaluations_buy_evaluation_and_a_running_job_counts_to_now(client: Client) -> None:

@@ -11,7 +11,7 @@ from jobs.insight.hours import split
 def attempt(seconds: float, **sums: Any) -> Any:
     """An attempt whose steps took 450 of its seconds."""
     known = {"rows": 5, "before": 110.0, "after": 0.0, "steps": 450.0, "idle": 100.0, "cut": 60.0, "waiting": 75.0}
-    return SimpleNamespace(seconds=seconds, **known | {"validation": 0.0} | sums)
+    return SimpleNamespace(seconds=seconds, **{"number": 1} | known | {"validation": 0.0} | sums)
 
 
 def test_one_attempt_that_ended_by_itself() -> None:
@@ -21,7 +21,7 @@ def test_one_attempt_that_ended_by_itself() -> None:
 
 
 def test_an_attempt_that_was_lost_bought_only_the_steps_that_are_kept() -> None:
-    spent = split([attempt(1000.0, after=400.0), attempt(600.0, after=20.0)])
+    spent = split([attempt(1000.0, after=400.0), attempt(600.0, after=20.0, number=2)])
     assert spent["start"] == 110
     assert spent["restarts"] == 400 + 110  # after its last kept step, and until the first step of the next
     assert sum(spent.values()) == 1600
@@ -31,7 +31,8 @@ def test_an_attempt_that_was_lost_bought_only_the_steps_that_are_kept() -> None:
     ("attempts", "name"),
     [
         ([attempt(50.0, rows=0)], "start"),  # it has just begun
-        ([attempt(50.0, rows=0), attempt(70.0, rows=0)], "restarts"),
+        ([attempt(50.0, rows=0), attempt(70.0, rows=0, number=2)], "restarts"),
+        ([attempt(50.0, rows=0, number=3)], "restarts"),  # the attempts before it are not in the period
     ],
 )
 def test_attempts_without_a_step(attempts: Any, name: str) -> None:
