@@ -1,9 +1,9 @@
-"""Studies, the jobs of each, and runs that another service made."""
+"""Studies, and the jobs of each."""
 
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy import JSON, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from calibrl.schemas import StudyStatus
@@ -26,7 +26,7 @@ class Study(Base):
     project: Mapped[str] = mapped_column(ForeignKey("projects.slug"))
     name: Mapped[str]
     user: Mapped[str]
-    spec: Mapped[dict[str, Any]]
+    spec: Mapped[dict[str, Any]] = mapped_column(JSON)  # not JSONB, which loses the order of the arms
     status: Mapped[StudyStatus]
     message: Mapped[str | None]
     looks: Mapped[dict[str, Any]]

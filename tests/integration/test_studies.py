@@ -266,6 +266,13 @@ def test_studies_are_listed_newest_first(client: Client) -> None:
     assert client.study(found.id).status is StudyStatus.CANCELLED
 
 
+def test_arms_have_the_order_of_the_request(http: httpx.Client) -> None:
+    arms = ["the-longest", "b", "middle"]
+    study = posted(http, arms={arm: {"optimizer.lr": 10.0**-place} for place, arm in enumerate(arms, 3)}, seeds=[0])
+    report = http.get(f"/v1/studies/{study['id']}/report").json()
+    assert [arm["name"] for arm in report["arms"]] == arms
+
+
 def test_an_answer_can_be_asked_for_again(http: httpx.Client) -> None:
     """The second answer is the first one, also if the study has changed since."""
     answers = [http.post("/v1/studies", json=STUDY, headers={"Idempotency-Key": "k"}) for _ in range(2)]
