@@ -39,7 +39,7 @@ from calibrl_core.rollout.base import Rollouts, SamplingRequest
 from calibrl_core.rollout.server_layout import ServerFolder, max_rows, served_dtype
 from calibrl_core.rollout.servers import Asked
 from calibrl_core.rollout.token_buffers import TokenBuffers
-from calibrl_core.rollout.vllm_server import RefusedError, ServerError
+from calibrl_core.rollout.vllm_server import AdapterError, RefusedError, ServerError
 from calibrl_core.rollout.weight_files import ServedWeights, WeightFiles, WeightUpdate
 from calibrl_core.settings.sampling import EngineSettings
 
@@ -92,13 +92,13 @@ class ServedEngine:
         self._version = 0
         self._sampling = False
         self._begun: list[_Begun] = []  # at most those of the current step, answered, and those of the next one
-        if room_for(policy) is not None:
-            try:
-                self._start(AdapterFiles(policy, served_dtype(policy), ranks), settings, ranks)
-                return
-            except ServerError as error:
-                log.warning("vLLM does not load the adapters, so each step passes all weights: %s", error)
         try:
+            if room_for(policy) is not None:
+                try:
+                    self._start(AdapterFiles(policy, served_dtype(policy), ranks), settings, ranks)
+                    return
+                except AdapterError as error:
+                    log.warning("vLLM does not load the adapters, so each step passes all weights: %s", error)
             self._start(WeightFiles(policy, served_dtype(policy), ranks), settings, ranks)
         except ServerError as error:
             raise ModelError(f"rollout.engine: vllm_server does not start with this model: {error}") from error

@@ -54,16 +54,17 @@ class Servers:
         """Start the servers, and load weights if there are some. Every process of the run must call this.
 
         Raises:
-            ServerError: one does not start, or does not load the weights; raised in every process.
+            ServerError: one does not start, or does not load the weights; the same error is raised in every process.
         """
         self._update = update
-        failure = ""
+        failure: ServerError | None = None
         try:
             self._launch()
         except ServerError as error:
-            failure = str(error)
-        if self._ranks.any_process(failure != ""):  # waits for the servers that another process starts
-            raise ServerError(failure or "the server of another process failed")
+            failure = error
+        failures = self._ranks.gather_everywhere(failure)  # waits for the servers that another process starts
+        if first := next((one for one in failures if one), None):
+            raise first
         self._learn_of_starts()
         self.rest()
 

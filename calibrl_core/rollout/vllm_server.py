@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ START_SECONDS = 900.0  # a server on a GPU compiles the model first
 CALL_SECONDS = 300.0  # limit of a call that does not sample, such as the loading of weights
 STOP_SECONDS = 10.0  # from SIGTERM to SIGKILL
 LOG_CHARACTERS = 2000  # of the log's end, in an error
+LACKS_ADAPTERS = re.compile(r"not support(ed)? LoRA|LoRA (does|is) not support")  # in the log of an end at the start
 PATH_CHARACTERS = 100  # of a socket file; the kernel permits 107
 
 # Variables of torch's launchers, by which vLLM would join the trainer's processes.
@@ -34,6 +36,10 @@ LAUNCHER_PREFIXES = ("LOCAL_", "ROLE_", "TORCHELASTIC_")
 
 class ServerError(RuntimeError):
     """A server does not start or does not answer."""
+
+
+class AdapterError(ServerError):
+    """A server cannot apply the policy's adapters. With merged weights it can serve the model."""
 
 
 class RefusedError(ValueError):
@@ -125,6 +131,7 @@ class VLLMServer:
         """Wait until the server that this process launched answers.
 
         Raises:
+            AdapterError: it ended because vLLM has no adapters for this model.
             ServerError: it does not start; the message has the end of its log.
         """
         assert self._process is not None
@@ -132,7 +139,9 @@ class VLLMServer:
         while not self._healthy():
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(0.2)
-                raise ServerError(f"vLLM's server ended at its start: {self.log_end()}")
+                lacks = LACKS_ADAPTERS.search(self._log.read_text(errors="replace"))
+                kind = AdapterError if lacks else ServerError
+                raise kind(f"vLLM's server ended at its start: {self.log_end()}")
             if time.monotonic() > deadline:
                 self.kill()
                 raise ServerError(f"vLLM's server did not start in {START_SECONDS:.0f} s: {self.log_end()}")

@@ -21,6 +21,7 @@ class FakeServer:
         self.asked: list[dict[str, Any]] = []
         self.lose: list[ServerError] = []  # raised by the next requests
         self.fail_update = self.hang = False
+        self.fail_start: ServerError | None = None  # raised by the next start
         self.replaced = False  # by another process; calls fail until this one learns of it
         self.starts = 0
         self.version = "default"
@@ -36,6 +37,9 @@ class FakeServer:
 
     def await_start(self) -> None:
         assert self.starts
+        if self.fail_start:
+            failure, self.fail_start = self.fail_start, None
+            raise failure
 
     def locked(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -78,7 +82,7 @@ class FakeServer:
     def change_adapters(self, path: str, body: Any) -> None:
         name, loads = body["lora_name"], path == "/v1/load_lora_adapter"
         if loads and self.layers is None:
-            raise ServerError("does not support LoRA")
+            raise RefusedError("no such layer")
         if loads == (name in self.adapters):
             raise RefusedError(name)
         if loads:

@@ -4,7 +4,8 @@ What a real server does is in tests/process/calibrl_core/test_rollout_contract.p
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -13,12 +14,13 @@ from safetensors.torch import load_file
 from calibrl_core.config import BuiltinModel, LoraSettings
 from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import ALONE
+from calibrl_core.models.errors import ModelError
 from calibrl_core.models.policy import Policy, load_policy
-from calibrl_core.rollout import server_layout
+from calibrl_core.rollout import server_layout, vllm_server
 from calibrl_core.rollout.adapter_files import AdapterFiles, room_for
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.served import ServedEngine
-from calibrl_core.rollout.vllm_server import ServerError
+from calibrl_core.rollout.vllm_server import AdapterError, ServerError, VLLMServer
 from calibrl_core.settings.sampling import EngineSettings
 from tests.support.fake_vllm import FakeServer
 
@@ -102,6 +104,60 @@ def test_adapters_that_vllm_does_not_apply_in_full_are_merged(
     assert [path for path, _ in fake.calls].count("/update_weights") == 1
     assert all("model" not in body for body in fake.asked)
     assert fake.starts == 2
+
+
+def test_a_model_without_adapters_in_vllm_gets_merged_weights(
+    start: Callable[[], ServedEngine], fake: FakeServer, examples: Sequence[Example]
+) -> None:
+    fake.fail_start = AdapterError("this model does not support LoRA yet")
+    sampled(start(), examples, 1)
+    assert [path for path, _ in fake.calls].count("/update_weights") == 1
+    assert fake.starts == 2
+
+
+def test_a_start_that_fails_for_another_reason_is_not_repeated(
+    start: Callable[[], ServedEngine], fake: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake.fail_start = ServerError("out of memory")
+    with pytest.raises(ModelError, match=r"vllm_server does not start with this model: out of memory"):
+        start()
+    assert fake.starts == 1
+    assert "adapters" not in caplog.text
+
+
+class EndedProcess:
+    """A server that has written its log and ended."""
+
+    pid = 1
+    log = b""
+
+    def __init__(self, _: Any, stdout: BinaryIO, **more: Any) -> None:
+        stdout.write(self.log)
+
+    def wait(self, seconds: float) -> int:
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind"),
+    [
+        ("ValueError: Tiny does not support LoRA yet.", AdapterError),
+        ("NotImplementedError: LoRA is not supported for such experts", AdapterError),
+        ("torch.OutOfMemoryError: CUDA out of memory", ServerError),
+    ],
+)
+def test_the_log_of_a_start_says_if_vllm_lacks_the_adapters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str, kind: type[Exception]
+) -> None:
+    monkeypatch.setattr(vllm_server, "find_spec", lambda _: True)
+    monkeypatch.setattr("subprocess.Popen", EndedProcess)
+    monkeypatch.setattr(EndedProcess, "log", f"{cause}\n".encode() + b"x" * 3000)  # far from the end of the log
+    monkeypatch.setattr(VLLMServer, "_healthy", lambda _: False)
+    server = VLLMServer(tmp_path, 0, [], {})
+    server.launch()
+    with pytest.raises(ServerError, match="ended at its start: xxx") as caught:
+        server.await_start()
+    assert type(caught.value) is kind
 
 
 @pytest.mark.parametrize(
