@@ -22,6 +22,7 @@ from calibrl_core.config import TrainConfig
 from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.diagnostics.expert_mismatch import quadrants
 from calibrl_core.diagnostics.gradients import compare_tensors
+from calibrl_core.diagnostics.shown import known_gaps, rounded, shortened
 from calibrl_core.metrics.expert import Quadrant
 from calibrl_core.models.policy import Policy
 from calibrl_core.step.optimizer import GradientStep
@@ -32,7 +33,6 @@ from calibrl_core.variants.facts import ChangedCompletion, ComparedUpdate
 OWN = "own"
 SHOWN, TOKENS = 8, 256  # completions with their tokens, and tokens of each
 CHARACTERS = 2000  # of a prompt
-DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -121,15 +121,15 @@ class UpdateComparison:
         return [
             ChangedCompletion(
                 prompt_id=batch.examples[row // batch.rollouts.group_size].id,
-                prompt=_shortened(batch.examples[row // batch.rollouts.group_size].question),
+                prompt=shortened(batch.examples[row // batch.rollouts.group_size].question, CHARACTERS),
                 passed=bool(batch.passed.flatten()[row]),
                 advantage=batch.advantages.flatten()[row].item(),
                 tokens=[
                     self._policy.tokenizer.decode([token]) for token in batch.rollouts.tokens[row, :length].tolist()
                 ],
                 left_out=int(batch.rollouts.mask[row].sum()) - length,
-                gaps=self._gaps(row, length),
-                changes=[_rounded(change[place, :length]) for change in self.changes],
+                gaps=known_gaps(batch, row, torch.arange(length)),
+                changes=[rounded(change[place, :length]) for change in self.changes],
             )
             for place, row in ranked
             for length in [min(TOKENS, int(batch.rollouts.mask[row].sum()))]
@@ -145,11 +145,6 @@ class UpdateComparison:
         half = SHOWN // 2
         chosen = [*right[: max(half, SHOWN - len(wrong))], *wrong[: max(half, SHOWN - len(right))]]
         return [(place, rows[place]) for place in chosen]
-
-    def _gaps(self, row: int, length: int) -> list[float | None]:
-        batch = self._own.batch
-        values, has = batch.gaps[row, :length].tolist(), batch.gap_mask[row, :length].tolist()
-        return [round(value, DIGITS) if known else None for value, known in zip(values, has, strict=True)]
 
     def _quadrants(self) -> Mapping[Quadrant, Tensor]:
         """Return the members of each quadrant among the tokens with a gap, `[M]` bool each; empty without a gap."""
@@ -196,15 +191,6 @@ class UpdateComparison:
 
 def _mean(values: Tensor) -> float | None:
     return values.double().mean().item() if values.numel() else None
-
-
-def _rounded(values: Tensor) -> list[float]:
-    return [round(value, DIGITS) for value in values.tolist()]
-
-
-def _shortened(text: str) -> str:
-    half = CHARACTERS // 2
-    return text if len(text) <= CHARACTERS else f"{text[:half]} [...] {text[-half:]}"
 
 
 def changed_settings(own: PolicyGradientSettings, other: PolicyGradientSettings) -> dict[str, Any]:
