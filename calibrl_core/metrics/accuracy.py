@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from calibrl_core.metrics.base import Metric, MetricFamily
+from calibrl_core.metrics.image import CHANGES
 
 _COMPLETIONS = (
     Metric("accuracy", "share", "Share of completions with a correct answer.", "", "up", interval=True),
@@ -42,11 +43,7 @@ _CHANGED = tuple(
         "Near the accuracy: the answers do not need the images.",
         interval=True,
     )
-    for change, changed in (
-        ("blank", "with a grey image in place of each image"),
-        ("shuffle", "with the tiles of each image in another order"),
-        ("swap", "with the images of another prompt"),
-    )
+    for change, changed in CHANGES.items()
 )
 _SAMPLED = (*_COMPLETIONS, *_GROUPS, *_CHANGED, _FAILURES)
 _GREEDY = tuple(
