@@ -126,13 +126,13 @@ class PromptEncoder:
     def _measured(self, example: Example) -> int:
         """Return the number of tokens of a prompt, from the sizes of its images if the processor can count."""
         if not example.images:
-            return self._encode(example)["input_ids"].shape[1]
+            return self.encode_one(example)["input_ids"].shape[1]
         text_tokens = len(self.tokenizer(self._text(example), add_special_tokens=False).input_ids)
         sizes = [_size_within(*size, self.form) for size in image_sizes(example.images)]
         counted = self._image_tokens.count(text_tokens, sizes)
         if counted is not None:
             return counted
-        length = self._encode(example)["input_ids"].shape[1]
+        length = self.encode_one(example)["input_ids"].shape[1]
         self._image_tokens.compare(text_tokens, sizes, length)
         return length
 
@@ -143,7 +143,7 @@ class PromptEncoder:
             DataError: an example has images and the model takes none, an image cannot be decoded, or its text contains
                 one of the model's image tokens.
         """
-        encoded = [self._encode(example) for example in examples]
+        encoded = [self.encode_one(example) for example in examples]
         longest = max(one["input_ids"].shape[1] for one in encoded)
 
         def rows(name: str, fill: int) -> Tensor:
@@ -168,15 +168,12 @@ class PromptEncoder:
         """Return if the example is encoded and kept."""
         return self._key(example) in self._encoded
 
-    def add(self, example: Example) -> None:
-        """Encode the example, unless it is kept.
+    def encode_one(self, example: Example) -> dict[str, Tensor]:
+        """Return `processed` of the example with its positions, and keep it.
 
         Raises:
             DataError: as `encode`.
         """
-        self._encode(example)
-
-    def _encode(self, example: Example) -> dict[str, Tensor]:
         key = self._key(example)
         encoded = self._encoded.pop(key, None)
         if encoded is None:

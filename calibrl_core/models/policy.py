@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -275,7 +276,7 @@ class Policy:
         hidden: Tensor = output.last_hidden_state
         return hidden
 
-    @property
+    @cached_property
     def lora(self) -> adapters.Adapters | None:
         """Return facts on the adapters; None if there are none."""
         return adapters.described(self.model, self._lora) if self._lora else None

@@ -50,7 +50,7 @@ class PromptSource:
             RuntimeError: as `EncodingWorkers.take`.
         """
         for example in examples:
-            self._encoder.add(example)
+            self._encoder.encode_one(example)
         self.begin(())
 
     def begin(self, examples: Sequence[Example]) -> None:

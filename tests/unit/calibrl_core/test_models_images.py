@@ -159,7 +159,7 @@ def test_batching_does_not_change_prompts_with_no_one_or_two_images(model: Any, 
 
 def plain(model: Any, example: Example, tokens: Tensor) -> Any:
     """Run one forward pass of prompt and completion with the model's own positions, masks and logits."""
-    encoded = dict(model.encoder._encode(example))
+    encoded = dict(model.encoder.encode_one(example))
     for name in ("position_ids", "attention_mask"):
         del encoded[name]
     count = len(tokens)
@@ -272,7 +272,7 @@ def test_models_whose_completions_share_a_prompt(
 def test_greedy_completions_with_images_are_those_of_generate(model: Any, mixed: list[Example]) -> None:
     ours = sampled(model, mixed, group_size=1, temperature=0, max_tokens=10)
     for row, example in enumerate(mixed):
-        encoded = {k: v for k, v in model.encoder._encode(example).items() if k != "position_ids"}
+        encoded = {k: v for k, v in model.encoder.encode_one(example).items() if k != "position_ids"}
         theirs = model.model.generate(
             **encoded,
             max_new_tokens=10,
