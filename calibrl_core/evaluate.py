@@ -108,6 +108,7 @@ class _Evaluation:
         self.config, self.report, self.scorer, self.should_stop = config, report, scorer, should_stop
         self.ranks = ranks
         self.sets = self._load_sets()
+        self.model_digests = [model_digest(source) for source in config.models]
         self.per_prompt: dict[str, list[NDArray[np.float64]]] = {name: [] for name, _ in self.sets}  # per model [N]
         self.parts = self._expected_parts()
         # The first process rewrites the file; the others read the same one.
@@ -121,16 +122,14 @@ class _Evaluation:
             step=self.done,
             steps_total=self.total,
             versions=scorer.versions,
-            record=run_record(config, self._digests()) if ranks.first else {},
+            record=run_record(self._digests()) if ranks.first else {},
         )
         self._warn_of_answers()
 
     def _digests(self) -> dict[str, str | None]:
         """Return the digests of the datasets and the models by field of the config."""
-        if not self.ranks.first:
-            return {}
         data = {f"data.{name}": data_digest(examples) for name, examples in self.sets}
-        return data | {f"models.{place}": model_digest(model) for place, model in enumerate(self.config.models)}
+        return data | {f"models.{place}": digest for place, digest in enumerate(self.model_digests)}
 
     def _load_sets(self) -> list[tuple[str, Sequence[Example]]]:
         """Return the name and the examples of each dataset, and log its format and columns."""
@@ -170,7 +169,8 @@ class _Evaluation:
     def _settings(self) -> list[str]:
         """Return a digest of the settings of each model's answers and verdicts."""
         shared = self.config.model_dump(mode="json", include={"rewards", "prompts", "rollout", "precision", "seed"})
-        weights = [model_digest(source) or source.model_dump(mode="json") for source in self.config.models]
+        pairs = zip(self.model_digests, self.config.models, strict=True)
+        weights = [digest or source.model_dump(mode="json") for digest, source in pairs]
         parts = [json.dumps([shared, self.scorer.versions, one], sort_keys=True) for one in weights]
         return [sha256(part.encode()).hexdigest()[:16] for part in parts]
 

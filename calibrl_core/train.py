@@ -266,7 +266,7 @@ class TrainingRun:
             steps_total=self.steps,
             parameters=self.policy.parameter_count,
             versions={"torch": torch.__version__, **self.scorer.versions},
-            record=run_record(self.config, self.identity.values["digests"]) if self.ranks.first else {},
+            record=run_record(self.identity.values["digests"]) if self.ranks.first else {},
         )
         self.report.emit("checked", model_index=0, **asdict(self.check))
         for note in self.identity.notes:

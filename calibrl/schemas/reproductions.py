@@ -17,7 +17,7 @@ class AttemptRecord(Record):
     started_at: datetime
     first_step: int = Field(description="Step from which the trainer continued.")
     record: dict[str, Any] | None = Field(
-        description="Version and state of the code, versions of packages, hardware, digests of data and model, seeds. "
+        description="Version and state of the code, versions of packages, hardware, digests of data and model. "
         "None: the trainer has not reported it."
     )
 

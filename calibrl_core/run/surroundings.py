@@ -1,5 +1,5 @@
 """Surroundings of a run: version of the code, packages, hardware. With the digests of its data and model and with its
-seeds they say why a repeated run can differ.
+config they say why a repeated run can differ.
 """
 
 import os
@@ -12,14 +12,12 @@ from typing import Any
 
 import torch
 
-from calibrl_core.config import EvaluateConfig, TrainConfig
-
 ROOT = Path(__file__).parents[2]
 GIT_SECONDS = 10.0  # limit of a call of git
 CPU_FACTS, MODEL_NAME = Path("/proc/cpuinfo"), "model name"
 
 
-def run_record(config: TrainConfig | EvaluateConfig, digests: Mapping[str, Any]) -> dict[str, Any]:
+def run_record(digests: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record of a run, for its `start` event. `digests`: of its data and its models, by field of the
     config.
     """
@@ -33,7 +31,6 @@ def run_record(config: TrainConfig | EvaluateConfig, digests: Mapping[str, Any])
         "packages": packages(),
         "hardware": hardware | {"threads": torch.get_num_threads()},
         "digests": dict(digests),
-        "seeds": {"seed": config.seed},
     }
 
 
