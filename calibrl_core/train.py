@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from calibrl_core.evaluation.validation import Validator
 from calibrl_core.health import HealthMonitor
 from calibrl_core.health.rule import Alert
 from calibrl_core.models.encoding_workers import EncodingWorkers, useful_workers
-from calibrl_core.models.policy import load_policy, make_reference
+from calibrl_core.models.policy import Policy, load_policy, make_reference
 from calibrl_core.models.positions import check_positions
 from calibrl_core.models.weights import sharding_of
 from calibrl_core.report import Report, health_sentence
@@ -180,10 +181,15 @@ class TrainingRun:
             update={name: value for name, value in self.state.moved.items() if name in algorithm.moving}
         )
         config = self.config.model_copy(update={"algorithm": algorithm})
-        reference = make_reference(self.policy, config.model, config.precision) if algorithm.needs_reference else None
+        reference = self._reference if algorithm.needs_reference else None
         updater = Updater(self.policy, self.gradient_step(), config, reference, self.ranks)
         parts = RolloutParts(self.policy, self.engine, self.scorer, self.prompts, self.ranks, self.steps)
         return ReinforcementLearner(config, algorithm, parts, updater)
+
+    @cached_property
+    def _reference(self) -> Policy:
+        """Return the policy from the start of the run, which all learners of the run share."""
+        return make_reference(self.policy, self.config.model, self.config.precision)
 
     def gradient_step(self) -> GradientStep:
         """Return what applies gradients to the weights."""

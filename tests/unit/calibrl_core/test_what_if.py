@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from calibrl_core.data.schema import DataError
+from calibrl_core.models.policy import make_reference
 from calibrl_core.report import EventFile
 from calibrl_core.train import train
 from calibrl_core.variants.settings import WhatIfConfig, changed_algorithm
@@ -93,6 +95,14 @@ def test_the_change_is_that_of_the_log_probabilities(tmp_path: Path) -> None:
         assert len(completion["changes"][0]) == len(completion["tokens"]) == len(completion["gaps"])
     shown = [value for one in found["completions"] for value in one["changes"][0]]
     assert sum(shown) / len(shown) == pytest.approx(own["change"], abs=1e-5)  # all four rollouts are shown
+
+
+def test_all_updates_share_one_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = trained(tmp_path, algorithm={"type": "grpo", "mini_batches": 1, "kl_coef": 0.1})
+    made = Mock(side_effect=make_reference)
+    monkeypatch.setattr("calibrl_core.train.make_reference", made)
+    _, more, _ = compared(tmp_path, settings, {"kl_coef": 1.0}, {"kl_coef": 0.2})["updates"]
+    assert (made.call_count, more["changes"]) == (1, {"kl_coef": 1.0})
 
 
 @pytest.mark.slow
