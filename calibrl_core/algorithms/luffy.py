@@ -5,9 +5,9 @@ Rollout rows have GRPO's clipped loss. On an expert's row (the paper's policy sh
     policy_t = -A * p_t / (p_t + 0.1),   p_t = exp(logprob_t)
 
 without a ratio to the policy that wrote it, which is not known, and without a clip; the gradient's weight
-0.1 / (p + 0.1)^2 lifts tokens that the policy finds unlikely. As in the published code of arXiv 2602.20197, the
-expert's A is its reward minus the mean of the group's *rollouts*, and their advantages do not know of it; the paper
-itself takes the mean over both.
+0.1 / (p + 0.1)^2 lifts tokens that the policy finds unlikely. As in the published code, and in that of arXiv
+2602.20197, the expert's A is its reward minus the mean of the group's *rollouts*, and their advantages do not know of
+it; the paper itself takes the mean over both.
 """
 
 from __future__ import annotations
