@@ -1,5 +1,6 @@
 """Jobs: submit, plan, list, read, change, fork, cancel, pause, resume, retry."""
 
+from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -29,6 +30,7 @@ from calibrl.schemas import (
 from jobs import lifecycle, models
 from jobs.access.callers import Caller
 from jobs.planning import dry_run
+from jobs.planning.expert_lengths import expert_tokenizer
 from jobs.repository import datasets, jobs
 from jobs.specs import checks, hub_commits
 from jobs.specs.references import References
@@ -58,11 +60,12 @@ Spec = Annotated[AnySpec, Depends(_prepared)]
 async def _looked_at(request: Request, spec: Spec, caller: CurrentCaller) -> AnySpec:
     ids = References.of(spec).datasets if caller.sees(spec.project) else frozenset()
 
-    def known(session: Session) -> dict[UUID, models.Dataset]:
+    def known(session: Session) -> tuple[dict[UUID, models.Dataset], Path | None]:
         rows = datasets.lock_shared(session, ids)
-        return {id: row for id, row in rows.items() if row.project == spec.project}
+        own = {id: row for id, row in rows.items() if row.project == spec.project}
+        return own, expert_tokenizer(session, spec, caller.projects)
 
-    await run_in_threadpool(dry_run.read_files, spec, await read(request, known) if ids else {})
+    await run_in_threadpool(dry_run.read_files, spec, *await read(request, known))
     await run_in_threadpool(hub_commits.read_headers, spec)
     return spec
 

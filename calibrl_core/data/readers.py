@@ -157,10 +157,13 @@ def hub_rows(source: HubData) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
-def hub_dataset(source: HubData) -> Any:
+def hub_dataset(source: HubData, *, streaming: bool = False) -> Any:
     """Return a dataset of the library `datasets`, from the network or from the cache of an earlier run.
 
     `datasets` refuses datasets that come with code, since release 4.
+
+    Args:
+        streaming: download rows as they are read, in place of the whole dataset.
 
     Raises:
         DataError: the dataset cannot be loaded. Without a network this takes about half a minute: the library
@@ -169,7 +172,9 @@ def hub_dataset(source: HubData) -> Any:
     import datasets
 
     try:
-        return datasets.load_dataset(source.hub, source.config, split=source.split, revision=source.revision)
+        return datasets.load_dataset(
+            source.hub, source.config, split=source.split, revision=source.revision, streaming=streaming
+        )
     except ConnectionError as error:
         raise DataError(
             f"{source.label} cannot be loaded: the Hugging Face hub is not reachable, and the cache has no copy. "

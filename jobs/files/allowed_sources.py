@@ -29,6 +29,11 @@ def model_problem(path: Path) -> str | None:
     return bounds().model_problem(path)
 
 
+def kept_model_problem(path: Path) -> str | None:
+    """Return why jobs cannot load a model folder that the service keeps for them, or None if they can."""
+    return bounds().own_problem(path)
+
+
 def hub_problem(name: str) -> str | None:
     """Return why jobs cannot load a dataset of the hub, or None if they can."""
     return _name_problem(name, get_settings().allowed_hub, "CALIBRL_ALLOWED_HUB")

@@ -12,7 +12,7 @@ from typing import Self
 
 from calibrl.processes import children
 from calibrl_core.data.schema import Example
-from jobs.files.allowed_sources import model_problem
+from jobs.files.allowed_sources import kept_model_problem, model_problem
 from jobs.processes import sandbox
 
 COUNTER = "jobs.processes.token_counter"
@@ -32,7 +32,21 @@ def tokenizer_file(folder: Path) -> Path:
     Raises:
         TokenizerRefusal: jobs cannot load the model, or it has no tokenizer.json of a permitted size.
     """
-    if problem := model_problem(folder):
+    return _usable(folder, model_problem(folder))
+
+
+def kept_tokenizer_file(folder: Path) -> Path:
+    """Return the tokenizer of a checkpoint or of a downloaded model that the service keeps.
+
+    Raises:
+        TokenizerRefusal: a link leads there or out of it, or it has no tokenizer.json of a permitted size.
+        OSError: it cannot be read.
+    """
+    return _usable(folder, kept_model_problem(folder))
+
+
+def _usable(folder: Path, problem: str | None) -> Path:
+    if problem:
         raise TokenizerRefusal(problem)
     file = folder / "tokenizer.json"
     if not file.is_file():

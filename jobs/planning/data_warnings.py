@@ -4,14 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from uuid import UUID
 
-from calibrl.schemas import KnownData, Notice, TrainSpec
-from calibrl_core.data.files import NO_RATIO
-from calibrl_core.data.schema import FileData, HubData
+from calibrl.schemas import AnySpec, Notice, TrainSpec
+from calibrl_core.data.files import NO_RATIO, survey_problems
+from calibrl_core.data.schema import FileData
 from calibrl_core.verifiers.refusals import OR_DROP, expert_judges, refusals
 from jobs import models
-from jobs.files import datasets
+from jobs.files import hub_rows
 from jobs.planning.expert_lengths import expert_tokens
-from jobs.specs import file_surveys
+from jobs.planning.local_rows import LocalRows, hub_sources, local_rows, resolved, rows_of_plan
 from jobs.specs.file_surveys import FirstRows, answer_faults
 from jobs.specs.references import NamedData, References
 
@@ -19,37 +19,38 @@ EXPERT_SECONDS = 0.3  # of the CPU, to judge the experts of a file
 LISTED = 10  # rows in a message
 
 
-def local_files(references: References, known: Mapping[UUID, models.Dataset]) -> Iterator[tuple[NamedData, FileData]]:
-    """Yield the files of a spec that are on this machine, with the files of uploaded datasets. `known`: datasets."""
-    for named in references.data:
-        source = named.source
-        if isinstance(source, KnownData):
-            dataset = known.get(source.dataset)
-            source = datasets.source(dataset, source) if dataset else source
-            if isinstance(source, FileData) and not Path(source.path).is_file():
-                continue  # in a remote storage
-        if isinstance(source, FileData):
-            yield named, source
+def data_warnings(
+    spec: AnySpec, known: Mapping[UUID, models.Dataset], tokenizer: Path | None = None
+) -> Iterator[Notice]:
+    """Yield why the trainer refuses rows of the hub, which no submission reads, and for a training the warnings of its
+    data and of their overlap with the validation data.
 
-
-def data_warnings(spec: TrainSpec, known: Mapping[UUID, models.Dataset]) -> Iterator[Notice]:
-    """Yield the warnings of the training data, and of its overlap with the validation data."""
+    Args:
+        known: the datasets of the spec.
+        tokenizer: counts the tokens of experts. None: they are not counted.
+    """
     references = References.of(spec)
-    yield from _not_read(references, known)
-    read = [
-        (named, file_surveys.first_rows(source, answers=named.needs_answers))
-        for named, source in local_files(references, known)
-    ]
-    held_out = [rows for named, rows in read if named.field == "validation.data"]
-    for named, rows in read:
-        if named.field == "validation.data":
-            continue
-        messages = [message for others in held_out for message in _shared(rows, others)]
-        messages += [warning.message for warning in rows.warnings]
-        messages += [*_unearnable(named, rows), *_without_ratio(named, rows)]
-        messages += [*_wrong_experts(spec, named, rows), *_cut_experts(spec, rows)]
-        first = "" if rows.survey.complete else f"of the first {rows.survey.rows:,} rows: "
+    yield from _not_on_this_machine(references, known)
+    read = [(rows, rows.first()) for rows in rows_of_plan(spec, references, known)]
+    held_out = [found for rows, found in read if rows.named.field == "validation.data"]
+    for rows, found in read:
+        named, messages = rows.named, list[str]()
+        if rows.of_hub:
+            yield from _refused(rows, found)
+        if isinstance(spec, TrainSpec) and named.field != "validation.data":
+            messages += [message for others in held_out for message in _shared(found, others)]
+            messages += [warning.message for warning in found.warnings]
+            messages += [*_unearnable(named, found), *_without_ratio(named, found)]
+            messages += [*_wrong_experts(spec, named, found), *_cut_experts(spec, found, tokenizer)]
+        first = "" if found.survey.complete else f"of the first {found.survey.rows:,} rows: "
         yield from (Notice(field=named.field, message=f"{first}{message}") for message in messages)
+
+
+def _refused(rows: LocalRows, found: FirstRows) -> Iterator[Notice]:
+    """Yield why the trainer refuses the rows. `_without_ratio` says what they lack."""
+    named = rows.named
+    for fault in survey_problems(rows.file, found.survey, needs_experts=named.needs_experts, drops=named.drops):
+        yield Notice(field=named.field, message=f"the trainer refuses the data: {fault}")
 
 
 def _wrong_experts(spec: TrainSpec, named: NamedData, rows: FirstRows) -> Iterator[str]:
@@ -111,12 +112,12 @@ def _shared(rows: FirstRows, held_out: FirstRows) -> Iterator[str]:
         )
 
 
-def _cut_experts(spec: TrainSpec, rows: FirstRows) -> Iterator[str]:
+def _cut_experts(spec: TrainSpec, rows: FirstRows, tokenizer: Path | None) -> Iterator[str]:
     """Yield a warning of the experts that are longer than a completion, if the tokens can be counted here."""
-    if not (spec.algorithm.needs_experts and rows.experts):
+    if not (spec.algorithm.needs_experts and rows.experts and tokenizer):
         return
     most = spec.rollout.max_completion_tokens
-    tokens = expert_tokens(spec.model, spec.project, rows.expert_texts) or ()
+    tokens = expert_tokens(tokenizer, rows.expert_texts) or ()
     if long := [row for (row, _), count in zip(rows.experts, tokens, strict=False) if count > most]:
         yield (
             f"{len(long)} of {len(tokens)} experts (rows {_listed(long)}) have more than {most} tokens and are cut, so "
@@ -124,16 +125,18 @@ def _cut_experts(spec: TrainSpec, rows: FirstRows) -> Iterator[str]:
         )
 
 
-def _not_read(references: References, known: Mapping[UUID, models.Dataset]) -> Iterator[Notice]:
+def _not_on_this_machine(references: References, known: Mapping[UUID, models.Dataset]) -> Iterator[Notice]:
     """Yield a notice of each source whose rows this machine does not have, so that nothing else is said of them."""
-    here = {named.field for named, _ in local_files(references, known)}
-    for named in references.data:
-        dataset = known.get(named.source.dataset) if isinstance(named.source, KnownData) else None
-        if isinstance(named.source, HubData) or (dataset is not None and dataset.hub is not None):
+    here = {rows.named.field for rows in local_rows(references.data, known)}
+    for named, source in hub_sources(references.data, known):
+        if named.field not in here:
             ratio = ": each needs a pass_ratio, or choose another curriculum" if named.ratios != "none" else ""
-            text = f"the rows are on the hub, and only the trainer reads them{ratio}"
+            sample = hub_rows.sample(source)
+            reason = f" ({sample.fault})" if sample else ""
+            text = f"the rows are on the hub and were not read here{reason}; the trainer reads them{ratio}"
             yield Notice(field=named.field, message=text)
-        elif dataset is not None and named.field not in here:
+    for named in references.data:
+        if named.field not in here and isinstance(resolved(named, known), FileData):
             text = "the file is in the storage and was not read: make its data report, which brings it to this machine"
             yield Notice(field=named.field, message=text)
 

@@ -20,25 +20,25 @@ from calibrl.schemas import (
     ModelFacts,
     Notice,
     TrainSpec,
-    job_spec_adapter,
 )
 from calibrl_core.config import BuiltinModel, PathModel
+from calibrl_core.data.files import Survey
 from calibrl_core.data.schema import BuiltinData, DataError, FileData
 from jobs import lifecycle, models
 from jobs.errors import FieldError, Invalid
-from jobs.files import artifacts, hub_models
+from jobs.files import hub_models, hub_rows
 from jobs.lifecycle.requests import Checked
 from jobs.planning import advice, memory, model_shapes
-from jobs.planning.data_warnings import data_warnings, local_files
-from jobs.planning.expert_lengths import expert_tokens
+from jobs.planning.data_warnings import data_warnings
+from jobs.planning.expert_lengths import expert_tokenizer, expert_tokens
+from jobs.planning.local_rows import LocalRows, hub_sources, local_rows, rows_of_plan
 from jobs.planning.model_shapes import ModelShape, UnknownShape
 from jobs.planning.model_warnings import model_warnings
+from jobs.planning.origins import origin
 from jobs.planning.remedies import remedies
-from jobs.repository import checkpoints, events, jobs, workers
+from jobs.repository import events, workers
 from jobs.specs import file_surveys
 from jobs.specs.references import NamedData, References
-
-MAX_ORIGINS = 32  # maximum jobs through which the origin of a model is followed
 
 
 def dry_run(session: Session, spec: AnySpec, *, actor: str, visible_projects: frozenset[str] | None = None) -> JobPlan:
@@ -52,11 +52,13 @@ def dry_run(session: Session, spec: AnySpec, *, actor: str, visible_projects: fr
     job = lifecycle.new_job(checked, actor=actor)
     waits = checked.open_dependencies > 0
     job.status = JobStatus.WAITING if waits else JobStatus.QUEUED
-    data = [_facts(one, checked.datasets) for one in checked.references.data]
+    local = {rows.named.field: rows for rows in local_rows(checked.references.data, checked.datasets)}
+    data = [_facts(one, checked.datasets, local.get(one.field)) for one in checked.references.data]
     shapes, unknown = _shapes(session, checked)
     memory = _memory(session, spec, shapes)
     of_models = [notice for each in shapes for notice in model_warnings(spec, *each, data)]
-    of_data = data_warnings(spec, checked.datasets) if isinstance(spec, TrainSpec) else ()
+    tokenizer = expert_tokenizer(session, spec, visible_projects)
+    of_data = data_warnings(spec, checked.datasets, tokenizer)
     return JobPlan(
         spec=job.spec,
         models=[_model_facts(session, spec.project, field, model) for field, model in checked.references.models],
@@ -68,18 +70,23 @@ def dry_run(session: Session, spec: AnySpec, *, actor: str, visible_projects: fr
     )
 
 
-def read_files(spec: AnySpec, known: Mapping[UUID, models.Dataset]) -> None:
-    """Read the files whose rows `dry_run` counts and looks at. This can take a while: hold no transaction meanwhile.
-    `known`: the datasets of the spec."""
+def read_files(spec: AnySpec, known: Mapping[UUID, models.Dataset], tokenizer: Path | None) -> None:
+    """Read the files whose rows `dry_run` counts and looks at, and first rows of the hub. This can take a while: hold
+    no transaction meanwhile.
+
+    Args:
+        known: the datasets of the spec.
+        tokenizer: `expert_tokenizer` of the spec.
+    """
     references = References.of(spec)
     for source in references.files:
         with suppress(DataError):  # `dry_run` reports it
             file_surveys.count_rows(source)
-    if isinstance(spec, TrainSpec):
-        for named, source in local_files(references, known):
-            rows = file_surveys.first_rows(source, answers=named.needs_answers)
-            if spec.algorithm.needs_experts:
-                expert_tokens(spec.model, spec.project, rows.expert_texts)  # kept for the warnings
+    hub_rows.read_samples(source for _, source in hub_sources(references.data, known))
+    for rows in rows_of_plan(spec, references, known):
+        found = rows.first()
+        if tokenizer is not None and rows.named.field != "validation.data":
+            expert_tokens(tokenizer, found.expert_texts)  # kept for the warnings
 
 
 def _model_facts(session: Session, project: str, field: str, model: ModelChoice) -> ModelFacts:
@@ -95,8 +102,10 @@ def _model_facts(session: Session, project: str, field: str, model: ModelChoice)
     return ModelFacts(field=field, name=name, commit=None, download_bytes=None, check=check)
 
 
-def _facts(named: NamedData, datasets: Mapping[UUID, models.Dataset]) -> DataFacts:
+def _facts(named: NamedData, datasets: Mapping[UUID, models.Dataset], local: LocalRows | None) -> DataFacts:
     field, source = named.field, named.source
+    if local is not None and local.of_hub:
+        return _of_hub(local)
     if isinstance(source, KnownData):
         known = datasets[source.dataset]
         rows = known.rows if known.rows is None or source.rows is None else min(known.rows, source.rows)
@@ -111,9 +120,18 @@ def _facts(named: NamedData, datasets: Mapping[UUID, models.Dataset]) -> DataFac
         rows = file_surveys.count_rows(source)
     except DataError as error:  # it was readable a moment ago
         raise Invalid("The data cannot be read.", (FieldError(f"{field}.path", str(error)),)) from error
+    return _surveyed(field, source.name, rows, survey)
+
+
+def _of_hub(local: LocalRows) -> DataFacts:
+    survey = local.first().survey
+    return _surveyed(local.named.field, local.file.name, survey.rows if survey.complete else None, survey)
+
+
+def _surveyed(field: str, name: str, rows: int | None, survey: Survey) -> DataFacts:
     return DataFacts(
         field=field,
-        name=source.name,
+        name=name,
         rows=rows,
         checked=survey.rows,
         with_expert=survey.with_expert,
@@ -153,25 +171,12 @@ def _memory(
 
 
 def _shape(session: Session, model: ModelChoice) -> ModelShape:
-    for _ in range(MAX_ORIGINS):
-        if isinstance(model, BuiltinModel):
-            return model_shapes.tiny_vlm()
-        if isinstance(model, PathModel):
-            return model_shapes.of_folder(Path(model.path))
-        if isinstance(model, HubModel):
-            return model_shapes.of_folder(hub_models.outline_path(model.hub, str(model.revision)))
-        row = checkpoints.choose(session, model.from_job, model.checkpoint)
-        folder = artifacts.find_checkpoint(row) if row else None
-        if folder and (folder / "config.json").is_file():
-            return model_shapes.of_folder(folder)
-        model = _origin(session, model.from_job)  # no checkpoint yet, but it will have the same shape
-    raise UnknownShape(f"its origin is more than {MAX_ORIGINS} jobs away")
-
-
-def _origin(session: Session, job_id: UUID) -> ModelChoice:
-    spec = job_spec_adapter.validate_python(jobs.get(session, job_id).spec)
-    assert isinstance(spec, TrainSpec)
-    return spec.model
+    found = origin(session, model)
+    if isinstance(found, BuiltinModel):
+        return model_shapes.tiny_vlm()
+    if isinstance(found, HubModel):
+        return model_shapes.of_folder(hub_models.outline_path(found.hub, str(found.revision)))
+    return model_shapes.of_folder(Path(found.path) if isinstance(found, PathModel) else found)
 
 
 def _with_machines(

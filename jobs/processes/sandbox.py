@@ -6,6 +6,7 @@ python -m jobs.processes.sandbox BYTES_OF_MEMORY SECONDS MODULE ARGUMENTS...
 import resource
 import runpy
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from calibrl.processes import children
@@ -18,18 +19,28 @@ def command(module: str, *arguments: str, memory: int, seconds: int) -> list[str
     return [sys.executable, "-m", __name__, str(memory), str(seconds), module, *arguments]
 
 
-def run(module: str, *arguments: str, log: Path, memory: int, seconds: int) -> int | None:
+def run(
+    module: str,
+    *arguments: str,
+    log: Path,
+    memory: int,
+    seconds: int,
+    variables: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> int | None:
     """Run a module to its end. Return its exit status, or None if it was killed with all its children after `seconds`.
 
     Args:
         log: file for its output. If the module fails, the end of this file is logged.
         memory: bytes of address space. Libraries reserve a part of it that they do not use.
         seconds: limit of wall time and of CPU time.
+        variables: of the environment, in addition.
     """
     process = children.start(
         command(module, *arguments, memory=memory, seconds=seconds),
         log=log,
-        env=children.environment_without_secrets(),
+        env=children.environment_without_secrets() | dict(variables or {}),
+        cwd=cwd,
     )
     in_time = False
     try:

@@ -1,22 +1,36 @@
 """Plans of jobs over real HTTP: they answer as a submission would, and add nothing."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
+import pyarrow
+import pyarrow.parquet as parquet
 import pytest
 
 from api.examples import EVALUATE, TRAIN
 from calibrl_core.data import files
+from calibrl_core.data.schema import HubData
 from jobs.db import session_scope
+from jobs.files import hub_rows
 from jobs.repository import events
 from tests.support import job_steps
+from tests.support.api_users import ApiUsers
 from tests.support.rest import named, refused, submitted
+from tests.support.word_tokenizer import save_word_tokenizer
 from worker.events import CheckedLine
 from worker.shipper import checked_sentence
 
 pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def users(http: httpx.Client) -> Iterator[ApiUsers]:
+    with ApiUsers(http) as users:
+        yield users
 
 
 def planned(http: httpx.Client, **changes: Any) -> dict[str, Any]:
@@ -103,7 +117,55 @@ def test_data_is_counted_and_looked_into_once(
     assert len(read) == 2
     notices = planned(http, data=data)["warnings"]
     assert {"field": "data", "message": "40% of the checked rows have no expert and get no guidance"} in notices
-    assert planned(http, data={"hub": "a/b"})["data"][0]["rows"] is None
+
+
+@pytest.mark.parametrize("registered", [False, True])
+def test_first_rows_of_the_hub_are_looked_at_as_those_of_files(
+    http: httpx.Client, monkeypatch: pytest.MonkeyPatch, registered: bool
+) -> None:
+    right, wrong = ({"expert": f"<think>1</think><answer>{number}</answer>"} for number in (2, 3))
+    row = {"question": "1 + 1?", "answer": "2", "level": 5}
+    read: list[HubData] = []
+
+    def reading(source: HubData, key: str) -> Any:
+        read.append(source)
+        path = hub_rows._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(pyarrow.Table.from_pylist([row | right, row | wrong]), path)
+        return hub_rows._Outcome(rows=2, complete=source.split == "test")
+
+    monkeypatch.setattr(hub_rows, "_known", {})
+    monkeypatch.setattr(hub_rows, "_read", reading)
+    body, whole = {"hub": "a/b"}, {"hub": "a/b", "split": "test"}
+    if registered:
+        known = [http.post("/v1/datasets", json={"name": "mine", **each}).json() for each in (body, whole)]
+        body, whole = ({"dataset": each["id"]} for each in known)
+    plan = planned(http, data=body)
+    facts = {"rows": None, "checked": 2, "with_expert": 2, "with_images": 0, "row_format": "the plain format"}
+    name = {"field": "data", "name": "a/b (train)", "unused_columns": ["level"]}
+    assert plan["data"][0] == facts | name
+    found = [notice["message"].partition(" fail")[0] for notice in plan["warnings"] if notice["field"] == "data"]
+    assert "of the first 2 rows: 1 of 2 judged experts" in found
+    assert planned(http, data=whole)["data"][0]["rows"] == 2
+    assert planned(http, data=body)["data"][0]["rows"] is None
+    assert [source.split for source in read] == ["train", "test"]
+
+
+def test_experts_are_counted_by_the_tokenizer_of_a_checkpoint(
+    http: httpx.Client, users: ApiUsers, tmp_path: Path
+) -> None:
+    parent = submitted(http)["id"]
+    save_word_tokenizer(job_steps.checkpoint(UUID(parent), 10))
+    path = tmp_path / "train.jsonl"
+    path.write_text(json.dumps({"question": "1 + 1?", "answer": "2", "expert": "<answer>2</answer> a b a b"}))
+    words = {"model": {"from_job": parent, "checkpoint": 10}, "data": {"path": str(path)}}
+    asked = TRAIN | words | {"rollout": {"max_completion_tokens": 5}}  # the expert has 6, with the end of its turn
+    ann = users.add("ann", {"default": "member"})
+    for plan in (http.post("/v1/jobs:plan", json=asked).json(), users.post(ann, "/v1/jobs:plan", asked).json()):
+        found = [notice["message"] for notice in plan["warnings"] if notice["field"] == "data"]
+        assert any(
+            message.startswith("1 of 1 experts (rows 1) have more than 5 tokens and are cut") for message in found
+        )
 
 
 @pytest.mark.parametrize("uploaded", [False, True])

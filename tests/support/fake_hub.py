@@ -1,4 +1,5 @@
-"""A hub of models on a local port, with the routes, headers and errors of the Hugging Face hub that downloads use."""
+"""A hub of models and datasets on a local port, with the routes, headers and errors of the Hugging Face hub that
+downloads use."""
 
 import json
 import threading
@@ -17,7 +18,8 @@ LARGE = ".safetensors"  # these files are stored elsewhere: the hub redirects to
 @dataclass
 class FakeHub:
     """The hub's content, and what was asked of it. `tokens`: those with access; None: anybody has.
-    `cut`: by file, the bytes after which the next answers end too early, one per answer.
+    `cut`: by file, the bytes after which the next answers end too early, one per answer. `datasets`: files by name of
+    the dataset; `held`: requests for them wait for it.
     """
 
     model: str
@@ -25,6 +27,8 @@ class FakeHub:
     files: dict[str, bytes]
     tokens: set[str] | None = None
     cut: dict[str, list[int]] = field(default_factory=dict)
+    datasets: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    held: threading.Event | None = None
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     url: str = ""
     store: str = ""  # another host: it must not get the token
@@ -62,7 +66,10 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         path = unquote(url.path)
         self.hub.asked.append((path, {name.lower(): value for name, value in self.headers.items()}))
-        if path.startswith(f"/store/{self.hub.commit}/"):
+        dataset = next((name for name in self.hub.datasets if f"datasets/{name}" in path), None)
+        if dataset is not None:
+            self._of_dataset(path, dataset)
+        elif path.startswith(f"/store/{self.hub.commit}/"):
             self._content(path.rpartition("/")[2])
         elif path.startswith(f"/api/models/{self.hub.model}/revision/"):
             self._listing(path.rpartition("/")[2], "blobs" in parse_qs(url.query))
@@ -71,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._error(401, "RepoNotFound")
 
-    do_HEAD = do_GET
+    do_HEAD = do_POST = do_GET
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -100,16 +107,39 @@ class _Handler(BaseHTTPRequestHandler):
             )
         return self._answer(200, text, known)
 
+    def _of_dataset(self, path: str, name: str) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.hub.held is not None:
+            self.hub.held.wait(60)
+        files = self.hub.datasets[name]
+        entries = [{"type": "file", "path": file, "size": len(text), "oid": "0" * 40} for file, text in files.items()]
+        kind, _, rest = path.partition(f"datasets/{name}")[2].removeprefix("/").partition("/")
+        if kind in ("", "revision"):
+            siblings = [{"rfilename": file} for file in files]
+            facts: Any = {"id": name, "sha": self.hub.commit, "siblings": siblings, "private": False, "tags": []}
+        elif kind == "tree":
+            facts = entries
+        elif kind == "paths-info":
+            facts = [entry for entry in entries if str(entry["path"]).encode() in body]
+        elif (file := rest.partition("/")[2]) in files:
+            return self._text(files[file], {"X-Repo-Commit": self.hub.commit})
+        else:
+            return self._error(404, "EntryNotFound")
+        return self._answer(200, json.dumps(facts).encode(), {"Content-Type": "application/json"})
+
     def _content(self, name: str) -> None:
-        text, begin = self.hub.files[name], 0
-        status, headers = 200, {"ETag": f'"{sha256(text).hexdigest()}"'}
+        cuts = self.hub.cut.get(name)
+        self._text(self.hub.files[name], {}, cuts.pop(0) if cuts and self.command == "GET" else None)
+
+    def _text(self, text: bytes, headers: dict[str, str], cut: int | None = None) -> None:
+        begin = 0
+        status, headers = 200, {"ETag": f'"{sha256(text).hexdigest()}"', **headers}
         if (asked := self.headers.get("Range")) is not None:
             first, _, last = asked.removeprefix("bytes=").partition("-")
             begin, end = int(first), min(int(last or len(text) - 1), len(text) - 1)
             status, headers["Content-Range"] = 206, f"bytes {begin}-{end}/{len(text)}"
             text = text[begin : end + 1]
-        cuts = self.hub.cut.get(name)
-        self._answer(status, text, headers, cuts.pop(0) if cuts and self.command == "GET" else None)
+        self._answer(status, text, headers, cut)
 
     def _error(self, status: int, code: str) -> None:
         self._answer(status, b"", {"X-Error-Code": code})

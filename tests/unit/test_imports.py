@@ -29,6 +29,7 @@ CONTRACT = tuple(
         "config",
         "host",
         "data.files",
+        "data.hub_head",
         "data.image_decoding",
         "data.image_keys",
         "data.images",

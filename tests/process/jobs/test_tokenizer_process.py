@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from calibrl_core.config import PathModel
 from calibrl_core.data.schema import Example
 from jobs.files import tokenizer_process
-from jobs.files.tokenizer_process import TokenizerProcess, TokenizerRefusal, tokenizer_file
+from jobs.files.tokenizer_process import TokenizerProcess, TokenizerRefusal, kept_tokenizer_file, tokenizer_file
 from jobs.planning.expert_lengths import expert_tokens
 from jobs.settings import get_settings
 from tests.support.word_tokenizer import save_word_tokenizer
@@ -30,12 +29,25 @@ def test_words_are_counted_without_truncation(tmp_path: Path) -> None:
 
 
 def test_experts_of_a_plan_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = save_word_tokenizer(tmp_path / "model")
-    assert expert_tokens(PathModel(path=str(folder)), "default", ("a b", "")) == (3, 1)
+    file = tokenizer_file(save_word_tokenizer(tmp_path / "model"))
+    assert expert_tokens(file, ("a b", "")) == (3, 1)
     monkeypatch.setattr(tokenizer_process, "COUNTER", "no.such.module")
-    assert expert_tokens(PathModel(path=str(folder)), "default", ("a b", "")) == (3, 1)
-    assert expert_tokens(PathModel(path=str(folder)), "default", ("a",)) is None
-    assert expert_tokens(PathModel(path=str(tmp_path / "other")), "default", ("a",)) is None
+    assert expert_tokens(file, ("a b", "")) == (3, 1)
+    assert expert_tokens(file, ("a",)) is None
+    assert expert_tokens(tmp_path / "other.json", ("a",)) is None
+
+
+def test_a_kept_tokenizer_is_used_unless_a_link_leads_out(tmp_path: Path) -> None:
+    folder = get_settings().data_dir / "cache/models/own/model/commit"
+    folder.parent.mkdir(parents=True)
+    file = save_word_tokenizer(folder) / "tokenizer.json"
+    assert kept_tokenizer_file(folder) == file
+    with pytest.raises(TokenizerRefusal, match="the service keeps its files there"):
+        tokenizer_file(folder)
+    file.unlink()
+    file.symlink_to(save_word_tokenizer(tmp_path / "model") / "tokenizer.json")
+    with pytest.raises(TokenizerRefusal, match="leads out of"):
+        kept_tokenizer_file(folder)
 
 
 def test_a_folder_elsewhere_or_without_a_tokenizer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,10 @@ from uuid import uuid4
 import pytest
 from PIL import Image
 
-from calibrl.schemas import KnownData, TrainSpec
-from calibrl_core.data.schema import Columns
-from jobs.files import datasets
+from calibrl.schemas import EvaluateSpec, KnownData, TrainSpec
+from calibrl_core.data.schema import Columns, FileData
+from jobs.files import datasets, hub_rows
+from jobs.files.hub_rows import HubSample
 from jobs.models import Dataset
 from jobs.planning import data_warnings as warnings_module
 from jobs.planning.data_warnings import data_warnings
@@ -76,13 +77,31 @@ def test_rows_without_a_pass_ratio_are_counted(tmp_path: Path) -> None:
     assert notice.field == "data.0" and notice.message.endswith("each needs a pass_ratio, or choose another curriculum")
 
 
-def test_rows_that_only_the_trainer_reads_are_named(tmp_path: Path) -> None:
+def test_rows_that_only_the_trainer_reads_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (notice,) = data_warnings(spec([{"hub": "a/b"}]), {})
-    assert notice.message == "the rows are on the hub, and only the trainer reads them"
+    assert notice.message == "the rows are on the hub and were not read here; the trainer reads them"
+    away = HubSample(None, False, "a/b (train) was not read within 20 s")
+    monkeypatch.setattr(hub_rows, "sample", lambda source: away)
+    (notice,) = data_warnings(spec([{"hub": "a/b"}]), {})
+    reason = "(a/b (train) was not read within 20 s)"
+    assert notice.message == f"the rows are on the hub and were not read here {reason}; the trainer reads them"
     dataset = uploaded(tmp_path, {"answer": "1"})
     (tmp_path / f"service/storage/datasets/{dataset.id}.jsonl").unlink()  # as in a remote storage
     (notice,) = data_warnings(spec({"dataset": str(dataset.id)}), {dataset.id: dataset})
     assert notice.message.startswith("the file is in the storage and was not read: make its data report")
+
+
+def test_rows_of_the_hub_that_the_trainer_refuses_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = FileData(path=str(write(tmp_path / "rows.jsonl", {"answer": "1"}, {"answer": ""})), title="a/b (train)")
+    monkeypatch.setattr(hub_rows, "sample", lambda source: HubSample(file, False, None))
+    for hub_spec in (spec({"hub": "a/b"}), evaluation({"hub": "a/b"})):
+        notice = next(iter(data_warnings(hub_spec, {})))
+        assert notice.message.startswith("the trainer refuses the data: a/b (train), row 2: ")
+
+
+def evaluation(data: Any) -> EvaluateSpec:
+    asked = {"kind": "evaluate", "name": "x", "models": [{"builtin": "tiny-vlm"}], "data": [data]}
+    return EvaluateSpec.model_validate(asked | {"rewards": [{"type": "numeric"}]})
 
 
 def picture(colour: str) -> str:
@@ -106,12 +125,13 @@ def test_images_of_the_validation_data_are_counted(tmp_path: Path) -> None:
 def test_experts_that_would_be_cut_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counted: dict[str, int] = {"<answer>1</answer>": 7, "<answer>2</answer>": 8, "<answer>3</answer>": 9}
     monkeypatch.setattr(
-        warnings_module, "expert_tokens", lambda model, project, experts: tuple(map(counted.__getitem__, experts))
+        warnings_module, "expert_tokens", lambda tokenizer, experts: tuple(map(counted.__getitem__, experts))
     )
     rows = ({"answer": text[8], "expert": text} for text in counted)
     file = write(tmp_path / "own.jsonl", *rows)
     asked = {"algorithm": {"type": "calibrl"}, "rollout": {"max_completion_tokens": 7}}
-    (notice,) = data_warnings(spec({"path": str(file)}, **asked), {})
+    assert not list(data_warnings(spec({"path": str(file)}, **asked), {}))
+    (notice,) = data_warnings(spec({"path": str(file)}, **asked), {}, tmp_path / "tokenizer.json")
     assert notice.message.startswith("2 of 3 experts (rows 2, 3) have more than 7 tokens and are cut")
 
 
