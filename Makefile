@@ -39,9 +39,8 @@ demo: $(INSTALLED)  ## train a tiny vision-language model with CalibRL from star
 test: $(INSTALLED)  ## the tests that every change must pass: 10 minutes on two quiet cores
 	@$(RUN) -m pytest -n $(TESTERS) --dist worksteal
 
-test-all: $(INSTALLED)  ## what `make test` leaves out: several processes, browser pages, chaos, fuzz; 40 minutes more
+test-all: $(INSTALLED)  ## what `make test` leaves out: several processes, browser pages, chaos, fuzz; half an hour more
 	@$(RUN) -m pytest -m slow -n $(TESTERS) --dist worksteal
-	@$(RUN) -m tests.fuzz --examples 5
 
 unit: $(INSTALLED)  ## the tests that need no services
 	@$(RUN) -m pytest -n $(TESTERS) --dist worksteal tests/unit
@@ -52,7 +51,7 @@ fuzz-queue: $(INSTALLED)  ## random operations on the queue, compared with a mod
 fuzz-data: $(INSTALLED)  ## hostile data files beyond those of `make test-all`, 5,000 in all; a quarter of an hour
 	@$(RUN) -m pytest -m fuzz tests/process/calibrl_core/test_hostile_data_costs.py
 
-fuzz-api: $(INSTALLED)  ## every operation of the API by schemathesis, with and without a key: 20,000 cases or more, about 10 minutes
+fuzz-api: $(INSTALLED)  ## every operation of the API by schemathesis, with and without a key: 20,000 cases or more, beyond those of `make test-all`
 	@$(RUN) -m tests.fuzz
 
 test-postgres: $(INSTALLED)  ## the tests of SQL on another PostgreSQL: make test-postgres PROGRAMS=/usr/lib/postgresql/15/bin
