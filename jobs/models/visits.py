@@ -4,7 +4,7 @@ from sqlalchemy import Boolean, Double, Index, Integer, Text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
-from jobs.models.base import Base, JobKey
+from jobs.models.base import Base, JobKey, SafeText
 
 
 class StepVisits(Base):
@@ -16,7 +16,7 @@ class StepVisits(Base):
     job_id: Mapped[JobKey]
     step: Mapped[int] = mapped_column(primary_key=True)
     prompts: Mapped[list[str]] = mapped_column(ARRAY(Text))
-    ids: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    ids: Mapped[list[str]] = mapped_column(ARRAY(SafeText))
     experts: Mapped[list[bool]] = mapped_column(ARRAY(Boolean))
     passed: Mapped[list[int]] = mapped_column(ARRAY(Integer))
     sizes: Mapped[list[int]] = mapped_column(ARRAY(Integer))
