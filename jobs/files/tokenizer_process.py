@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -77,7 +78,8 @@ class TokenizerProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lines.close()
+        with suppress(OSError):  # it writes what `_count` could not
+            self._lines.close()
         self._channel.close()
         children.stop(self._process, 0)
 

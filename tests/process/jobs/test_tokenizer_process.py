@@ -10,6 +10,7 @@ from jobs.files import tokenizer_process
 from jobs.files.tokenizer_process import TokenizerProcess, TokenizerRefusal, kept_tokenizer_file, tokenizer_file
 from jobs.planning.expert_lengths import expert_tokens
 from jobs.settings import get_settings
+from tests.support.waiting import LIMIT_SECONDS
 from tests.support.word_tokenizer import save_word_tokenizer
 
 
@@ -69,6 +70,13 @@ def test_a_harmful_tokenizer_ends_only_its_process(tmp_path: Path, monkeypatch: 
         refused = pytest.raises(TokenizerRefusal, match="cannot be read, or took more than 1 s")
         with TokenizerProcess(tokenizer_file(folder)) as tokens, refused:
             tokens.expert("a" * 50_000)
+
+
+def test_a_text_for_a_process_that_has_ended_is_refused(tmp_path: Path) -> None:
+    broken = tokenizer_file(save_word_tokenizer(tmp_path / "broken", model={"type": "unknown"}))
+    with pytest.raises(TokenizerRefusal), TokenizerProcess(broken) as tokens:
+        tokens._process.wait(LIMIT_SECONDS)
+        tokens.expert("a")
 
 
 @pytest.mark.slow  # loads torch
