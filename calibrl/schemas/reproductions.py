@@ -49,7 +49,7 @@ class SeriesComparison(Record):
     second: UUID
     steps: int = Field(description="Number of compared steps: those that both jobs have reached.")
     metrics: int = Field(description="Number of compared metrics.")
-    equal: bool = Field(description="True: all compared values are equal, and the compared checkpoint is.")
+    equal: bool = Field(description="True: there are compared values, all are equal, and the compared checkpoint is.")
     complete: bool = Field(description="False: a job has not ended, or one has more steps than the other.")
     deviations: list[Deviation] = Field(
         description="Metrics that differ, each with its first step, by step and then by relative difference."

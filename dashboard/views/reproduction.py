@@ -51,6 +51,8 @@ def _cells(first: str, *texts: object) -> str:
 
 def _comparison(found: SeriesComparison) -> None:
     verdict = chip("equal bit for bit", CORRECT) if found.equal else chip("different", WRONG)
+    if not found.metrics:
+        verdict = chip("nothing to compare: a job has no metrics", NEUTRAL)
     facts = [f"{found.steps:,} steps", f"{found.metrics} metrics"]
     if found.checkpoint_equal is not None:
         same = "equal" if found.checkpoint_equal else "different"

@@ -53,7 +53,7 @@ def compare_series(first: UUID, second: UUID) -> SeriesComparison:
         second=second,
         steps=steps,
         metrics=len(names),
-        equal=not found and same_weights is not False,
+        equal=bool(names) and not found and same_weights is not False,
         complete=all(job.status.final for job in pair) and pair[0].step == pair[1].step <= MAX_STEPS,
         deviations=sorted(found.values(), key=lambda one: (one.step, -(one.relative or float("inf")), one.metric)),
         checkpoint_step=step,

@@ -66,6 +66,14 @@ def test_equal_series_are_equal_bit_for_bit(client: Client, pair: tuple[Job, Job
     assert lines(found) == ["3 steps and 2 metrics are equal bit for bit, with the weights of step 3"]
 
 
+def test_jobs_without_metrics_are_not_equal(client: Client, pair: tuple[Job, Job]) -> None:
+    """An audit has none, and those of old jobs are deleted."""
+    job_steps.run("DELETE FROM metrics")
+    found = client.compare_series(pair[1].id)
+    assert (found.equal, found.complete, found.metrics) == (False, True, 0)
+    assert lines(found)[0] == "nothing to compare: a job has no metrics"
+
+
 def test_the_first_step_and_metric_that_differ_are_named(client: Client, pair: tuple[Job, Job]) -> None:
     """Step 2 differs in two metrics, step 3 in one of them again; the next larger double of 0.25 is different."""
     _, second = pair

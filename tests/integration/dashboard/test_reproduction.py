@@ -51,3 +51,7 @@ def test_a_repeated_job_is_compared_with_its_original(world: World, original: Jo
     assert "equal bit for bit" in text and "2 steps" in text
     text = html(press(job_page(other.id, "Spec"), "Compare step by step"))
     assert ">different<" in text and "<code>loss/total</code>" in text and ">0.26<" in text
+    bare = world.add(name="bare", status=JobStatus.SUCCEEDED)
+    copy = world.add(name="copy", status=JobStatus.SUCCEEDED, forked_from=bare.id)
+    text = html(press(job_page(copy.id, "Spec"), "Compare step by step"))
+    assert "nothing to compare" in text and "equal bit for bit" not in text
