@@ -3,7 +3,7 @@
 from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import Field, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
 from calibrl.schemas.base import Label, LabelKey, Slug
 from calibrl.schemas.evaluations import SplitAccuracies
@@ -16,7 +16,9 @@ DIGEST = "study-digest"  # label of a job: its settings, and those of the job th
 MAX_SPLITS = 32
 MAX_PROMPTS = 100_000  # of a dataset
 MAX_POINTS = 1000
+KEPT_POINTS = 200  # of a longer curve, so that the run can be posted
 MAX_METRICS = 24
+MAX_SLOTS = 100_000  # machines of a job, and GPUs of a machine
 
 
 class RecordedJob(JobSummary):
@@ -28,6 +30,10 @@ class RecordedJob(JobSummary):
     labels: dict[LabelKey, Label] = Field(max_length=MAX_LABELS)
     message: str | None = Field(max_length=10_000, description="The reason in one sentence.")
     depends_on: list[UUID] = Field(max_length=100)
+    machines: int = Field(1, ge=1, le=MAX_SLOTS, description="Number of machines on which the job ran.")
+    gpus: int = Field(ge=0, le=MAX_SLOTS, description="Number of GPUs on each machine. 0: one CPU slot on each.")
+    started_at: AwareDatetime | None
+    finished_at: AwareDatetime | None
 
 
 class RecordedAccuracies(SplitAccuracies):
@@ -35,9 +41,17 @@ class RecordedAccuracies(SplitAccuracies):
 
     split: str = Field(max_length=500, description="Name of the dataset.")
     prompts: list[Annotated[str, Field(max_length=100)]] = Field(
-        max_length=MAX_PROMPTS, description="Digest of each prompt, in the order of the data."
+        min_length=1, max_length=MAX_PROMPTS, description="Digest of each prompt, in the order of the data."
     )
-    values: list[float] = Field(max_length=MAX_PROMPTS, description="Accuracy of each prompt (0 to 1), in that order.")
+    values: list[Annotated[float, Field(ge=0, le=1)]] = Field(
+        min_length=1, max_length=MAX_PROMPTS, description="Accuracy of each prompt (0 to 1), in that order."
+    )
+
+    @model_validator(mode="after")
+    def _one_value_per_prompt(self) -> Self:
+        if len(self.values) != len(self.prompts):
+            raise ValueError(f"values: {len(self.values)} values for {len(self.prompts)} prompts; give one per prompt")
+        return self
 
 
 class RecordedRun(StrictSettings):

@@ -29,6 +29,7 @@ class StudyRun(Record):
 
     arm: str
     seed: int
+    digest: str = Field(description="Digest of the settings of the evaluation, with those of the training.")
     warm_up: UUID | None = Field(None, description="Job of the warm-up.")
     training: UUID | None = Field(None, description="Training job. None: it was not submitted.")
     training_status: JobStatus | None = None

@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from calibrl.client import Client
 from calibrl.schemas import JobStatus, RecordedRun, Study
-from calibrl.schemas.recorded_runs import DIGEST
 from calibrl.specfile import SpecError
 
 SUFFIX = ".json.gz"
@@ -36,16 +35,14 @@ def write_new_results(client: Client, study: Study, folder: Path) -> list[Path]:
         CalibrlError: a request failed.
         SpecError: a file cannot be written.
     """
-    known = {path.name for path in folder.glob(f"*{SUFFIX}")}
     written = []
     for run in client.study_report(study.id).runs:
         if run.recorded or run.evaluation_status is not JobStatus.SUCCEEDED:
             continue
-        if any(name.startswith(f"{run.arm}.seed-{run.seed}.") for name in known):
+        path = folder / f"{run.arm}.seed-{run.seed}.{run.digest}{SUFFIX}"
+        if path.exists():
             continue
-        found = client.study_run(study.id, run.arm, run.seed)
-        path = folder / f"{run.arm}.seed-{run.seed}.{found.evaluation.labels[DIGEST]}{SUFFIX}"
-        _write(path, found)
+        _write(path, client.study_run(study.id, run.arm, run.seed))
         written.append(path)
     return written
 

@@ -227,15 +227,16 @@ def _run(report: StudyReport, run: StudyRun) -> str:
     rank = NONE if run.rank is None else f"{run.rank:g}"
     return (
         f'<tr><td>{escape(run.arm)}</td><td data-label="Seed">{run.seed}</td>'
-        f'<td data-label="Warm-up">{_job(run.warm_up, None)}</td>'
-        f'<td data-label="Training">{_job(run.training, run.training_status)}</td>'
-        f'<td data-label="Evaluation">{_job(run.evaluation, run.evaluation_status)}</td>'
+        f'<td data-label="Warm-up">{_job(run, run.warm_up, None)}</td>'
+        f'<td data-label="Training">{_job(run, run.training, run.training_status)}</td>'
+        f'<td data-label="Evaluation">{_job(run, run.evaluation, run.evaluation_status)}</td>'
         f"{_accuracies(report.splits, run.accuracies)}"
         f'<td data-label="Rank">{rank}</td><td data-label="Slot-hours">{run.slot_hours:.2f}</td></tr>'
     )
 
 
-def _job(id: UUID | None, status: JobStatus | None) -> str:
+def _job(run: StudyRun, id: UUID | None, status: JobStatus | None) -> str:
     if id is None:
         return NONE
-    return f"{job_link(id, str(id)[:8])} {status_chip(status) if status else ''}"
+    short = str(id)[:8]
+    return f"{short if run.recorded else job_link(id, short)} {status_chip(status) if status else ''}"

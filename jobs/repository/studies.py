@@ -137,10 +137,12 @@ def jobs_of(session: Session, study_id: UUID) -> dict[str, Job]:
 
 def adoptable(session: Session, project: str, label: str, digests: Collection[str]) -> dict[str, Job]:
     """Return the jobs of a project that have one of these digests in a label and have not failed, by digest: a
-    succeeded one, else the oldest."""
+    succeeded one, else the oldest. Forks and what-ifs do not count: they have the labels of another job, and other
+    settings."""
     wanted = cast([{label: digest} for digest in digests], ARRAY(JSONB))
     query = select(Job).options(defer(Job.spec), defer(Job.result), defer(Job.notes))
     query = query.where(Job.project == project, Job.status.not_in(BROKEN), Job.labels.contains(any_(wanted)))
+    query = query.where(Job.kind.in_(("train", "evaluate")), Job.forked_from.is_(None))
     found: dict[str, Job] = {}
     for job in session.scalars(query.order_by((Job.status == JobStatus.SUCCEEDED).desc(), Job.created_at, Job.id)):
         found.setdefault(job.labels[label], job)

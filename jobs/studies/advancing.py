@@ -3,6 +3,7 @@ that dies loses the reservation after a minute. The rows of a study's jobs preve
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from uuid import UUID
 
@@ -144,7 +145,8 @@ def _cancel_jobs(row: models.Study) -> None:
                 continue  # it has just ended, or its worker is stopping it
     with session_scope() as session:
         now = _same(session, row)
-        now.progress = requests.situation(session, now).progress().model_dump(mode="json")
+        with suppress(Invalid):  # another version has accepted the study: its last progress stays
+            now.progress = requests.situation(session, now).progress().model_dump(mode="json")
         studies.set_next(now, PAUSE_SECONDS)
         if not open_jobs:
             now.status = StudyStatus.CANCELLED

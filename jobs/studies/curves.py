@@ -31,6 +31,13 @@ def curve(rows: Iterable[tuple[int, Mapping[str, float | str]]], spec: Mapping[s
     return points
 
 
+def thinned(points: list[StudyPoint], most: int) -> list[StudyPoint]:
+    """Return at most so many points at even distances, with the first and the last; `most` is at least 2."""
+    if len(points) <= most:
+        return points
+    return [points[round(place * (len(points) - 1) / (most - 1))] for place in range(most)]
+
+
 def last_means(rows: Sequence[tuple[int, Mapping[str, float | str]]], names: Iterable[str]) -> dict[str, float]:
     """Return the mean of each metric over the last quarter of the steps; metrics without a finite value there are
     left out.

@@ -70,6 +70,17 @@ class Measurements:
             self._accuracies[evaluation] = self._load(evaluation)
         return self._accuracies[evaluation]
 
+    def split(self, job: JobSummary, split: str) -> SplitAccuracies:
+        """Return the accuracies of an evaluation on a dataset.
+
+        Raises:
+            Conflict: the accuracies are not stored, or the evaluation has no such dataset.
+        """
+        own = self.splits(job.id)
+        if split not in own:
+            raise Conflict(f"evaluation {job.id} has no dataset {split!r}, only {', '.join(own)}")
+        return own[split]
+
     def primary(self, study: StudySpec, evaluations: Evaluated) -> str | None:
         """Return the name of the dataset that decides. None: no evaluation has succeeded yet."""
         if study.primary is not None:
@@ -99,8 +110,6 @@ class Measurements:
         """Return the prompts of an evaluation in the order of their digests, and their accuracies; equal prompts keep
         their order.
         """
-        own = self.splits(job.id)
-        if split not in own:
-            raise Conflict(f"evaluation {job.id} has no dataset {split!r}, only {', '.join(own)}")
-        rows = sorted(zip(own[split].prompts, own[split].values, strict=True), key=lambda row: row[0])
+        own = self.split(job, split)
+        rows = sorted(zip(own.prompts, own.values, strict=True), key=lambda row: row[0])
         return [prompt for prompt, _ in rows], [value for _, value in rows]

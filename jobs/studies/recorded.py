@@ -1,8 +1,10 @@
 """Runs that another service made. Studies of the project use them in place of jobs with the same settings."""
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from uuid import UUID
 
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from calibrl.schemas import JobSummary, RecordedRun, RecordedRunPost, Role, SplitAccuracies
@@ -59,7 +61,11 @@ def add(session: Session, post: RecordedRunPost, caller: Caller) -> None:
 
 
 def of(session: Session, expansion: Expansion) -> RecordedRuns:
-    """Return the recorded runs of the project with the settings of this study."""
+    """Return the recorded runs of the project with the settings of this study. Those that another version has stored
+    and this one does not accept are left out."""
     wanted = [job.digest for job in expansion.of("evaluation")]
-    found = recorded_runs.load(session, expansion.project, wanted)
-    return RecordedRuns([RecordedRun.model_validate(run) for run in found])
+    found = []
+    for run in recorded_runs.load(session, expansion.project, wanted):
+        with suppress(ValidationError):
+            found.append(RecordedRun.model_validate(run))
+    return RecordedRuns(found)

@@ -91,6 +91,7 @@ def _run(situation: Situation, measurements: Measurements, training_of: Training
     return StudyRun(
         arm=training.arm,
         seed=training.seed,
+        digest=evaluation.digest,
         warm_up=warm_up and warm_up.id,
         training=trained and trained.id,
         training_status=trained and trained.status,

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from uuid import UUID
 
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from calibrl.schemas import (
@@ -17,7 +18,8 @@ from calibrl.schemas import (
     StudyStatus,
     job_spec_adapter,
 )
-from calibrl.schemas.recorded_runs import RecordedAccuracies, RecordedJob
+from calibrl.schemas.recorded_runs import KEPT_POINTS, RecordedAccuracies, RecordedJob
+from calibrl.schemas.studies import faults
 from jobs import lifecycle, models
 from jobs.access.callers import Caller
 from jobs.db import session_scope
@@ -26,7 +28,8 @@ from jobs.repository import studies
 from jobs.specs import checks
 from jobs.specs.references import References
 from jobs.studies import recorded, search
-from jobs.studies.expansion import NO_JOB, Expansion, Part, arms, expand
+from jobs.studies.curves import thinned
+from jobs.studies.expansion import NO_JOB, Expansion, Part, arms, expand, refused
 from jobs.studies.measurements import Measurements
 from jobs.studies.report import build_report
 from jobs.studies.situation import Situation
@@ -49,9 +52,9 @@ def post(session: Session, study: StudySpec, expansion: Expansion, caller: Calle
         Conflict: the study of this name is being cancelled.
     """
     caller.need_if_visible(expansion.project, Role.MEMBER)
+    known = studies.lock_named(session, expansion.project, study.name)  # before the project, as its steps do
     _check(session, expansion, caller)
     spec = study.model_dump(mode="json", exclude_unset=True)
-    known = studies.lock_named(session, expansion.project, study.name)
     if known is None:
         first = Situation(study, expansion, {}).progress().model_dump(mode="json")
         values = {"user": caller.user, "spec": spec, "points": search.first_points(study), "progress": first}
@@ -110,8 +113,15 @@ def first_jobs(study: StudySpec) -> Expansion:
 
 
 def situation(session: Session, row: models.Study) -> Situation:
-    """Return the situation of a study by the jobs that exist."""
-    study = StudySpec.model_validate(row.spec)
+    """Return the situation of a study by the jobs that exist.
+
+    Raises:
+        Invalid: another version of the service has accepted the study, and this one does not.
+    """
+    try:
+        study = StudySpec.model_validate(row.spec)
+    except ValidationError as error:
+        raise refused("spec", faults(error)) from error
     expansion = expand(study, row.points)
     known = {digest: JobSummary.model_validate(job) for digest, job in studies.jobs_of(session, row.id).items()}
     found = recorded.of(session, expansion)
@@ -125,6 +135,7 @@ def report(study_id: UUID) -> StudyReport:
     Raises:
         NotFound: no such study.
         Conflict: accuracies are not stored, or evaluations had different prompts.
+        Invalid: this version of the service does not accept the study.
     """
     with session_scope() as session:
         row = studies.get(session, study_id)
@@ -138,6 +149,7 @@ def record_run(study_id: UUID, arm: str, seed: int) -> RecordedRun:
     Raises:
         NotFound: no such study; it has no such run; or the run has not succeeded.
         Conflict: the accuracies are not stored.
+        Invalid: this version of the service does not accept the study.
     """
     with session_scope() as session:
         row = studies.get(session, study_id)
@@ -153,7 +165,7 @@ def record_run(study_id: UUID, arm: str, seed: int) -> RecordedRun:
         training=RecordedJob.model_validate(training),
         evaluation=RecordedJob.model_validate(evaluation),
         splits=[RecordedAccuracies.model_validate(one) for one in found.recorded.splits(evaluation.id).values()],
-        curve=results.curve,
+        curve=thinned(results.curve, KEPT_POINTS),
         metrics=results.metrics,
         origin=f"CalibRL {version('calibrl')}",
     )

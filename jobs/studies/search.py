@@ -73,7 +73,7 @@ def more_points(situation: Situation, points: Points, measurements: Measurements
     """Return the points of a study with new ones in place of those that have ended, within its budget.
 
     Raises:
-        Conflict: the accuracies of an evaluation are not stored.
+        Conflict: the accuracies of an evaluation are not stored, or not those on the primary dataset.
     """
     study = situation.study
     if not _has_room(situation, points):
@@ -174,7 +174,7 @@ def _trial(situation: Situation, arm: str, point: Mapping[str, float], measureme
     jobs = found.jobs[arm].values()
     if primary is None or len(jobs) < len(situation.study.seeds):
         return PointResult(point, failed=True)
-    accuracies = [measurements.splits(job.id)[primary].values for job in jobs]
+    accuracies = [measurements.split(job, primary).values for job in jobs]
     return PointResult(point, fmean(fmean(values) for values in accuracies))
 
 

@@ -14,12 +14,13 @@ from calibrl.schemas import JobStatus, Study, StudyStatus
 from calibrl.studies.results import read_results, write_new_results
 from jobs import models
 from jobs.db import session_scope
-from jobs.repository import accuracies, studies
+from jobs.repository import accuracies, projects, studies
 from jobs.studies import advancing
 from tests.support import job_steps
 from tests.support.api_users import ApiUsers
 from tests.support.rest import named, refused
 from tests.support.study_jobs import STUDY, digests, recorded_run
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
 LOOKS = {"seeds": [0, 1, 2], "baseline": "a", "stop": {"after_seeds": [2]}}
@@ -167,6 +168,44 @@ def test_only_a_study_that_has_ended_is_removed(http: httpx.Client) -> None:
     assert (read(http, again)["status"], len(names(http))) == ("succeeded", 8)
 
 
+def test_a_study_adopts_no_fork_and_no_what_if(http: httpx.Client) -> None:
+    """Both have the labels of the job that they were made from."""
+    posted(http, seeds=[0])
+    advance()
+    job_steps.run("UPDATE jobs SET forked_from = id WHERE name = :name", name=JOBS[0])
+    job_steps.run("UPDATE jobs SET kind = 'what_if' WHERE name = :name", name=JOBS[2])
+    job_steps.run("DELETE FROM studies")
+    posted(http, seeds=[0])
+    advance()
+    assert names(http)[4:] == JOBS[:3:2]
+
+
+def test_a_post_waits_for_the_step_of_its_study(http: httpx.Client) -> None:
+    """A step locks the study, then the project. A post that has locked the project first would end one of both."""
+    study = posted(http)
+    with ThreadPoolExecutor(1) as pool:
+        with session_scope() as session:
+            studies.lock(session, UUID(study["id"]))
+            again = pool.submit(posted, http)
+            eventually(lambda: job_steps.run_count("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+            projects.lock(session, "default")
+        assert again.result()["id"] == study["id"]
+
+
+def test_a_stored_study_that_is_not_accepted_any_more_ends(http: httpx.Client) -> None:
+    """Another version of the service has accepted it."""
+    study, other = posted(http), posted(http, name="other")
+    advance()
+    http.post(f"/v1/studies/{other['id']}/cancel")
+    job_steps.run("UPDATE studies SET spec = spec - 'evaluation'")
+    advance()
+    advance()
+    assert (read(http, study)["status"], read(http, other)["status"]) == ("failed", "cancelled")
+    assert read(http, study)["message"] == "The study was not accepted. spec: evaluation: Field required"
+    assert named(http.get(f"/v1/studies/{study['id']}/report")) == ["spec"]
+    assert posted(http)["status"] == "running"
+
+
 def test_a_look_stops_an_arm_once_and_for_all(http: httpx.Client) -> None:
     study = posted(http, **LOOKS)
     advance()
@@ -301,7 +340,10 @@ def test_recorded_runs_stand_in_for_jobs_in_another_project(http: httpx.Client, 
     advance()
     there = client.study(study["id"])
     assert there.status is StudyStatus.SUCCEEDED
+    stale = tmp_path / "a.seed-0.0123456789abcdef.json.gz"  # of a run with other settings
+    stale.touch()
     written = write_new_results(client, there, tmp_path)
+    stale.unlink()
     runs = [f"{arm}.seed-{seed}" for seed in (0, 1) for arm in "ab"]
     assert [path.name.rpartition(".json")[0].rpartition(".")[0] for path in written] == runs
     assert write_new_results(client, there, tmp_path) == []
@@ -323,6 +365,8 @@ def test_recorded_runs_stand_in_for_jobs_in_another_project(http: httpx.Client, 
     assert second.comparisons == first.comparisons
     assert [run.recorded for run in second.runs] == [False, True, True, True]
     assert [run.accuracies for run in second.runs] == [run.accuracies for run in first.runs]
+    job_steps.run("UPDATE recorded_runs SET run = run - 'splits'")  # by a version with other records
+    assert not any(run.recorded for run in client.study_report(other["id"]).runs)
 
 
 def test_an_unfinished_run_is_not_recorded(http: httpx.Client, client: Client) -> None:
@@ -331,7 +375,14 @@ def test_an_unfinished_run_is_not_recorded(http: httpx.Client, client: Client) -
     with pytest.raises(CalibrlError, match="There is no finished run of arm a with seed 0"):
         client.study_run(study["id"], "a", 0)
     end_all()
-    run = client.study_run(study["id"], "a", 0).model_dump(mode="json")
+    job_steps.run(
+        """INSERT INTO metrics SELECT id, number, now(), '{"validation/accuracy": 0.5}'
+        FROM jobs, generate_series(1, 1001) AS number WHERE name = :name""",
+        name=JOBS[0],
+    )
+    found = client.study_run(study["id"], "a", 0)
+    assert (len(found.curve), found.curve[0].step, found.curve[-1].step) == (200, 1, 1001)
+    run = found.model_dump(mode="json")
     run["training"]["status"] = "failed"
     missing = http.post("/v1/studies/runs", json={"run": recorded_run(), "project": "nowhere"})
     assert refused(missing, 404)["detail"] == "There is no project nowhere."

@@ -8,14 +8,15 @@ from uuid import UUID
 from xml.etree import ElementTree
 
 import pytest
+from pydantic import ValidationError
 
-from calibrl.schemas import MetricRow, StudySpec
+from calibrl.schemas import MetricRow, RecordedRun, StudySpec
 from calibrl.studies.document import Heading, Link, Paragraph, Part, Table, html, markdown
 from calibrl.studies.figures import Interval, curves, differences
 from calibrl.studies.pages import job_pages, report_parts, summary
 from calibrl.studies.written import write_report
-from jobs.studies.curves import accuracy_at, common_budget, curve
-from tests.support.study_jobs import BEGAN, STUDY, StudyJobs
+from jobs.studies.curves import accuracy_at, common_budget, curve, thinned
+from tests.support.study_jobs import BEGAN, STUDY, StudyJobs, recorded_run
 
 SPEC = {"prompts_per_step": 8, "rollout": {"group_size": 4}, "algorithm": {"type": "grpo"}}
 
@@ -85,6 +86,32 @@ def test_a_curve_counts_rollouts_and_seconds() -> None:
     assert found == [(0, 0, 0, 0.1), (2, 112, 5, 0.3)]
     trained = curve(rows, SPEC | {"algorithm": {"type": "sft"}})
     assert common_budget([trained], "seconds") == 5
+
+
+def test_a_long_curve_is_thinned_evenly() -> None:
+    points = curve([(step, row.values) for step, row in enumerate(metrics(*[0.5] * 10, seconds=1), 1)], SPEC)
+    assert [point.step for point in thinned(points, 4)] == [1, 4, 7, 10]
+    assert thinned(points, 10) == points
+
+
+@pytest.mark.parametrize(
+    ("splits", "training", "message"),
+    [
+        ({"prompts": [], "values": []}, {}, "at least 1 item"),
+        ({"values": [0.5]}, {}, "1 values for 2 prompts"),
+        ({"values": [0.5, 1.5]}, {}, "less than or equal to 1"),
+        ({}, {"started_at": "2026-01-01T00:00:00"}, "should have timezone info"),
+        ({}, {"gpus": 10**400}, "less than or equal to 100000"),
+    ],
+)
+def test_a_faulty_recorded_run_is_refused(splits: dict[str, Any], training: dict[str, Any], message: str) -> None:
+    """A study that reads such a run could never make another step."""
+    run = recorded_run()
+    RecordedRun.model_validate(run)
+    run["splits"][0] |= splits
+    run["training"] |= training
+    with pytest.raises(ValidationError, match=message):
+        RecordedRun.model_validate(run)
 
 
 def test_values_at_a_budget_are_those_of_the_last_validation_within_it() -> None:

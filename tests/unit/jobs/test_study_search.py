@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from calibrl.schemas import Reason, StudySpec
-from jobs.errors import Invalid
+from jobs.errors import Conflict, Invalid
 from jobs.studies import search
 from jobs.studies.expansion import NO_POINTS, Points, expand
 from jobs.studies.measurements import Measurements
@@ -75,6 +75,16 @@ def test_a_failed_point_counts_and_is_not_measured() -> None:
     jobs.end("a-point-1 seed 0 training", reason=Reason.OUT_OF_MEMORY)
     jobs.end("a-point-1 seed 0 evaluation", reason=Reason.DEPENDENCY_FAILED)
     assert len(rates(more(jobs, spec, points))) == 3
+
+
+def test_an_evaluation_without_the_primary_dataset_is_named() -> None:
+    data = {"dataset": "00000000-0000-4000-8000-000000000001"}  # its name is not known before
+    spec, jobs = study(seeds=[0], primary="held-out", evaluation={"data": [data]}), StudyJobs()
+    points = search.first_points(spec)
+    jobs.step(spec, points)
+    jobs.end_open()
+    with pytest.raises(Conflict, match="has no dataset 'held-out', only test"):
+        more(jobs, spec, points)
 
 
 def test_the_budget_limits_the_points() -> None:
