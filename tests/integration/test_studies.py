@@ -2,68 +2,27 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
 
-from calibrl.client import CalibrlError, Client
+from calibrl.client import Client
 from calibrl.schemas import JobStatus, Study, StudyStatus
-from calibrl.studies.results import read_results, write_new_results
 from jobs import models
 from jobs.db import session_scope
-from jobs.repository import accuracies, projects, studies
+from jobs.repository import projects, studies
 from jobs.studies import advancing
 from tests.support import job_steps
 from tests.support.api_users import ApiUsers
 from tests.support.rest import named, refused
-from tests.support.study_jobs import STUDY, digests, recorded_run
+from tests.support.study_jobs import STUDY
+from tests.support.study_requests import JOBS, PARTS, advance, end_all, names, posted, read
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
 LOOKS = {"seeds": [0, 1, 2], "baseline": "a", "stop": {"after_seeds": [2]}}
-PARTS = ("training", "evaluation")
-JOBS = [f"slopes {arm} seed {seed} {part}" for seed in (0, 1) for arm in "ab" for part in PARTS]
-
-
-def posted(http: httpx.Client, **changes: Any) -> dict[str, Any]:
-    answer = http.post("/v1/studies", json=STUDY | changes)
-    assert answer.status_code in (200, 201), answer.text
-    assert answer.headers["location"] == f"/v1/studies/{answer.json()['id']}"
-    study: dict[str, Any] = answer.json()
-    return study
-
-
-def advance() -> None:
-    """Take a step of every study that has not ended, as if the pause between two steps were over."""
-    job_steps.run("UPDATE studies SET next_at = now()")
-    advancing.advance_due()
-
-
-def read(http: httpx.Client, study: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = http.get(f"/v1/studies/{study['id']}").json()
-    return found
-
-
-def names(http: httpx.Client, **params: Any) -> list[str]:
-    return [job["name"] for job in reversed(http.get("/v1/jobs", params=params).json()["data"])]
-
-
-def end_all(values: dict[str, list[float]] | None = None) -> None:
-    """Let all open jobs succeed after an hour. `values`: accuracies of the evaluations by arm."""
-    row = {"model": "m", "model_index": 0, "split": "test", "samples": 1, "prompts": 3, "metrics": {}, "sources": {}}
-    hour = "started_at = now() - interval '1 hour', finished_at = now(), step = 3, steps_total = 3"
-    open_jobs = "status NOT IN ('succeeded', 'failed', 'cancelled')"
-    with session_scope() as session:
-        for study in studies.page(session, visible_projects=None, project=None, name=None, after=None, limit=10):
-            for job in studies.jobs_of(session, study.id).values():
-                if job.kind == "evaluate" and not job.status.final:
-                    own = (values or {}).get(job.labels["study-arm"], [0.0, 0.5, 1.0])
-                    accuracies.put(session, job.id, 0, "test", digests(own), own)
-                    job.result = {"results": [row], "comparisons": []}
-    job_steps.run(f"UPDATE jobs SET status = 'succeeded', {hour} WHERE {open_jobs}")
 
 
 def test_a_study_runs_to_its_end_and_reports(http: httpx.Client, client: Client) -> None:
@@ -197,7 +156,7 @@ def test_a_stored_study_that_is_not_accepted_any_more_ends(http: httpx.Client) -
     study, other = posted(http), posted(http, name="other")
     advance()
     http.post(f"/v1/studies/{other['id']}/cancel")
-    job_steps.run("UPDATE studies SET spec = spec - 'evaluation'")
+    job_steps.run("UPDATE studies SET spec = spec::jsonb - 'evaluation'")
     advance()
     advance()
     assert (read(http, study)["status"], read(http, other)["status"]) == ("failed", "cancelled")
@@ -257,7 +216,7 @@ def test_a_study_has_the_rights_of_its_user_now(http: httpx.Client) -> None:
         http.put("/v1/projects/vision/members/ann", json={"role": "viewer"})
         users.ask(ann, "GET", "/v1/studies").raise_for_status()
         assert users.post(ann, "/v1/studies", own).status_code == 403
-        job_steps.run("UPDATE studies SET spec = jsonb_set(spec, '{seeds}', '[0, 1]')")
+        job_steps.run("UPDATE studies SET spec = jsonb_set(spec::jsonb, '{seeds}', '[0, 1]')")
         advance()
         ended = users.get(ann, f"/v1/studies/{study['id']}").json()
         assert ended["status"] == "failed"
@@ -284,7 +243,7 @@ def test_a_faulty_study_is_refused_with_its_fields(http: httpx.Client) -> None:
 
 def test_a_job_that_is_refused_later_ends_the_study(http: httpx.Client) -> None:
     study = posted(http)
-    job_steps.run("""UPDATE studies SET spec = jsonb_set(spec, '{base,data}', '{"path": "/none.jsonl"}')""")
+    job_steps.run("""UPDATE studies SET spec = jsonb_set(spec::jsonb, '{base,data}', '{"path": "/none.jsonl"}')""")
     advance()
     ended = read(http, study)
     assert ended["status"] == "failed"
@@ -327,67 +286,6 @@ def test_no_job_is_submitted_for_a_cancelled_study(http: httpx.Client) -> None:
     advancing._advance(row)  # a step that began before
     assert names(http) == []
     assert {job["status"] for job in http.get("/v1/jobs").json()["data"]} <= {JobStatus.CANCELLED}
-
-
-def test_recorded_runs_stand_in_for_jobs_in_another_project(http: httpx.Client, client: Client, tmp_path: Path) -> None:
-    """The runs of a study travel as files. There only the run without a file is trained, after its own warm-up."""
-    warm_up = {"changes": {"algorithm": {"type": "sft"}}, "each_seed": True}
-    study = posted(http, baseline="a", warm_up=warm_up)
-    advance()
-    end_all()
-    advance()
-    end_all({"a": [0.0, 0.5, 0.75], "b": [0.25, 0.75, 1.0]})
-    advance()
-    there = client.study(study["id"])
-    assert there.status is StudyStatus.SUCCEEDED
-    stale = tmp_path / "a.seed-0.0123456789abcdef.json.gz"  # of a run with other settings
-    stale.touch()
-    written = write_new_results(client, there, tmp_path)
-    stale.unlink()
-    runs = [f"{arm}.seed-{seed}" for seed in (0, 1) for arm in "ab"]
-    assert [path.name.rpartition(".json")[0].rpartition(".")[0] for path in written] == runs
-    assert write_new_results(client, there, tmp_path) == []
-    written[0].unlink()  # arm a, seed 0
-
-    client.put_project("elsewhere", {})
-    for run in read_results(tmp_path):
-        client.add_study_run(run, project="elsewhere")
-    base = STUDY["base"] | {"project": "elsewhere"}
-    other = posted(http, base=base, baseline="a", warm_up=warm_up)
-    advance()
-    end_all()
-    advance()
-    assert names(http, project="elsewhere") == ["slopes seed 0 warm-up", *JOBS[:2]]
-    end_all({"a": [0.0, 0.5, 0.75]})
-    advance()
-    assert client.study(other["id"]).status is StudyStatus.SUCCEEDED
-    first, second = client.study_report(study["id"]), client.study_report(other["id"])
-    assert second.comparisons == first.comparisons
-    assert [run.recorded for run in second.runs] == [False, True, True, True]
-    assert [run.accuracies for run in second.runs] == [run.accuracies for run in first.runs]
-    job_steps.run("UPDATE recorded_runs SET run = run - 'splits'")  # by a version with other records
-    assert not any(run.recorded for run in client.study_report(other["id"]).runs)
-
-
-def test_an_unfinished_run_is_not_recorded(http: httpx.Client, client: Client) -> None:
-    study = posted(http)
-    advance()
-    with pytest.raises(CalibrlError, match="There is no finished run of arm a with seed 0"):
-        client.study_run(study["id"], "a", 0)
-    end_all()
-    job_steps.run(
-        """INSERT INTO metrics SELECT id, number, now(), '{"validation/accuracy": 0.5}'
-        FROM jobs, generate_series(1, 1001) AS number WHERE name = :name""",
-        name=JOBS[0],
-    )
-    found = client.study_run(study["id"], "a", 0)
-    assert (len(found.curve), found.curve[0].step, found.curve[-1].step) == (200, 1, 1001)
-    run = found.model_dump(mode="json")
-    run["training"]["status"] = "failed"
-    missing = http.post("/v1/studies/runs", json={"run": recorded_run(), "project": "nowhere"})
-    assert refused(missing, 404)["detail"] == "There is no project nowhere."
-    answer = http.post("/v1/studies/runs", json={"run": run})
-    assert refused(answer, 422) and "must be a succeeded job of a study" in answer.text
 
 
 def test_points_of_ranges_are_stored_before_their_jobs_run(http: httpx.Client) -> None:

@@ -11,11 +11,10 @@ from calibrl.schemas import JobStatus, Role, Study, StudyStatus
 from dashboard.charts import study_figures
 from jobs.db import session_scope
 from jobs.repository import accuracies, jobs, studies
-from jobs.studies import advancing
-from tests.support import job_steps
 from tests.support.dashboard.pages import charts, html, open_page, press
 from tests.support.dashboard.world import HOSTILE, World
 from tests.support.study_jobs import STUDY, digests
+from tests.support.study_requests import advance
 
 pytestmark = pytest.mark.integration
 ARMS = {"slow": {}, "quick": {"optimizer.lr": 0.01, "algorithm.negative_slope": 0.5}}
@@ -25,11 +24,6 @@ VALUES = {"slow": [0.0, 0.5, 0.75], "quick": [0.25, 0.75, 1.0]}
 def post(world: World, **changes: Any) -> Study:
     with Client(api_key=world.key) as client:  # CALIBRL_API_URL is set
         return client.post_study(STUDY | {"arms": ARMS, "baseline": "slow"} | changes)
-
-
-def advance() -> None:
-    job_steps.run("UPDATE studies SET next_at = now()")
-    advancing.advance_due()
 
 
 @pytest.fixture
