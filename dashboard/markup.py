@@ -4,7 +4,7 @@ import base64
 import html
 import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -103,10 +103,9 @@ def duration(seconds: float) -> str:
 
 
 def elapsed(job: JobSummary) -> float | None:
-    """Return the seconds that a job has run (running) or ran (ended); None for a job in another status."""
-    if job.started_at is None or not (job.status.held or job.status.final):
-        return None
-    return ((job.finished_at or datetime.now(UTC)) - job.started_at).total_seconds()
+    """Return the seconds that a job has run (running) or ran (ended), without pauses; None for a job in another
+    status."""
+    return job.run_seconds if job.status.held or job.status.final else None
 
 
 def moment(at: datetime) -> str:

@@ -1,7 +1,7 @@
 """Jobs in responses, their filters and changes, and their events."""
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
@@ -153,6 +153,20 @@ class JobSummary(Record):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    ended_seconds: float = Field(
+        0.0, description="Seconds of its attempts that have ended, together: without pauses and waits in the queue."
+    )
+    attempt_started_at: datetime | None = Field(
+        None, description="Start of the attempt that runs now. None: no worker runs the job."
+    )
+
+    @property
+    def run_seconds(self) -> float | None:
+        """Seconds that workers have run the job up to now, without pauses. None: no worker has started it."""
+        if self.started_at is None:
+            return None
+        began = self.attempt_started_at
+        return self.ended_seconds + ((datetime.now(UTC) - began).total_seconds() if began else 0.0)
 
 
 class Job(JobSummary):

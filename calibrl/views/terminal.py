@@ -93,10 +93,8 @@ def duration(seconds: float) -> str:
 
 
 def run_time(job: JobSummary) -> str:
-    """Return the time since the start of a job, or from start to end; empty before it starts and while it waits."""
-    if job.started_at is None or not (job.status.held or job.status.final):
-        return ""
-    return duration(((job.finished_at or datetime.now(UTC)) - job.started_at).total_seconds())
+    """Return the time that a job has run, without pauses; empty before it starts and while it waits."""
+    return "" if job.run_seconds is None or not (job.status.held or job.status.final) else duration(job.run_seconds)
 
 
 def status_text(job: JobSummary) -> Text:

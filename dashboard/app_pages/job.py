@@ -100,9 +100,9 @@ def _title(job: Job) -> str:
 def _time_left(job: Job) -> str:
     if job.status != JobStatus.RUNNING or job.steps_total is None or job.kind != "train":
         return ""
-    history = live.history(job.id, job.attempt, ("perf/step_seconds",))
+    history = live.history(job.id, job.attempt, (live.STEP_SECONDS,))
     history.refresh()
-    pace = history.seconds_per_step("perf/step_seconds")
+    pace = history.seconds_per_step(job.attempt_started_at)
     return "" if pace is None else f", about {duration(pace * (job.steps_total - job.step))} left"
 
 

@@ -115,7 +115,8 @@ def smoothed(series: StepSeries) -> StepSeries:
         numbers = finite.sum(axis=1)
         sums = np.where(finite, windows, 0.0).sum(axis=1)
         shown = np.isfinite(values)
-        return np.divide(sums, numbers, out=np.full(len(values), np.nan), where=shown)
+        averages: NDArray[np.float64] = np.divide(sums, numbers, out=np.full(len(values), np.nan), where=shown)
+        return averages
 
     if not len(series):
         return series

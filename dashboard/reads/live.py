@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from statistics import fmean
 from threading import Lock
 from uuid import UUID
 
@@ -22,6 +23,7 @@ LOG_TAIL = 50_000  # characters of a log on the page
 LOG_KEPT = 4_000_000  # characters of a log's end that a search covers
 PAGES_PER_TICK = 200  # the next tick reads the rest
 PACE_STEPS = 30  # steps over which the seconds per step are averaged
+STEP_SECONDS = "perf/step_seconds"
 
 
 class _Reader:
@@ -122,14 +124,21 @@ class History(_Reader):
                 self._drawn[name] = curve.at(curve.last_step)
             return self._drawn[name]
 
-    def seconds_per_step(self, name: str) -> float | None:
-        """Return the mean time between the last steps that reported a metric; None before there are two."""
+    def seconds_per_step(self, since: datetime | None) -> float | None:
+        """Return the mean time between the last steps after `since`, the start of the attempt: pauses do not count.
+
+        Before it has two steps: the mean of STEP_SECONDS over the last steps. None if the job does not report it.
+        """
         with self._lock:
-            steps, times = self._curves[name].last_step, self._curves[name].ts
-            if len(steps) < 2:
+            curve = self._curves[STEP_SECONDS]
+            steps, times = curve.last_step, curve.ts
+            if not steps:
                 return None
-            first = min(bisect_left(steps, steps[-1] - PACE_STEPS), len(steps) - 2)
-            return (times[-1] - times[first]).total_seconds() / (steps[-1] - steps[first])
+            first = max(bisect_left(steps, steps[-1] - PACE_STEPS), bisect_left(times, since) if since else 0)
+            if first < len(steps) - 1:
+                return (times[-1] - times[first]).total_seconds() / (steps[-1] - steps[first])
+            lasted = [mean for mean in curve.mean[bisect_left(steps, steps[-1] - PACE_STEPS) :] if mean is not None]
+            return fmean(lasted) if lasted else None
 
 
 class ComparedCurves(_Reader):

@@ -1,15 +1,19 @@
 """Jobs and what they wait for."""
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import BigInteger, ForeignKey, Index, text
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy import BigInteger, ColumnElement, ForeignKey, Index, func, select, text
+from sqlalchemy.orm import Mapped, MappedSQLExpression, column_property, mapped_column, relationship
 
 from calibrl.schemas import JobKind, JobStatus, Reason
+from jobs.models.attempts import Attempt
 from jobs.models.base import Base, CreatedAt, JobKey, SafeText, Timestamp
 from jobs.models.datasets import JobDataset
 from jobs.models.job_machines import JobMachine
+
+RUN_TIME = "run time"  # columns of a job that a list loads with it
 
 
 class JobDependency(Base):
@@ -19,6 +23,11 @@ class JobDependency(Base):
 
     job_id: Mapped[JobKey]
     depends_on_id: Mapped[JobKey] = mapped_column(index=True)
+
+
+def _of_attempts(job_id: Mapped[UUID], value: ColumnElement[Any]) -> MappedSQLExpression[Any]:
+    query = select(value).where(Attempt.job_id == job_id).correlate_except(Attempt)
+    return column_property(query.scalar_subquery(), deferred=True, group=RUN_TIME)
 
 
 class Job(Base):
@@ -81,6 +90,13 @@ class Job(Base):
         foreign_keys=JobDependency.job_id, lazy="selectin", order_by=JobDependency.depends_on_id
     )
     datasets: Mapped[list[JobDataset]] = relationship()
+    # Read on demand: lists need it, the queue does not.
+    ended_seconds: Mapped[float] = _of_attempts(
+        id, func.coalesce(func.sum(func.extract("epoch", Attempt.finished_at - Attempt.started_at)), 0.0)
+    )
+    attempt_started_at: Mapped[datetime | None] = _of_attempts(
+        id, func.max(Attempt.started_at).filter(Attempt.finished_at.is_(None))
+    )
     parts: Mapped[list[JobMachine]] = relationship(viewonly=True, order_by=JobMachine.rank)
 
     @property

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, literal_column, or_, select, tuple_, update
-from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, defer
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, defer, undefer_group
 
 from calibrl.schemas import JobFilter, JobStatus, Reason
 from jobs.errors import FieldError, Invalid, NotFound
@@ -22,6 +22,7 @@ from jobs.models import (
     StepMetrics,
     StepVisits,
 )
+from jobs.models.jobs import RUN_TIME
 from jobs.repository import feed
 
 LEASED = JobStatus.held_ones()
@@ -105,7 +106,7 @@ def page(session: Session, filters: JobFilter, projects: frozenset[str] | None =
     keys = by(Job)
     query = (
         select(Job)
-        .options(defer(Job.spec), defer(Job.result), defer(Job.notes))
+        .options(defer(Job.spec), defer(Job.result), defer(Job.notes), undefer_group(RUN_TIME))
         .where(*_conditions(filters))
         .order_by(*(key.desc() if descending else key for key in keys))
         .limit(filters.limit + 1)

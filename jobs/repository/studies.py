@@ -7,11 +7,12 @@ from uuid import UUID
 
 from sqlalchemy import any_, cast, delete, func, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
-from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm import Session, defer, undefer_group
 
 from calibrl.schemas import JobStatus, StudyStatus
 from jobs.errors import FieldError, Invalid, NotFound
 from jobs.models import Job, Study, StudyEntry
+from jobs.models.jobs import RUN_TIME
 
 ACTIVE = (StudyStatus.RUNNING, StudyStatus.CANCELLING)
 BROKEN = (JobStatus.FAILED, JobStatus.CANCELLED)
@@ -130,7 +131,7 @@ def mark_finished(study: Study) -> None:
 def jobs_of(session: Session, study_id: UUID) -> dict[str, Job]:
     """Return the jobs of a study by digest, without specs and results."""
     query = select(StudyEntry.digest, Job).join(Job, Job.id == StudyEntry.job_id)
-    query = query.options(defer(Job.spec), defer(Job.result), defer(Job.notes))
+    query = query.options(defer(Job.spec), defer(Job.result), defer(Job.notes), undefer_group(RUN_TIME))
     rows = session.execute(query.where(StudyEntry.study_id == study_id))
     return {row.digest: row.Job for row in rows}
 

@@ -10,7 +10,8 @@ from streamlit.testing.v1 import AppTest
 
 from calibrl.schemas import JobStatus, Role
 from tests.support.dashboard.pages import html, open_page, press
-from tests.support.dashboard.world import HOSTILE, PREVIEW, World
+from tests.support.dashboard.records import PREVIEW
+from tests.support.dashboard.world import HOSTILE, World
 from tests.support.word_tokenizer import save_word_tokenizer
 
 pytestmark = pytest.mark.integration

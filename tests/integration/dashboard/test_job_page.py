@@ -94,6 +94,26 @@ def test_a_paused_job_keeps_its_progress_and_does_not_run(world: World) -> None:
     assert charts(app)["reward"]["data"]
 
 
+def test_duration_and_time_left_count_running_time(world: World) -> None:
+    """Steps of 1 s. 100 steps, then a pause of an hour, and 5 more steps of 280: 105 s of work, 175 s are left."""
+    job = world.add(attempt=2)
+    world.run(job, (0, 100), (3700, None))
+    world.measure(job, range(1, 101), {"perf/step_seconds": 1.0})
+    world.measure(job, range(101, 106), {"perf/step_seconds": 1.0}, later=3600)
+    assert "105 of 280 steps, about 2 min 55 s left" in html(job_page(job.id))
+    world.change(job, status=JobStatus.CANCELLED)
+    world.run(job, (0, 100), (3700, 3705))
+    for page in (job_page(job.id), jobs_page()):
+        assert "1 min 45 s" in html(page)
+
+
+def test_the_time_left_after_a_retry_is_known_at_its_first_step(world: World) -> None:
+    job = world.add(attempt=2)
+    world.run(job, (0, 100), (3700, None))
+    world.measure(job, range(1, 101), {"perf/step_seconds": 1.0})
+    assert "100 of 280 steps, about 3 min 00 s left" in html(job_page(job.id))
+
+
 def test_a_waiting_job_names_its_dependency(world: World) -> None:
     first = world.add(name="the-warm-up")
     job = world.add(status=JobStatus.WAITING, depends_on=[first.id])

@@ -1,4 +1,4 @@
-"""Made-up output of a run: metrics, histograms and a sampled completion."""
+"""Made-up output of a run: metrics, histograms and a sampled completion; and a dataset."""
 
 import io
 import math
@@ -39,6 +39,29 @@ CONSTANT = (
     "kl/approx",
     "length/max",
 )
+
+PREVIEW: dict[str, Any] = {
+    "row": 1,
+    "earlier": ["system: be brief"],
+    "question": "What is it?",
+    "answer": "7",
+    "expert": "It is 7.",
+    "data_source": None,
+    "images": ["data:image/png;base64,iVBORw0KGgo="],
+    "image_count": 1,
+}
+DATASET = {
+    "project": "default",
+    "user": "ann",
+    "name": "figures",
+    "format": "jsonl",
+    "bytes": 12,
+    "rows": 9,
+    "columns": {},
+    "has_columns": ["question", "answer"],
+    "has_experts": True,
+    "hub": None,
+}
 
 
 def metrics_of(step: int) -> dict[str, float | str]:

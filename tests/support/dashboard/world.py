@@ -35,7 +35,7 @@ from jobs.repository import (
     workers,
 )
 from jobs.settings import get_settings
-from tests.support.dashboard.records import completion, histograms_of, metrics_of, picture
+from tests.support.dashboard.records import DATASET, PREVIEW, completion, histograms_of, metrics_of, picture
 
 BEGAN = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 CHECKPOINT_BYTES = 6_400_000
@@ -195,11 +195,22 @@ class World:
                 setattr(row, name, value)
         return self.job(job.id)
 
-    def measure(self, job: Job, steps: range, values: Mapping[str, float | str] | None = None) -> None:
-        """Report metrics at these steps, one second apart: these values, or made-up ones with histograms."""
+    def run(self, job: Job, *attempts: tuple[float, float | None]) -> None:
+        """Set the attempts of a job: start and end of each, in seconds after BEGAN; None: it is running."""
+        with session_scope() as session:
+            for row, (begin, end) in zip(jobs.attempts(session, job.id), attempts, strict=True):
+                row.started_at = BEGAN + timedelta(seconds=begin)
+                row.finished_at = None if end is None else BEGAN + timedelta(seconds=end)
+
+    def measure(
+        self, job: Job, steps: range, values: Mapping[str, float | str] | None = None, *, later: float = 0
+    ) -> None:
+        """Report metrics at these steps, one second apart: these values, or made-up ones with histograms. `later`:
+        seconds by which all are delayed."""
+        began = BEGAN + timedelta(seconds=later)
         with session_scope() as session:
             rows = [
-                (step, BEGAN + timedelta(seconds=step), dict(values) if values else metrics_of(step)) for step in steps
+                (step, began + timedelta(seconds=step), dict(values) if values else metrics_of(step)) for step in steps
             ]
             metrics.upsert(session, job.id, rows)
             if values is None:
@@ -319,30 +330,6 @@ class World:
         unknown = dict.fromkeys(("format", "sha256", "bytes", "rows", "has_columns", "has_experts"))
         hub = {"hub": "hiyouga/geometry3k", "split": "test", "revision": None}
         return self.add_dataset(name="geometry", hub=hub, **unknown)
-
-
-PREVIEW: dict[str, Any] = {
-    "row": 1,
-    "earlier": ["system: be brief"],
-    "question": "What is it?",
-    "answer": "7",
-    "expert": "It is 7.",
-    "data_source": None,
-    "images": ["data:image/png;base64,iVBORw0KGgo="],
-    "image_count": 1,
-}
-DATASET = {
-    "project": "default",
-    "user": "ann",
-    "name": "figures",
-    "format": "jsonl",
-    "bytes": 12,
-    "rows": 9,
-    "columns": {},
-    "has_columns": ["question", "answer"],
-    "has_experts": True,
-    "hub": None,
-}
 
 
 def _attempts(job: models.Job) -> list[models.Attempt]:

@@ -84,10 +84,12 @@ def test_a_jobs_page_leaves_out_empty_fields() -> None:
     assert "message" not in text
 
 
-def test_run_time_ends_with_the_job() -> None:
-    assert terminal.run_time(a_job(finished_at="2026-01-01T00:01:10Z")) == "1m05s"
+def test_run_time_is_that_of_the_attempts() -> None:
+    """It has run for 65 s, and ended an hour after its start."""
+    assert terminal.run_time(a_job(finished_at="2026-01-01T01:00:05Z", ended_seconds=65.0)) == "1m05s"
     assert terminal.run_time(a_job(started_at=None)) == ""
-    assert terminal.run_time(a_job(started_at=datetime.now(UTC).isoformat())) == "0s"
+    now = datetime.now(UTC).isoformat()
+    assert terminal.run_time(a_job(ended_seconds=65.0, attempt_started_at=now)) == "1m05s"
     assert terminal.run_time(a_job(status="paused")) == ""  # no worker runs it
     assert terminal.run_time(a_job(status="queued", attempt=1)) == ""
 
