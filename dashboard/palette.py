@@ -13,7 +13,8 @@ RARENESS = "#BB8000"
 EXPERT = "#CC5FA0"
 NEUTRAL = "#7D838C"  # sums and bookkeeping
 
-MODELS = (NEUTRAL, POLICY, VALIDATION, RARENESS, CORRECT, EXPERT, WRONG, ENTROPY)  # evaluated models, in job order
+# Lines of several jobs, and evaluated models, in their order.
+MODELS = (POLICY, RARENESS, VALIDATION, CORRECT, EXPERT, WRONG, ENTROPY, NEUTRAL)
 
 
 def faded(colour: str, opacity: float) -> str:

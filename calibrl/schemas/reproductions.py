@@ -15,6 +15,7 @@ class AttemptRecord(Record):
     number: int = Field(description="Number of the attempt, from 1.")
     worker: str
     started_at: datetime
+    finished_at: datetime | None = Field(None, description="None: it is running.")
     first_step: int = Field(description="Step from which the trainer continued.")
     record: dict[str, Any] | None = Field(
         description="Version and state of the code, versions of packages, hardware, digests of data and model. "

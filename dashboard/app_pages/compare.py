@@ -9,11 +9,22 @@ from dashboard import states
 from dashboard.charts import figures, live_chart
 from dashboard.charts.cards import Card, Line, metrics_of
 from dashboard.forms import job_picker
+from dashboard.forms.job_picker import Wanted
 from dashboard.markup import escape, job_link, status_chip, table
 from dashboard.palette import MODELS
 from dashboard.reads import catalogue, live, service
 from dashboard.views import evaluation_table
-from dashboard.views.compare_curves import AXES, RATE, Axis, JobCurves, JobLine, job_lines, same_config
+from dashboard.views.compare_curves import (
+    AXES,
+    RATE,
+    Attempts,
+    Axis,
+    JobCurves,
+    JobLine,
+    group_name,
+    job_lines,
+    seed_groups,
+)
 from dashboard.views.spec_diff import flat
 
 # Each card has one metric; its lines are the jobs.
@@ -50,32 +61,39 @@ def _names(jobs: list[Job]) -> dict[UUID, str]:
 
 
 def _lines(jobs: list[Job], by_config: bool) -> list[JobLine]:
-    """Return one line per job, or one per config over all its seeds."""
+    """Return one line per job, or one per config over different seeds."""
     names = _names(jobs)
-    groups = same_config(jobs) if by_config else [(job,) for job in jobs]
+    groups = seed_groups(jobs) if by_config else [(job,) for job in jobs]
     return [
-        JobLine(
-            names[group[0].id] if len(group) == 1 else f"{group[0].name}, {len(group)} seeds",
-            MODELS[index],
-            group,
-        )
+        JobLine(names[group[0].id] if len(group) == 1 else group_name(group), MODELS[index], group)
         for index, group in enumerate(groups)
     ]
 
 
-def _draw(jobs: list[Job], lines: list[JobLine], axis: Axis) -> None:
-    comparison = live.compared_curves(jobs, (*metrics_of(CARDS), RATE))
+def _draw(shown: list[Job], by_config: bool, axis: Axis) -> None:
+    """Draw the jobs with their status, and the charts. The page runs again when a job ends, which stops its timer."""
     with states.explained("trouble-live"):
+        jobs = shown
+        with states.tolerated():
+            jobs = [states.reread(job) for job in shown]
+        lines = _lines(jobs, by_config)
+        _legend(lines)
+        comparison = live.compared_curves(jobs, (*metrics_of(CARDS), RATE))
+        attempts = {}
         with states.tolerated():
             comparison.refresh()
-        _charts(lines, comparison.curves(), axis)
+            if axis == "time":
+                attempts = {job.id: catalogue.attempts(job.id) for job in jobs}
+        _charts(lines, comparison.curves(), axis, attempts)
+        if [job.status.final for job in jobs] != [job.status.final for job in shown]:
+            st.rerun()
 
 
-def _charts(lines: list[JobLine], curves: JobCurves, axis: Axis) -> None:
+def _charts(lines: list[JobLine], curves: JobCurves, axis: Axis, attempts: Attempts) -> None:
     with st.grid(2, min_column_width=400):
         for card in CARDS:
             (metric,) = metrics_of([card])
-            drawn = [*job_lines(lines, curves, metric, axis)]
+            drawn = [*job_lines(lines, curves, metric, axis, attempts)]
             figure = figures.curves(drawn, unit=card.unit_text, x_title=AXES[axis], share=card.share)
             key = f"compare-{axis}-{metric.replace('/', '-')}"
             live_chart.card(card.title, card.text, figure, key=key)
@@ -132,9 +150,7 @@ def _latest_evaluation(job: Job) -> UUID | None:
 def page() -> None:
     """Draw the page."""
     st.title("Compare", anchor=False)
-    jobs = job_picker.pick_jobs(
-        "Jobs", catalogue.latest(None, "train"), key="compared-jobs", placeholder="Select two or more training jobs"
-    )
+    jobs = job_picker.pick_jobs("Jobs", Wanted("train"), key="compared-jobs")
     if len(jobs) < 2:
         states.empty(
             "Select two or more jobs", "Their curves appear in shared charts, with the differences of their configs."
@@ -145,13 +161,11 @@ def page() -> None:
             "X axis", list(AXES), default="step", required=True, key="axis", bind="query-params",
             label_visibility="collapsed",
         )  # fmt: skip
-        by_config = len(same_config(jobs)) < len(jobs) and st.toggle(
-            "Group by config", key="seeds", value=True, help="Mean over seeds, with a band from min to max."
+        by_config = len(seed_groups(jobs)) < len(jobs) and st.toggle(
+            "Group seeds", key="seeds", help="One line for jobs that differ in their seeds only: mean, min and max."
         )
-    lines = _lines(jobs, by_config)
-    _legend(lines)
-    live = any(not job.status.final for job in jobs)
-    st.fragment(_draw, run_every=service.LIST_TICK if live else None)(jobs, lines, axis)
+    runs = any(not job.status.final for job in jobs)
+    st.fragment(_draw, run_every=service.LIST_TICK if runs else None)(jobs, by_config, axis)
     _evaluated(jobs)
     _differences(jobs)
 

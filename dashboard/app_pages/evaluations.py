@@ -2,9 +2,10 @@
 
 import streamlit as st
 
-from calibrl.schemas import Job, JobStatus, JobSummary
+from calibrl.schemas import JobStatus, JobSummary
 from dashboard import paging, states
 from dashboard.forms import job_picker
+from dashboard.forms.job_picker import Wanted
 from dashboard.markup import escape, job_link, moment, status_chip, table
 from dashboard.reads import catalogue
 from dashboard.views import evaluation_table, verifier_replay
@@ -51,18 +52,8 @@ def _list() -> None:
     paging.buttons(PAGES, shown)
 
 
-def _has_succeeded(job: Job) -> bool:
-    return job.kind == "evaluate" and job.status is JobStatus.SUCCEEDED
-
-
 def _compare() -> None:
-    jobs = job_picker.pick_jobs(
-        "Evaluations",
-        catalogue.latest(None, "evaluate", JobStatus.SUCCEEDED),
-        key="compared",
-        placeholder="Select evaluations",
-        fits=_has_succeeded,
-    )
+    jobs = job_picker.pick_jobs("Evaluations", Wanted("evaluate", status=JobStatus.SUCCEEDED), key="compared")
     if not jobs:
         states.empty(
             "Select evaluations",

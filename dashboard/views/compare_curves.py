@@ -1,7 +1,9 @@
-"""Curves of several jobs in one chart: places on the x axis, and seeds of one config as one line."""
+"""Curves of several jobs in one chart: places on the x axis, and several seeds of one config as one line."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import accumulate
 from typing import Literal
 from uuid import UUID
@@ -9,9 +11,9 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from calibrl.schemas import Job
+from calibrl.schemas import AttemptRecord, Job
 from dashboard.charts.figures import Curve
-from dashboard.charts.series import StepSeries
+from dashboard.charts.series import BUCKETS, StepSeries
 from dashboard.reads.live import Buckets
 from dashboard.views.spec_diff import flat
 
@@ -19,21 +21,26 @@ Axis = Literal["step", "tokens", "time"]
 AXES: dict[Axis, str] = {
     "step": "step",
     "tokens": "completion tokens so far",
-    "time": "seconds since the start of the job",
+    "time": "running time (s), without pauses",
 }
 # Completion tokens of a step: its tokens per second, multiplied by its seconds.
 RATE, SECONDS = "perf/tokens_per_second", "perf/step_seconds"
 
 JobCurves = Mapping[tuple[UUID, str], Buckets]  # by job and metric
+Attempts = Mapping[UUID, Sequence[AttemptRecord]]  # by job
 
 
 @dataclass(frozen=True)
 class JobLine:
-    """One line of a chart: a job, or several jobs that differ in their seeds only."""
+    """One line of a chart: a job, or several jobs of one config with different seeds."""
 
     name: str
     colour: str
     jobs: tuple[Job, ...]
+
+
+def _is_seed(field: str) -> bool:
+    return field.split(".")[-1] == "seed"
 
 
 def config(job: Job) -> frozenset[tuple[str, str]]:
@@ -42,24 +49,55 @@ def config(job: Job) -> frozenset[tuple[str, str]]:
     return frozenset(
         (field, value)
         for field, value in flat(job.spec).items()
-        if field.split(".")[-1] != "seed" and field.split(".")[0] not in naming
+        if not _is_seed(field) and field.split(".")[0] not in naming
     )
 
 
-def same_config(jobs: Sequence[Job]) -> list[tuple[Job, ...]]:
-    """Group jobs by config, in the order of the first job of each group."""
-    groups: dict[frozenset[tuple[str, str]], list[Job]] = {}
+def seeds(job: Job) -> tuple[str, ...]:
+    """Return the seeds in a job's spec."""
+    return tuple(value for field, value in sorted(flat(job.spec).items()) if _is_seed(field))
+
+
+def seed_groups(jobs: Sequence[Job]) -> list[tuple[Job, ...]]:
+    """Group jobs of one config whose seeds differ, in the order of the first job of each group.
+
+    Two runs of one seed are in two groups: their mean says nothing about seeds.
+    """
+    groups: list[list[Job]] = []
     for job in jobs:
-        groups.setdefault(config(job), []).append(job)
-    return [tuple(group) for group in groups.values()]
+        fits = (
+            group
+            for group in groups
+            if config(group[0]) == config(job) and all(seeds(other) != seeds(job) for other in group)
+        )
+        if (group := next(fits, None)) is not None:
+            group.append(job)
+        else:
+            groups.append([job])
+    return [tuple(group) for group in groups]
 
 
-def job_lines(lines: Sequence[JobLine], curves: JobCurves, metric: str, axis: Axis) -> Iterator[Curve]:
-    """Yield the lines of one metric; for several seeds the mean, with a band from min to max."""
+def group_name(jobs: Sequence[Job]) -> str:
+    """Return the name of a group of jobs, with the seeds in which they differ."""
+    of_each = zip(*(column for column in zip(*map(seeds, jobs), strict=True) if len(set(column)) > 1), strict=True)
+    return f"{jobs[0].name}, seeds {', '.join(map('/'.join, of_each))}"
+
+
+def job_lines(
+    lines: Sequence[JobLine], curves: JobCurves, metric: str, axis: Axis, attempts: Attempts | None = None
+) -> Iterator[Curve]:
+    """Yield the lines of one metric; for several seeds the mean, with a band from min to max.
+
+    `attempts`: of each job, for the axis of time.
+    """
     sparse = metric.startswith("validation/")
     for line in lines:
         measured = [(job, series) for job in line.jobs if (series := curves.get((job.id, metric))) is not None]
-        placed = [(series, places) for job, series in measured if (places := _places(job, series, curves, axis))]
+        placed = [
+            (series, places)
+            for job, series in measured
+            if (places := _places(job, series, curves, axis, (attempts or {}).get(job.id, [])))
+        ]
         if not placed:
             continue
         if len(line.jobs) > 1:
@@ -69,14 +107,23 @@ def job_lines(lines: Sequence[JobLine], curves: JobCurves, metric: str, axis: Ax
             yield Curve(line.name, series.at(places), line.colour, sparse=sparse)
 
 
-def _places(job: Job, series: Buckets, curves: JobCurves, axis: Axis) -> list[int]:
+def _places(
+    job: Job, series: Buckets, curves: JobCurves, axis: Axis, attempts: Sequence[AttemptRecord]
+) -> Sequence[int]:
     """The end of each bucket on the axis."""
-    if axis == "time" and job.started_at is not None:
-        return [int((at - job.started_at).total_seconds()) for at in series.ts]
+    if axis == "time":
+        return [int(running_seconds(attempts, at)) for at in series.ts] if attempts else []
     if axis == "tokens":
         steps, tokens = _tokens(job, curves)
         return [int(at) for at in np.interp(series.last_step, steps, tokens)] if steps else []
     return series.last_step
+
+
+def running_seconds(attempts: Sequence[AttemptRecord], at: datetime) -> float:
+    """Return the seconds that a job had run at a time: its attempts up to then, without the pauses between them."""
+    ended = [min(attempt.finished_at or at, at) for attempt in attempts]
+    lasted = [(end - attempt.started_at).total_seconds() for attempt, end in zip(attempts, ended, strict=True)]
+    return sum(max(seconds, 0.0) for seconds in lasted)
 
 
 def _tokens(job: Job, curves: JobCurves) -> tuple[list[int], list[float]]:
@@ -92,17 +139,18 @@ def _tokens(job: Job, curves: JobCurves) -> tuple[list[int], list[float]]:
     return rate.last_step, list(accumulate(tokens))
 
 
-def _band(placed: Sequence[tuple[Buckets, list[int]]]) -> StepSeries:
-    """The mean, min and max of several jobs per bucket, at the mean of their places."""
-    starts = sorted({start for series, _ in placed for start in series.start})
-    at = {start: number for number, start in enumerate(starts)}
-    values: NDArray[np.float64] = np.full((len(placed), len(starts)), np.nan)  # [jobs, buckets]
-    where: NDArray[np.float64] = np.full((len(placed), len(starts)), np.nan)
+def _band(placed: Sequence[tuple[Buckets, Sequence[int]]]) -> StepSeries:
+    """The mean, min and max of several jobs at equal places of the axis, each job interpolated between its values."""
+    grid = np.unique(np.concatenate([places for _, places in placed]))
+    grid = grid[:: -(-len(grid) // BUCKETS)]
+    values: NDArray[np.float64] = np.full((len(placed), len(grid)), np.nan)  # [jobs, places]
+    lost = np.zeros(len(grid), dtype=np.int64)
     for row, (series, places) in enumerate(placed):
-        columns = [at[start] for start in series.start]
-        where[row, columns] = places
-        values[row, columns] = [np.nan if mean is None else mean for mean in series.mean]
-    known = np.isfinite(values).any(axis=0)
-    values, where = values[:, known], where[:, known]
-    means, low, high = (measure(values, axis=0).tolist() for measure in (np.nanmean, np.nanmin, np.nanmax))
-    return StepSeries.of(np.nanmean(where, axis=0).astype(int).tolist(), means, low, high)
+        means = np.asarray(series.mean, dtype=np.float64)
+        known, at = np.isfinite(means), np.asarray(places)
+        if known.any():
+            values[row] = np.interp(grid, at[known], means[known], left=np.nan, right=np.nan)
+        np.add.at(lost, np.searchsorted(grid, at, side="right") - 1, series.non_finite)
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # a place without a value stays NaN
+        means, low, high = (measure(values, axis=0).tolist() for measure in (np.nanmean, np.nanmin, np.nanmax))
+    return StepSeries.of(grid.tolist(), means, low, high, non_finite=lost.tolist())

@@ -27,6 +27,7 @@ ADDRESSES = (
 )  # fmt: skip
 
 ZOOMED = "selector => document.querySelector(selector).layout.xaxis.autorange === false"
+RISING = "plot => plot.data.every(({ x }) => x.every((place, index) => !index || place >= x[index - 1]))"
 KEEP_EXPORT = """() => {
     const save = window.Plotly.downloadImage;
     window.Plotly.downloadImage = (figure, options) => {
@@ -199,16 +200,19 @@ def test_jobs_are_searched_and_compared(page: Page, ended: Job) -> None:
 
 
 def test_two_jobs_are_compared(page: Page, client: Client, ended: Job) -> None:
-    other = ended_job(client, "other-job")  # equal except for its name, like a run with another seed
+    other = ended_job(client, "other-job")  # equal except for its name, and with the same seed
     page.goto(f"/compare?jobs={ended.id},{other.id}")
     chart = ".st-key-compare-{}-exploration-entropy .js-plotly-plot"
     drawn = "([chart, line]) => document.querySelector(chart)?.data?.some(trace => trace.name === line)"
-    page.wait_for_function(drawn, arg=[chart.format("step"), "ended-job, 2 seeds"])
-    page.get_by_text("Group by config").click()
-    page.wait_for_function(drawn, arg=[chart.format("step"), "other-job"])
+    for name in ("ended-job", "other-job"):
+        page.wait_for_function(drawn, arg=[chart.format("step"), name])
+    expect(page.get_by_text("Group seeds")).to_have_count(0)
     page.get_by_role("radio", name="tokens").click()
     page.wait_for_function(drawn, arg=[chart.format("tokens"), "other-job"])
     assert page.locator(chart.format("tokens")).evaluate("plot => plot.data[0].x.at(-1)") > other.step
+    page.get_by_role("radio", name="time").click()
+    page.wait_for_function(drawn, arg=[chart.format("time"), "other-job"])
+    assert page.locator(chart.format("time")).evaluate(RISING)
 
 
 def test_a_signed_in_user_sees_own_projects_until_sign_out(page: Page, client: Client, ended: Job) -> None:

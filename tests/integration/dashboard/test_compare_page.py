@@ -1,11 +1,14 @@
 """The compare page: several jobs' curves and what differs between their specs."""
 
+from uuid import uuid4
+
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard.palette import MODELS
-from tests.support.dashboard.pages import finished, html, open_page
-from tests.support.dashboard.world import HOSTILE, World
+from dashboard.reads.catalogue import MAX_OPTIONS
+from tests.support.dashboard.pages import charts, finished, html, open_page
+from tests.support.dashboard.world import BEGAN, HOSTILE, World
 
 pytestmark = pytest.mark.integration
 
@@ -40,17 +43,80 @@ def test_names_and_specs_are_inert(world: World) -> None:
     assert "<script>" not in text and "&lt;script&gt;" in text
 
 
-def test_seeds_of_one_config_are_one_line_or_one_line_each(world: World) -> None:
+def colours(app: AppTest) -> int:
+    return len({colour for colour in MODELS if f"color:{colour}" in html(app)})
+
+
+def names(app: AppTest) -> set[str]:
+    return {
+        trace["name"] for trace in charts(app)["compare-step-exploration-entropy"]["data"] if "dash" in trace["line"]
+    }
+
+
+def test_seeds_of_one_config_are_one_line_if_the_reader_says_so(world: World) -> None:
     spec = {"algorithm": {"type": "grpo"}}
-    jobs = [world.add(name="grpo", spec=spec | {"seed": seed}) for seed in (1, 2)]
+    jobs = [world.add(name=f"grpo-{seed}", spec=spec | {"seed": seed}) for seed in (1, 2)]
     jobs.append(world.add(name="calibrl", spec={"algorithm": {"type": "calibrl"}, "seed": 1}))
     for job in jobs:
         world.measure(job, range(1, 41))
     app = compare_page(*(job.id for job in jobs))
     [toggle] = app.toggle
-    assert toggle.value
-    assert len({colour for colour in MODELS if f"color:{colour}" in html(app)}) == 2
-    assert len({colour for colour in MODELS if f"color:{colour}" in html(finished(toggle.set_value(False).run()))}) == 3
+    assert not toggle.value
+    assert (colours(app), names(app)) == (3, {"grpo-1", "grpo-2", "calibrl"})
+    grouped = finished(toggle.set_value(True).run())
+    assert (colours(grouped), names(grouped)) == (2, {"grpo-1, seeds 1, 2", "calibrl"})
+
+
+def test_two_runs_of_one_seed_are_no_seeds(world: World) -> None:
+    jobs = [world.add(name=name, spec={"algorithm": {"type": "grpo"}, "seed": 0}) for name in ("run", "again")]
+    for job in jobs:
+        world.measure(job, range(1, 41))
+    app = compare_page(*(job.id for job in jobs))
+    assert not app.toggle
+    assert (colours(app), names(app)) == (2, {"run", "again"})
+
+
+def test_a_pause_is_cut_out_of_the_axis_of_time(world: World) -> None:
+    """Two attempts of 40 s, with 1000 s between them."""
+    jobs = [world.add(spec={"seed": seed}, attempt=2, started_at=BEGAN) for seed in (1, 2)]
+    world.run(jobs[0], (0, 40), (1040, None))
+    world.run(jobs[1], (0, 40), (50, None))
+    for job, pause in zip(jobs, (1000, 10), strict=True):
+        world.measure(job, range(1, 41))
+        world.measure(job, range(41, 81), later=pause)
+    app = compare_page(*(job.id for job in jobs))
+    app.button_group(key="axis").set_value("time").run()
+    for group in (False, True):
+        shown = finished(app.toggle[0].set_value(group).run())
+        for figure in charts(shown).values():
+            for trace in figure["data"]:
+                assert trace["x"] == sorted(trace["x"])
+                assert trace["x"][-1] == 80
+
+
+def test_jobs_that_are_left_out_of_an_address_are_counted(world: World) -> None:
+    jobs = [world.add(name=f"job {number}") for number in range(9)]
+    app = compare_page(uuid4(), *(job.id for job in jobs))
+    assert app.multiselect[0].value == [job.id for job in jobs[:8]]
+    text = " ".join(warning.value for warning in app.warning)
+    assert "1 of 10 jobs in the URL do not exist" in text
+    assert "First 8 of 9 jobs" in text
+
+
+def test_a_job_older_than_the_latest_is_found_by_name_id_or_link(world: World) -> None:
+    old, other = world.add(name="one-step"), world.add(name="one-step-again")
+    for _ in range(MAX_OPTIONS):
+        world.add()
+    app = compare_page()
+    assert str(old.id)[:8] not in " ".join(app.multiselect[0].options)
+    app.multiselect[0].set_value([f"https://host/job?id={old.id}&panel=Log", str(other.id)[:13]]).run()
+    assert finished(app).multiselect[0].value == [old.id, other.id]
+    app.multiselect[0].set_value(["one-step"]).run()
+    assert any("2 jobs match" in caption.value for caption in finished(app).caption)
+    app.button_group[0].set_value(old.id).run()
+    assert finished(app).multiselect[0].value == [old.id]
+    app.multiselect[0].set_value([old.id, "no-such-name"]).run()
+    assert any("No jobs match no" in caption.value for caption in finished(app).caption)
 
 
 def test_jobs_of_different_configs_cannot_be_grouped(world: World) -> None:

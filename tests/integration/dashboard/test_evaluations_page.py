@@ -109,8 +109,10 @@ def test_an_evaluation_without_figures_is_left_out(world: World) -> None:
 
 
 def test_an_unknown_job_in_the_address_is_explained(world: World) -> None:
-    app = evaluations_page("Compare", jobs=f"nonsense,{uuid4()}")
-    assert any("Not found, or you have no access" in header.value for header in app.subheader)
+    good = evaluated(world, "good", 0.42)
+    app = evaluations_page("Compare", jobs=f"nonsense,{uuid4()},{good.id}")
+    assert [note.value.startswith("2 of 3 jobs in the URL do not exist") for note in app.warning] == [True]
+    assert "42.0%" in html(app)
 
 
 @pytest.fixture
