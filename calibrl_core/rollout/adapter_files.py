@@ -13,7 +13,7 @@ import torch
 
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.models.policy import Policy
-from calibrl_core.rollout.vllm_server import AdapterError, RefusedError, VLLMServer
+from calibrl_core.rollout.vllm_server import AdapterError, RefusedError, ServerError, VLLMServer
 from calibrl_core.rollout.weight_files import MachineFolder
 
 ROOMS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the largest ranks of an adapter that vLLM can be started with
@@ -43,14 +43,14 @@ class AdapterUpdate:
         """Load the adapter: see `WeightUpdate.load`. vLLM would ignore layers that it does not know.
 
         Raises:
-            AdapterError: the server refuses the adapter, or does not know some of its layers.
+            AdapterError: the server does not load the adapter, or does not know some of its layers.
         """
         if self.before:
             with suppress(RefusedError):  # a server that was started again does not have it
                 server.call("POST", "/v1/unload_lora_adapter", {"lora_name": self.before})
         try:
             server.call("POST", "/v1/load_lora_adapter", {"lora_name": self.adapter, "lora_path": str(self.folder)})
-        except RefusedError as error:
+        except (RefusedError, ServerError) as error:  # vLLM calls every adapter that it cannot load its own failure
             raise AdapterError(str(error)) from error
         answer = server.call("POST", "/collective_rpc", {"method": "calibrl_adapted_layers"})
         for found in answer["results"]:

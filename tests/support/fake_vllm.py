@@ -82,7 +82,7 @@ class FakeServer:
     def change_adapters(self, path: str, body: Any) -> None:
         name, loads = body["lora_name"], path == "/v1/load_lora_adapter"
         if loads and self.layers is None:
-            raise RefusedError("no such layer")
+            raise ServerError("no such layer")
         if loads == (name in self.adapters):
             raise RefusedError(name)
         if loads:
