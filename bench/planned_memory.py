@@ -31,7 +31,7 @@ from calibrl_core.data.schema import BuiltinData, Example
 from calibrl_core.distributed.ranks import ALONE, Ranks
 from calibrl_core.models.policy import Policy, load_policy, make_reference
 from calibrl_core.models.quantisation import quantised_layers
-from calibrl_core.models.weights import Sharding
+from calibrl_core.models.weights import sharding_of
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState
@@ -65,6 +65,7 @@ CASES: Mapping[str, dict[str, Any]] = {
     "LoRA on 4 bits": {"model": {"lora": LORA, "quantization": "nf4"}},
     "LoRA on 4 bits, bfloat16": {"model": {"lora": LORA, "quantization": "nf4"}, "precision": "bfloat16"},
     "FSDP": {"parallel": "fsdp", "resources": {"machines": 2}},
+    "FSDP, weights on the host": {"parallel": "fsdp", "cpu_offload": True, "resources": {"machines": 2}},
     "image: FSDP": {"model": {"builtin": "tiny-vlm"}, "parallel": "fsdp", "resources": {"machines": 2}},
     "image: all weights": {"model": {"builtin": "tiny-vlm"}},
     "image: LoRA": {"model": {"builtin": "tiny-vlm", "lora": LORA}},
@@ -78,7 +79,8 @@ a Llama with hidden size 256, 4 layers and a vocabulary of 2,000; a step has 8 c
 tokens. In the rows `image` the model is the built-in `tiny-vlm`, and the prompt has an image. In
 the row `a checkpoint waits`, its copy is still there in the next step. The rows `FSDP` are the
 first of two processes with sharded weights; their peaks differ by a tenth and more from run to run,
-because gathers of weights overlap or do not. No GPU was measured.
+because gathers of weights overlap or do not. In the row `weights on the host` (`cpu_offload`) host
+and device have the same memory, so that it must be that of `FSDP`. No GPU was measured.
 
 A cell has the planned and the measured peak in MB (10^6 bytes), and their ratio. `load`, `rollout`,
 `update` and `save` are the phases of a process; only the largest decides whether a job fits.
@@ -162,7 +164,7 @@ def measured(spec: TrainSpec, folder: Path, ranks: Ranks = ALONE) -> dict[str, i
     policies: list[Policy] = []
 
     def load() -> None:
-        sharding = Sharding() if config.parallel == "fsdp" else None
+        sharding = sharding_of(config, ranks.world)
         policies.append(load_policy(config.model, config.precision, sharding=sharding))
         if config.algorithm.needs_reference:
             policies.append(make_reference(policies[0], config.model, config.precision))

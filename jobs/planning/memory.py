@@ -34,7 +34,7 @@ PASSES: tuple[MemoryPhase, ...] = ("load", "rollout", "update")  # the check at 
 @dataclass(frozen=True)
 class _Sizes:
     """Quantities that the memory depends on. `shards`: number of processes that share the per-parameter memory.
-    `offload`: this memory is the host's."""
+    `offload`: this memory is the host's, and not a GPU's."""
 
     shape: ModelShape
     on_gpu: bool
@@ -91,7 +91,7 @@ def estimate(spec: AnySpec, shape: ModelShape, options: ModelOptions) -> MemoryP
     bfloat16 = spec.precision == "bfloat16" or (spec.precision == "auto" and gpus > 0)
     sizes = _Sizes(shape, gpus > 0, bfloat16, processes if sharded else 1)
     if isinstance(spec, TrainingParts) and sharded:
-        sizes = replace(sizes, shards=spec.shard_size or processes, offload=spec.cpu_offload)
+        sizes = replace(sizes, shards=spec.shard_size or processes, offload=spec.cpu_offload and gpus > 0)
     trained = offloaded = held = 0
     parts = [_part("process", BASE_BYTES[gpus > 0], ALWAYS, "constant: CUDA context, or Python with its libraries")]
     if isinstance(spec, TrainingParts):

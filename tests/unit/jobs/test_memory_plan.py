@@ -310,6 +310,12 @@ def test_shards_of_a_copy_and_in_host_memory() -> None:
     assert host.phases["update"] == four.phases["update"] - moved
 
 
+def test_offloading_saves_nothing_without_a_gpu() -> None:
+    common: dict[str, Any] = {"resources": {"machines": 2}, "parallel": "fsdp"}
+    plain, offloaded = (plan(tiny_vlm(), **common, cpu_offload=choice) for choice in (False, True))
+    assert offloaded == plain
+
+
 def test_servers_apart_need_no_memory_of_the_trainers_gpus() -> None:
     shape = tiny_vlm()
     rollout = {"engine": "vllm_server", "group_size": 8, "max_completion_tokens": 64}
