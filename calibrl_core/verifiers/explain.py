@@ -11,6 +11,7 @@ from calibrl_core.verifiers.math import (
     WORDS,
     two_values,
     with_binomials,
+    with_components,
     without_degrees,
     without_names,
 )
@@ -47,6 +48,13 @@ def _in_chain(text: str, other: str) -> str:
 
 CHANGES = (
     Change("two values", "writes the two values of ± with a comma", "math", None, lambda text, _: two_values(text)),
+    Change(
+        "components",
+        "writes `2i-j` as `(2,-1)`, if the other text is a point or a matrix",
+        "math",
+        None,
+        with_components,
+    ),
     Change(
         "choices",
         "writes `C(5,2)` and `P(5,2)` as numbers of choices, if the other text is no point",

@@ -93,6 +93,8 @@ def _same_value(first: Any, second: Any) -> bool:
         return False
     unit = [one.subs({name: I for name in one.free_symbols if name.name == "i"}) for one in (first, second)]
     difference = unit[0] - unit[1]
+    if difference == 0:  # 1 n and n, which the parser does not multiply
+        return True
     if difference.is_number:
         try:
             distance, size = (abs(complex(one.evalf())) for one in (difference, unit[1]))

@@ -29,6 +29,11 @@ _NAMED = re.compile(
 )
 
 
+# A sum of multiples of the unit vectors i, j and perhaps k; no expression has both as imaginary units.
+_COMPONENT = r"[^-+=,ijk]*"
+_VECTOR = re.compile(rf"(-?{_COMPONENT})i([+-]{_COMPONENT})j(?:([+-]{_COMPONENT})k)?")
+
+
 class MathReward(AnswerVerifier):
     """1.0 if the answer is equivalent to the truth, else 0.0.
 
@@ -71,6 +76,7 @@ def with_itself(truth: str) -> Deferred:
 def _compared(written: str, answer: str, truth: str) -> Decision:
     """Return the verdict on an answer and a truth, both undecorated; `written`: the answer with its decoration."""
     answer, truth = two_values(answer), two_values(truth)
+    answer, truth = with_components(answer, truth), with_components(truth, answer)
     answer, truth = without_names(with_binomials(answer, truth), with_binomials(truth, answer))
     if _OPTION.fullmatch(truth) or (_OPTION.fullmatch(answer) and _OPTION_WITH_TEXT.fullmatch(truth)):
         return same_choice(written, truth)
@@ -112,6 +118,15 @@ def two_values(text: str) -> str:
     first = text.replace(r"\pm", "+").replace(r"\mp", "-")
     second = text.replace(r"\pm", "-").replace(r"\mp", "+")
     return f"{first}, {second}"
+
+
+def with_components(text: str, other: str) -> str:
+    """Return a text such as 2i-j as (2,-1) if the other one is a point or a matrix."""
+    found = _VECTOR.fullmatch(without_spaces(text)) if other.startswith(("(", r"\begin")) else None
+    if found is None:
+        return text
+    parts = [part + "1" if part in ("", "+", "-") else part for part in found.groups() if part is not None]
+    return f"({','.join(parts)})"
 
 
 def with_binomials(text: str, other: str) -> str:

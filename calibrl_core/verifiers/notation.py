@@ -184,9 +184,12 @@ STEPS = (
     _step(
         "reals",
         r"writes the set of all real numbers as (-\infty,\infty)",
-        r"\\mathbb|ℝ|real",
+        r"\\math(?:bb|bf)|ℝ|real",
         _rewriting(
-            (r"\\mathbb ?(?:\{ ?R ?\}|R)|ℝ|(?:the set of )?all real numbers|\\text ?\{ ?all real numbers ?\}", "R_"),
+            (
+                r"\\math(?:bb|bf) ?(?:\{ ?R ?\}|R)|ℝ|(?:the set of )?all real numbers|\\text ?\{ ?all real numbers ?\}",
+                "R_",
+            ),
             (r"\A *(?:[a-z] ?(?:\\in|∈) ?)?R_ *\Z", r"(-\\infty,\\infty)"),
             (r"R_", "R"),
         ),
@@ -197,6 +200,7 @@ STEPS = (
         r"\\",
         _rewriting(
             (r"\\(?:left|right|displaystyle|[bB]igg?[lrm]?)(?![A-Za-z])", ""),
+            (r"\\([ij])math(?![A-Za-z])", r"\1"),
             (r"\\(?:vec|hat|overrightarrow) ?\{ ?\\?([A-Za-z]{1,3}) ?\}", r"\1"),
             (r"\{ ?\\(?:rm|bf|it)(?![A-Za-z]) ?([^{}]*)\}", r" \1 "),
             (r"\\underline ?\{([^{}]*)\}", r"\1"),
@@ -223,12 +227,13 @@ STEPS = (
     ),
     _step(
         "binomials",
-        r"writes C_5^2 and ^5C_2 as \binom{5}{2}",
-        r"binom|C_",
+        r"writes C_5^2 and ^5C_2 as \binom{5}{2}, and A_5^2 as \binom{5}{2}\cdot 2!",
+        r"binom|[AC]_",
         _rewriting(
             (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
             (r"\\binom ?(\w) ?(\w)", r"\\binom{\1}{\2}"),
             (r"(?<![\w}])C_\{?(\w)\}?\^\{?(\w)\}?", r"\\binom{\1}{\2}"),
+            (r"(?<![\w}])A_\{?(\d)\}?\^\{?(\d)\}?", r"\\binom{\1}{\2}\\cdot \2!"),
             (r"(?:\{\})?\^\{?(\w)\}? ?C_\{?(\w)\}?", r"\\binom{\1}{\2}"),
         ),
     ),
@@ -269,7 +274,7 @@ STEPS = (
         words_as_digits,
     ),
     _step(
-        "magnitudes", "writes million, lakh, 万 ... after a number in digits", r"\d ?[A-Za-z万亿]", without_magnitudes
+        "magnitudes", "writes million, lakh, 万 ... after a number in digits", r"\d ?[A-Za-z万亿千]", without_magnitudes
     ),
     _step(
         "currencies",

@@ -49,6 +49,8 @@ _IN_WORDS = re.compile(
     rf"(?:(?P<more> and)?[ -](?P<part>an?[ -])?(?P<under>{'|'.join(_PARTS)})s?)?(?![\w-])",
     re.IGNORECASE,
 )
+_DIGIT = "|".join(_ONES[:10])
+_DECIMAL = re.compile(rf"(?i)\A\s*({_WORD}) point ((?:{_DIGIT})(?: (?:{_DIGIT}))*)\s*\Z")
 _CHINESE_DIGITS = "零一二三四五六七八九"
 _CHINESE_SCALES = {"十": 10, "百": 100}
 _IN_CHINESE = rf"[{_CHINESE_DIGITS}两]?(?:百零?[{_CHINESE_DIGITS}]?)?(?:十[{_CHINESE_DIGITS}]?)?"
@@ -61,6 +63,13 @@ _MAGNITUDES = _SCALES | {"hundred": 2, "lakh": 5, "lakhs": 5, "crore": 7, "crore
 _MAGNIFIED = re.compile(
     rf"(?<![\d.,])(?P<number>\d+(?:,\d{{3}})*(?:\.\d{{1,12}})?) ?(?P<scale>{'|'.join(_MAGNITUDES)})(?![A-Za-z])",
     re.IGNORECASE,
+)
+
+_CHINESE_PLACES = {"亿": 8, "万": 4, "千": 3, "百": 2, "十": 1}
+_CHINESE_PART = re.compile(r"(\d+)([亿万千百十])")
+# Two places or more, each smaller than the one before. 1万2 is 12000 or 10002, and 3万5千克 a mass.
+_CHINESE_SUM = re.compile(
+    r"(?<![\d.,])(?=\d+[亿万千百]\d)(?:\d{1,4}亿)?(?:\d{1,4}万)?(?:\d千)?(?:\d百)?(?:\d十)?(?<!\d)(?![\d亿万千百十克米瓦])"
 )
 
 
@@ -94,7 +103,13 @@ def _fraction(whole: str, fixed: str, block: str) -> str:
 
 
 def words_as_digits(text: str) -> str:
-    """Return the text with a number in words at its start as digits: `twenty-one apples`, `two thirds`, 三分之一."""
+    """Return the text with a number in words at its start as digits: `twenty-one apples`, `two thirds`, 三分之一. Also
+    decimals such as `one point five`, and both numbers of `one to two`.
+    """
+    first, to, second = text.partition(" to ")
+    if to and _IN_WORDS.fullmatch(first) and _IN_WORDS.fullmatch(second):
+        return f"{words_as_digits(first)} to {words_as_digits(second)}"
+    text = _DECIMAL.sub(_as_decimal, text)
     return _CHINESE_PARTS.sub(_of_chinese_parts, _CHINESE.sub(_of_chinese, _IN_WORDS.sub(_as_digits, text)))
 
 
@@ -130,6 +145,12 @@ def _as_digits(found: re.Match[str]) -> str:
     return rf"{sign}\frac{{{over}}}{{{under}}}"
 
 
+def _as_decimal(found: re.Match[str]) -> str:
+    digits = "".join(str(_SMALL[word]) for word in found[2].lower().split())
+    whole = _value([found[1].lower()])
+    return found[0] if whole is None else f"{whole}.{digits}"
+
+
 def _value(words: list[str]) -> int | None:
     """Return the number of English words, or None if they are several numbers: `one two`."""
     total = group = 0
@@ -152,8 +173,13 @@ def _value(words: list[str]) -> int | None:
 
 
 def without_magnitudes(text: str) -> str:
-    """Return the text with magnitudes after a number as digits: `1.2 million`, `5 lakh`, `3万`."""
+    """Return the text with magnitudes after a number as digits: `1.2 million`, `5 lakh`, `3万`, `1万2千`."""
+    text = _CHINESE_SUM.sub(lambda found: str(_chinese_sum(found[0])), text)
     return _MAGNIFIED.sub(_multiplied, text)
+
+
+def _chinese_sum(text: str) -> int:
+    return sum(int(digits) * 10 ** _CHINESE_PLACES[place] for digits, place in _CHINESE_PART.findall(text))
 
 
 def _multiplied(found: re.Match[str]) -> str:

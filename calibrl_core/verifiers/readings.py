@@ -38,6 +38,7 @@ _COMPOUND = re.compile(r"(\d+(?:\.\d+)?) ?([^\W\d]+|'+|\")(?: and |, | |(?=\d)|\
 _ARCS = dict.fromkeys(("'", "minute", "minutes"), "arcminute") | dict.fromkeys(('"', "second", "seconds"), "arcsecond")
 _FRACTION_BAR = re.compile(r"(?:\\frac\{)?(\d+)(?:\}\{| ?/ ?| to | ?: ?)(\d+)\}?")
 _NOON = {"noon": "12:00 pm", "midnight": "12:00 am"}
+_SETS = re.compile(r"[A-Z](?: ?\\(cup|cap) ?[A-Z](?![A-Za-z]))(?: ?\\\1 ?[A-Z](?![A-Za-z]))*")
 _LETTERS = re.compile(r"\(?[A-J]\)?(?:(?: ?[,;/&] ?(?:and )?| and )?\(?[A-J]\)?)+")
 _WORDS = re.compile(r"[^\W\d_][^\W\d_' -]*(?:[' -][^\W\d_' -]+)*'?")
 _PRODUCT = re.compile(r"[b-df-hj-np-tv-xz]{2,4}")  # mgh: no word has no vowel
@@ -223,6 +224,12 @@ def code_key(text: str) -> str:
     return _ANGLE.sub(lambda found: f"\\angle{''.join(sorted(found[1] + found[3], key=str))}{found[2]}", key)
 
 
+def _combined(text: str) -> tuple[str, frozenset[str]] | None:
+    """Return the sign and the names of a union or an intersection of sets, whose order does not count."""
+    match = _SETS.fullmatch(text)
+    return (match[1], frozenset(re.findall(r"(?<![\\a-z])[A-Z]", text))) if match else None
+
+
 class _Kind(NamedTuple):
     name: str
     read: Callable[[str], Any]
@@ -237,6 +244,7 @@ _KINDS = (
     _Kind("range", _range, eq, True),
     _Kind("ratio", _ratio, eq, True),
     _Kind("options", letters, eq, False),
+    _Kind("combination of sets", _combined, eq, False),
     _Kind("list of words", _listed, _same_list, False),
 )
 
