@@ -17,6 +17,7 @@ ENVIRONMENT = {
     "CALIBRL_QUICK_STARTS": "false",
     "CALIBRL_TRAINER": "tests.support.fake_trainer",
     "CALIBRL_WEBHOOKS_TO_PRIVATE": "true",  # to an address where no server listens
+    "CALIBRL_ALLOWED_HUB": "hiyouga/*",  # a plan reads datasets of the hub, which takes longer than a case may
     "CALIBRL_REQUESTS_PER_SECOND": "100000",
     "CALIBRL_REQUESTS_AT_ONCE": "100000",
 }
