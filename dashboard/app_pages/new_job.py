@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -10,8 +11,9 @@ import yaml
 
 from calibrl import presets
 from calibrl.client import CalibrlError
-from calibrl.schemas import AuditSpec, EvaluateSpec, JobPlan, JobSummary, TrainSpec
+from calibrl.schemas import AuditSpec, Dataset, EvaluateSpec, JobPlan, JobSummary, TrainSpec
 from dashboard import states
+from dashboard.forms.job_picker import Wanted
 from dashboard.forms.schema import Schema, label
 from dashboard.forms.schema_form import FORM, SpecForm
 from dashboard.markup import as_markdown, heading
@@ -124,18 +126,30 @@ def _start() -> tuple[str, str, dict[str, Any]]:
     return "train", chosen, yaml.safe_load(presets.text(chosen))
 
 
-def _offered(project: str) -> dict[str, Mapping[str, str]]:
-    """The jobs and datasets of a project, as options of fields."""
+def _job_option(job: JobSummary) -> str:
+    return f"{job.name} ({str(job.id)[:8]}, {job.status.value})"
 
-    def labelled(jobs: list[JobSummary]) -> dict[str, str]:
-        return {str(job.id): f"{job.name} ({str(job.id)[:8]}, {job.status.value})" for job in jobs}
 
-    datasets = catalogue.datasets(project).data
-    return {
-        "from_job": labelled(catalogue.latest(project, "train")),
-        "depends_on": labelled(catalogue.latest(project, None)),
-        "dataset": {str(dataset.id): f"{dataset.name} ({str(dataset.id)[:8]})" for dataset in datasets},
-    }
+def _offer(form: SpecForm, project: str) -> None:
+    """Offer the latest jobs and datasets of a project as options of fields, and the others by search."""
+    wanted = {"from_job": Wanted("train", project), "depends_on": Wanted(None, project)}
+    for field, jobs in wanted.items():
+        form.offered[field] = {str(job.id): _job_option(job) for job in jobs.latest()}
+        form.search[field] = partial(_found_jobs, jobs)
+    form.offered["dataset"] = _dataset_options(catalogue.datasets(project).data)
+    form.search["dataset"] = partial(_found_datasets, project)
+
+
+def _found_jobs(wanted: Wanted, text: str) -> dict[str, str]:
+    return {str(job.id): _job_option(job) for job in wanted.find(text)}
+
+
+def _found_datasets(project: str, text: str) -> dict[str, str]:
+    return _dataset_options(catalogue.find_datasets(project, text))
+
+
+def _dataset_options(datasets: list[Dataset]) -> dict[str, str]:
+    return {str(dataset.id): f"{dataset.name} ({str(dataset.id)[:8]})" for dataset in datasets}
 
 
 def _folded(form: SpecForm, kind: str) -> None:
@@ -155,7 +169,7 @@ def _fill_in(form: SpecForm, kind: str) -> None:
     form.value["kind"] = kind
     with st.container(border=True):
         form.fields("name", "project")
-    form.offered |= _offered(str(form.value["project"]))
+    _offer(form, str(form.value["project"]))
     if kind == "evaluate":
         _card(form, "Models", "Each model is measured on every dataset.", "models")
         _card(form, "Data", "Use data that the models were not trained on, or the results are too good.", "data")
@@ -203,7 +217,7 @@ def _live_plan(spec: Mapping[str, Any], plan: JobPlan) -> None:
 
 def _plan(form: SpecForm, spec: Mapping[str, Any]) -> bool:
     """Draw the plan of the spec, or its errors. Return true if it can be submitted."""
-    errors: list[Mapping[str, str]] = [{"field": path, "message": "Required"} for path in form.missing]
+    errors: list[Mapping[str, str]] = [*form.errors]
     if not errors:
         try:
             with st.spinner("Validating…"):

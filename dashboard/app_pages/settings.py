@@ -7,9 +7,11 @@ import streamlit as st
 from calibrl.client import CalibrlError
 from calibrl.schemas import ApiKey, Me, NewKey
 from dashboard import signin, states, theme
+from dashboard.forms import numbers
 from dashboard.markup import escape, moment
 from dashboard.reads import service
 
+DAYS = {"minimum": 0, "maximum": 3660}  # until a key expires
 SCOPES = {"write": "read and write", "read": "read-only"}
 BUTTON = (
     "padding:.35rem .9rem;border-radius:.5rem;border:1px solid rgba(125,131,140,.5);background:none;color:inherit;"
@@ -68,8 +70,11 @@ def _new_key() -> None:
         st.subheader("Create API key", anchor=False)
         name = st.text_input("Name", max_chars=120, placeholder="laptop")
         scope = st.radio("Scope", ["write", "read"], format_func=SCOPES.__getitem__, horizontal=True)
-        days = st.number_input("Expires after (days, 0: never)", 0, 3660, 90)
+        days = st.number_input("Expires after (days, 0: never)", value=90, step=1)
         if not st.form_submit_button("Create key", type="primary"):
+            return
+        if refusal := numbers.out_of_range(DAYS, days):
+            st.error(refusal)
             return
     try:
         new = NewKey(name=name or "unnamed", scope="read" if scope == "read" else "write", expires_days=days or None)

@@ -5,7 +5,6 @@ what they say; `blame` puts a service's objections beside the widgets that they 
 """
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -13,12 +12,16 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from dashboard.forms import numbers
+from dashboard.forms.job_picker import BY_TEXT
 from dashboard.forms.schema import Node, Schema, label
 from dashboard.markup import as_markdown, escape
 from dashboard.palette import WRONG
 
 CELL = 150  # minimum width of a widget, pixels
 LINE = 4096  # characters; a field that can hold more gets several lines
+REQUIRED = "Required"
+Search = Callable[[str], Mapping[str, str]]
 DEFAULT = object()  # the initial value of a field that the form's start does not name; None is a value
 FORM = "new-"  # prefix of the key of every form
 EMPTY = re.compile(r"(?:None|[Ee]mpty|[Nn]ull): ([^.;)]+)")  # the meaning of no value, in a description
@@ -46,11 +49,6 @@ def _empty(node: Node) -> str:
     return meaning[1] if meaning else "none"
 
 
-def _step(value: float) -> float:
-    """The step of a number's plus button: about a tenth of the number."""
-    return 10.0 ** (math.floor(math.log10(abs(value))) - 1) if value else 0.01
-
-
 class SpecForm:
     """The widgets of one schema. A new `key` is a new form, which starts with the values of `start`.
 
@@ -71,8 +69,9 @@ class SpecForm:
         common: Iterable[str] = (),
     ) -> None:
         self.offered = dict(offered)
+        self.search: dict[str, Search] = {}  # by field with options: finds further ones by a text
         self.value: dict[str, Any] = {}
-        self.missing: list[str] = []  # required fields without a value
+        self.errors: list[dict[str, str]] = []  # {field, message} of fields that are empty or out of range
         self._schema, self._start, self._key, self._named = schema, start, key, named
         self._common = frozenset(common)
         self._slots: dict[str, DeltaGenerator] = {}
@@ -162,8 +161,8 @@ class SpecForm:
             value = self._list(path, key, node, start or [])
         else:
             value = self._widget(path, f"{self._key}:{key}", node, start, optional=optional)
-            if value is None and not optional:
-                self.missing.append(path)
+            if value is None and not optional and not any(error["field"] == path for error in self.errors):
+                self._refuse(path, REQUIRED)
         self._slots[path] = st.empty()
         return value
 
@@ -244,7 +243,7 @@ class SpecForm:
         name = path.rpartition(".")[2]
         common: dict[str, Any] = {"label": label(path), "key": key, "help": _help(node, path)}
         if name in self.offered:
-            return self._choice(node, start, self.offered[name], common)
+            return self._choice(path, node, start, common)
         if "anyOf" in node:  # a word or a number: best, last or a step
             words = [str(word) for kind in node["anyOf"] for word in kind.get("enum", ())]
             options = list(dict.fromkeys([*words, str(start)]))
@@ -256,10 +255,11 @@ class SpecForm:
             return st.selectbox(**common, options=values, index=place, format_func=_text)
         if node["type"] == "boolean":
             return st.checkbox(**common, value=bool(start))
-        if node["type"] == "integer":
-            return _integer(node, start, common)
-        if node["type"] == "number":
-            return _number(node, start, common)
+        if node["type"] in ("integer", "number"):
+            value = numbers.field(node, start, _empty(node), common)
+            if value is not None and (error := numbers.out_of_range(node, value)):
+                self._refuse(path, error)
+            return value
         if node["type"] in ("array", "object"):
             words = _list_of_words(node, start or [], common)
             return None if optional and start is None and not words else words
@@ -274,49 +274,43 @@ class SpecForm:
         )
         return text.strip() or None
 
-    def _choice(self, node: Node, start: Any, options: Mapping[str, str], common: dict[str, Any]) -> Any:
+    def _choice(self, path: str, node: Node, start: Any, common: dict[str, Any]) -> Any:
+        """Draw a choice of jobs, datasets or projects. If they can be searched, a typed text finds further ones."""
+        name = path.rpartition(".")[2]
+        options, search = self.offered[name], self.search.get(name)
+        common |= {"format_func": lambda id: options.get(id, id), "accept_new_options": search is not None}
+        if search is not None:
+            common["placeholder"] = BY_TEXT
         if node.get("type") == "array":
-            return st.multiselect(**common, options=list(options), default=start or [], format_func=options.__getitem__)
-        return st.selectbox(
-            **common,
+            chosen = st.multiselect(**common, options=list(options), default=start or [])
+            return [id for one in chosen if (id := one if one in options else self._found(path, one, common["key"]))]
+        picked = st.selectbox(
+            **{"placeholder": "Select" if options else "No options"} | common,
             options=list(options),
             index=list(options).index(start) if start in options else 0 if options else None,
-            format_func=options.__getitem__,
-            placeholder="Select" if options else "No options",
-            disabled=not options,
+            disabled=not options and search is None,
         )
+        return picked if picked is None or picked in options else self._found(path, picked, common["key"])
+
+    def _found(self, path: str, text: str, key: str) -> str | None:
+        """Return the id that a typed text finds; of several, the one that the reader chooses."""
+        found = self.search[path.rpartition(".")[2]](text)
+        if not found:
+            self._refuse(path, f"nothing matches {text!r}")
+            return None
+        if len(found) > 1:
+            label = f"{len(found)} match {as_markdown(text)}"
+            return st.selectbox(label, list(found), format_func=found.__getitem__, key=f"{key}:{text}")
+        (id,) = found
+        st.caption(as_markdown(found[id]))
+        return id
+
+    def _refuse(self, path: str, message: str) -> None:
+        self.errors.append({"field": path, "message": message})
 
 
 def _text(value: object) -> str:
     return "none" if value is None else str(value)
-
-
-def _integer(node: Node, start: int | None, common: dict[str, Any]) -> int | None:
-    above = node.get("exclusiveMaximum")
-    value: int | None = st.number_input(
-        **common,
-        value=start,
-        min_value=node.get("minimum"),
-        max_value=node.get("maximum") if above is None else above - 1,
-        step=1,
-        placeholder=_empty(node),
-    )
-    return value
-
-
-def _number(node: Node, start: float | None, common: dict[str, Any]) -> float | None:
-    """A number; the service checks exclusive bounds."""
-    low, high = (node.get(name, node.get(f"exclusive{name.capitalize()}")) for name in ("minimum", "maximum"))
-    value: float | None = st.number_input(
-        **common,
-        value=None if start is None else float(start),
-        min_value=None if low is None else float(low),
-        max_value=None if high is None else float(high),
-        step=_step(start or 0),
-        format="%g",
-        placeholder=_empty(node),
-    )
-    return value
 
 
 def _list_of_words(node: Node, start: Any, common: dict[str, Any]) -> Any:

@@ -227,6 +227,23 @@ def _datasets(key: str, project: str | None, after: UUID | None, limit: int) -> 
     return service.client().datasets(project, after=after, limit=limit)
 
 
+def find_datasets(project: str, text: str) -> list[Dataset]:
+    """Return the datasets of a project that have a text in their name or as the beginning of their ID, or whose ID is
+    in the text, such as a link."""
+
+    def fits(dataset: Dataset) -> bool:
+        id = str(dataset.id)
+        return text.casefold() in dataset.name.casefold() or id.startswith(text) or id in text
+
+    found: list[Dataset] = []
+    page = datasets(project)
+    while True:
+        found += filter(fits, page.data)
+        if not page.has_more or len(found) >= MAX_OPTIONS:
+            return found
+        page = datasets(project, page.data[-1].id)
+
+
 def preview(dataset_id: UUID) -> list[PreviewRow]:
     """Return the first rows of an uploaded file."""
     return _preview(signin.key(), dataset_id)

@@ -60,7 +60,7 @@ def _options(dataset: Dataset) -> dict[str, Any]:
         help="Folder of a saved model on the server. Its tokenizer counts tokens, without chat template and images.",
     )
     limits = {
-        name: column.number_input(title, min_value=1, value=None, disabled=not model, key=f"report-{name}")
+        name: column.number_input(title, step=1, value=None, disabled=not model, key=f"report-{name}")
         for name, title, column in (
             ("max_prompt_tokens", "Tokens of a prompt, at most", middle),
             ("max_completion_tokens", "Tokens of a completion, at most", right),

@@ -33,7 +33,8 @@ def draw() -> None:
     job_id: UUID = st.selectbox("Training job", list(trainings), format_func=trainings.__getitem__, key="replay-job")
     form = SpecForm(SCHEMA, START, key="replay", offered={}, named={}, common=COMMON)
     form.fields("rewards", "first_step", "last_step", "limit")
-    if st.button("Re-score", type="primary", icon=":material/replay:", disabled=bool(form.missing)):
+    form.blame(form.errors)
+    if st.button("Re-score", type="primary", icon=":material/replay:", disabled=bool(form.errors)):
         _score(job_id, form)
     last: tuple[UUID, Replay] | None = st.session_state.get("replayed")
     if last and last[0] == job_id:

@@ -12,6 +12,8 @@ from streamlit.testing.v1 import AppTest
 
 from calibrl.schemas import EvaluateSpec, JobStatus, Role, TrainSpec, job_spec_adapter
 from calibrl.schemas import Scope as KeyScope
+from dashboard.reads import catalogue
+from dashboard.reads.catalogue import MAX_OPTIONS
 from tests.support.dashboard.pages import finished, html, jobs_page, open_page, press
 from tests.support.dashboard.world import HOSTILE, World
 
@@ -37,6 +39,7 @@ def test_the_plan_of_the_preset_is_shown(world: World) -> None:
     assert job_spec_adapter.validate_python(world.asked(PLAN)[-1]).name == "digits-calibrl"
     text = html(app)
     assert "Queued, position 2" in text and "waiting for a free CPU slot" in text and "2 min 05 s" in text
+    assert "First train with the preset sft" in text  # the preset starts from random weights
     assert text.count(">4,096<") == 3  # all rows have an expert and an image
     assert not submit_button(app).disabled
 
@@ -109,6 +112,25 @@ def test_a_refusal_is_at_its_field_and_blocks_the_submission(world: World) -> No
     assert text.count("there is no file") == 2  # at the field, and where the plan would be
     assert "<script>" not in text and "&lt;script&gt;" in text
     assert submit_button(app).disabled
+
+
+def test_a_number_out_of_range_is_in_the_yaml_and_blocks_the_submission(world: World) -> None:
+    app = new_page()
+    asked = len(world.asked(PLAN))
+    app.number_input(key="new-calibrl:optimizer.lr").set_value(50.0)
+    text = html(finished(app.run()))
+    assert text.count("50 is out of range: more than 0 and at most 1") == 2  # at the field, and in place of the plan
+    assert yaml.safe_load(app.code[0].value)["optimizer"]["lr"] == 50
+    assert submit_button(app).disabled
+    assert len(world.asked(PLAN)) == asked
+
+
+def test_a_dataset_that_is_not_offered_is_found(world: World) -> None:
+    world.add_dataset(name="the-oldest")
+    for number in range(MAX_OPTIONS):
+        world.add_dataset(name=f"figures-{number}")
+    assert "the-oldest" not in [dataset.name for dataset in catalogue.datasets("default").data]
+    assert [dataset.name for dataset in catalogue.find_datasets("default", "OLDEST")] == ["the-oldest"]
 
 
 def test_a_field_that_is_empty_is_named_without_asking(world: World) -> None:

@@ -77,10 +77,12 @@ def form_of_everything(start: dict) -> None:  # type: ignore[type-arg]  # it is 
     jobs = {"5b1d0c0e-6c5a-4f0e-9a43-000000000001": "a job"}
     offered = {"project": {"default": "default"}, "from_job": jobs, "depends_on": jobs, "dataset": {}}
     form = SpecForm(schema, start, key="all", offered=offered, named={}, common=("weight",))
+    found = {"one-step": {"id of one-step": "one-step"}, "two": {"two-1": "two 1", "two-2": "two 2"}, "no": {}}
+    form.search["from_job"] = found.__getitem__
     form.value["kind"] = "train"
     form.rest(*(name for name in schema.root["properties"] if name != "kind"))
-    form.blame(st.session_state.get("errors", []))
-    st.session_state["value"], st.session_state["missing"] = form.value, form.missing
+    form.blame([*form.errors, *st.session_state.get("errors", [])])
+    st.session_state["value"], st.session_state["found"] = form.value, form.errors
 
 
 def everything(start: dict[str, Any]) -> AppTest:
@@ -97,7 +99,7 @@ def run(app: AppTest) -> AppTest:
 def test_an_untouched_form_returns_its_initial_spec(name: str) -> None:
     start = yaml.safe_load(presets.text(name))
     app = everything(start)
-    assert app.session_state["missing"] == []
+    assert app.session_state["found"] == []
     assert job_spec_adapter.validate_python(app.session_state["value"]) == job_spec_adapter.validate_python(start)
 
 
@@ -109,7 +111,7 @@ def preset(**changes: Any) -> dict[str, Any]:
 def test_types_and_bounds_become_widgets() -> None:
     app = everything(preset())
     steps = app.number_input(key="all:steps")
-    assert (steps.min, steps.max, steps.value) == (1, 10_000_000, 280)
+    assert steps.value == 280
     assert steps.help.startswith("Number of steps of the run\\.") and steps.help.endswith("(`steps`)")
     rate = app.number_input(key="all:optimizer.lr")
     assert (rate.value, rate.proto.format) == (1e-4, "%g")
@@ -181,7 +183,50 @@ def test_variables_of_a_template_keep_their_type_and_texts_their_lines() -> None
 def test_missing_required_fields_are_found() -> None:
     app = everything(preset(data={"dataset": None}))
     app.text_input(key="all:name").set_value(" ")
-    assert run(app).session_state["missing"] == ["name", "data.dataset"]
+    required = [{"field": field, "message": "Required"} for field in ("name", "data.dataset")]
+    assert run(app).session_state["found"] == required
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("steps", 0, "0 is out of range: at least 1 and at most 10,000,000"),
+        ("optimizer.lr", 50.0, "50 is out of range: more than 0 and at most 1"),
+    ],
+)
+def test_a_number_out_of_range_is_returned_and_its_range_is_said(field: str, value: float, message: str) -> None:
+    app = everything(preset())
+    app.number_input(key=f"all:{field}").set_value(value)
+    found = run(app).session_state["value"]
+    for name in field.split("."):
+        found = found[name]
+    assert found == value
+    assert app.session_state["found"] == [{"field": field, "message": message}]
+    assert any(message in element.proto.body for element in app.get("html"))  # at the field
+
+
+def test_a_number_field_has_no_limits_that_would_keep_an_old_value() -> None:
+    for widget in everything(preset()).number_input:
+        assert not (widget.proto.has_min or widget.proto.has_max)
+
+
+@pytest.mark.parametrize(
+    ("text", "id", "errors"),
+    [
+        ("one-step", "id of one-step", []),
+        ("two", "two-1", []),  # the reader can choose the other one
+        ("no", None, [{"field": "model.from_job", "message": "nothing matches 'no'"}]),
+    ],
+)
+def test_a_typed_text_finds_a_job_that_is_not_offered(text: str, id: str | None, errors: list[Any]) -> None:
+    start = preset(model={"from_job": None})
+    app = AppTest.from_function(form_of_everything, args=(start,), default_timeout=LIMIT_SECONDS)
+    app.session_state["all:model:from_job.from_job"] = text
+    assert run(app).session_state["value"]["model"]["from_job"] == id
+    assert app.session_state["found"] == errors
+    assert [box.options for box in app.selectbox if box.label == "2 match two"] == [["two 1", "two 2"]] * (
+        text == "two"
+    )
 
 
 def test_errors_are_beside_their_fields_and_inert() -> None:
