@@ -56,7 +56,7 @@ def _prompt(job: Job, sample: Sample) -> None:
 
 @st.cache_resource(max_entries=256, show_spinner=False)
 def _completion(
-    job_id: UUID, sample_id: int, tint: str, index: int, _settings: Mapping[str, Any], _sample: Sample
+    job_id: UUID, sample_id: int, tint: str, index: int, window: str, _settings: Mapping[str, Any], _sample: Sample
 ) -> str:
     """Return a completion as HTML, cached for all viewers: thousands of tokens take time to render.
 
@@ -64,7 +64,7 @@ def _completion(
     """
     completion = _sample.group["completions"][index]
     shown = completion | {"clipping": completions.clipping(completion, _settings)}
-    return completions.completion_html(shown, _sample.group["expert"], completions.TINTS[tint], index)
+    return completions.completion_html(shown, _sample.group["expert"], completions.TINTS[tint], index, window)
 
 
 def _group(job: Job, summary: SampleSummary) -> None:
@@ -80,11 +80,20 @@ def _group(job: Job, summary: SampleSummary) -> None:
         f"Step {summary.step}: {summary.passed} of {summary.size} correct{reward}. {tint.hint} "
         "Hover or tap a token for its value; arrow keys move between tokens."
     )
+    window = _choose_window(sample)
     st.html(completions.legend(tint))
     for index in range(len(sample.group["completions"])):
         with st.container(border=True, key=f"card-completion-{index}"):
-            st.html(_completion(job.id, summary.id, tint.label, index, job.spec["algorithm"], sample))
+            st.html(_completion(job.id, summary.id, tint.label, index, window, job.spec["algorithm"], sample))
             verdicts.buttons(job, summary.id, index)
+
+
+def _choose_window(sample: Sample) -> str:
+    """Draw the choice of the coloured tokens, if there are too many for one window."""
+    options = completions.windows(sample.group)
+    if len(options) == 1:
+        return options[0]
+    return st.selectbox("Coloured tokens of each completion", options, key=f"window-{len(options)}")
 
 
 @st.cache_data(ttl=30.0, max_entries=64, show_spinner=False)

@@ -16,7 +16,8 @@ from calibrl.schemas import find_algorithm
 from dashboard.markup import chip, escape
 from dashboard.palette import CORRECT, ENTROPY, EXPERT, NEUTRAL, POLICY, RARENESS, VALIDATION, WRONG, faded
 
-TOKENS = 2000  # coloured tokens of a completion; further ones are plain text
+WINDOW = 1000  # coloured tokens of a completion at a time; the others are folded
+LAST = f"last {WINDOW:,}"  # window of a completion's end, where its answer is
 SMALL = 160  # pixels; smaller images are enlarged without blur
 LARGE = 1024  # pixels; larger images are scaled down
 TOKEN_STYLE = """<style>
@@ -180,21 +181,63 @@ def _token(text: str, value: float | None, tint: Tint, name: str) -> str:
     return f'<label title="{escape(title)}" style="{style}">{button}{escape(text)}</label>'
 
 
-def coloured(completion: dict[str, Any], tint: Tint, number: int) -> str:
+def windows(group: Mapping[str, Any]) -> list[str]:
+    """Return the windows of tokens in which the longest completion of a group is coloured: the last one first."""
+    longest = max((len(completion["tokens"]) for completion in group["completions"]), default=0)
+    if longest <= WINDOW:
+        return [LAST]
+    return [LAST, *(f"{begin + 1:,} to {begin + WINDOW:,}" for begin in range(0, longest, WINDOW))]
+
+
+def _window(count: int, name: str) -> tuple[int, int]:
+    """The first coloured token of `count` and the one behind the last. A short completion has no later windows."""
+    begin = count - WINDOW if name == LAST else int(name.partition(" ")[0].replace(",", "")) - 1
+    begin = min(begin, count - WINDOW)
+    return max(begin, 0), max(begin, 0) + WINDOW
+
+
+def coloured(completion: dict[str, Any], tint: Tint, number: int, window: str = LAST) -> str:
     """Return the tokens of completion `number`. Each shows its value on hover, and beside it if it is selected.
 
     They are styled radio buttons, so that no script is needed: a tap selects one, arrow keys move between them, and all
-    of them are a single tab stop.
+    of them are a single tab stop. Tokens outside the window are folded.
     """
     tokens: Sequence[str] = completion["tokens"]
     values = completion.get(tint.field) or [None] * len(tokens)  # samples of older versions have no ratios
     name = f"token-{number}"
-    spans = [_token(token, _value(value), tint, name) for token, value in zip(tokens[:TOKENS], values, strict=False)]
-    spans += map(escape, tokens[TOKENS:])
-    if left_out := _left_out(completion):
-        spans.insert((len(tokens) + 1) // 2, f"<b> [... {left_out:,} tokens omitted ...] </b>")
+    begin, end = _window(len(tokens), window)
+    spans = [
+        _token(token, _value(value), tint, name)
+        for token, value in zip(tokens[begin:end], values[begin:end], strict=False)
+    ]
+    left_out, gap = _left_out(completion), (len(tokens) + 1) // 2
+    before, behind = [escape(token) for token in tokens[:begin]], [escape(token) for token in tokens[end:]]
+    if left_out:
+        at, part = _part_of(gap, begin, end, before, spans, behind)
+        part.insert(at, f"<b> [... {left_out:,} tokens omitted ...] </b>")
     role = f'role="radiogroup" aria-label="Tokens of completion {number + 1}"'
-    return f'<div class="tokens" {role} style="{BOX}">{"".join(spans)}</div>'
+    return (
+        f'{_folded(before, 1)}<div class="tokens" {role} style="{BOX}">{"".join(spans)}</div>{_folded(behind, end + 1)}'
+    )
+
+
+def _part_of(place: int, begin: int, end: int, *parts: list[str]) -> tuple[int, list[str]]:
+    """The part (before, in or behind the window) that has a place of the tokens, and the place in it."""
+    before, inside, behind = parts
+    if place < begin:
+        return place, before
+    return (place - begin, inside) if place <= end else (place - end, behind)
+
+
+def _folded(tokens: Sequence[str], first: int) -> str:
+    """The escaped tokens outside the window, folded; `first`: number of the first one among the stored tokens."""
+    if not tokens:
+        return ""
+    stored = sum(not token.startswith("<b>") for token in tokens)
+    return (
+        f'<details style="font-size:.85rem"><summary>Tokens {first:,} to {first + stored - 1:,}, without colours'
+        f'</summary><div style="{BOX};opacity:.75">{"".join(tokens)}</div></details>'
+    )
 
 
 def _left_out(completion: dict[str, Any]) -> int:
@@ -219,7 +262,7 @@ def _facts(completion: dict[str, Any]) -> str:
     return f'<div style="display:flex;flex-wrap:wrap;gap:0.35rem;margin-bottom:0.5rem">{"".join(chips)}</div>'
 
 
-def completion_html(completion: dict[str, Any], expert: str | None, tint: Tint, number: int) -> str:
+def completion_html(completion: dict[str, Any], expert: str | None, tint: Tint, number: int, window: str = LAST) -> str:
     """Return a completion with rewards and advantage, and the expert beside it (below it on a phone)."""
     heading = "font-size:0.75rem;opacity:0.75;margin-bottom:0.2rem"
     beside = (
@@ -232,7 +275,7 @@ def completion_html(completion: dict[str, Any], expert: str | None, tint: Tint, 
         f"{_facts(completion)}"
         '<div style="display:grid;grid-template-columns:repeat(auto-fit,minmax(min(17rem,100%),1fr));gap:0.8rem 1.4rem'
         '">'
-        f'<div><div style="{heading}">Completion</div>{coloured(completion, tint, number)}</div>{beside}</div>'
+        f'<div><div style="{heading}">Completion</div>{coloured(completion, tint, number, window)}</div>{beside}</div>'
     )
 
 

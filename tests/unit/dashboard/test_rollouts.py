@@ -8,7 +8,19 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dashboard.views.completions import TINTS, TOKENS, clipping, coloured, completion_html, legend, legible
+from dashboard.views.completions import (
+    LAST,
+    TINTS,
+    WINDOW,
+    clipping,
+    coloured,
+    completion_html,
+    legend,
+    legible,
+    windows,
+)
+
+ENTROPY = TINTS["Entropy"]
 
 
 class Parsed(HTMLParser):
@@ -125,11 +137,36 @@ def test_values_that_json_can_not_say_are_shown() -> None:
     assert "advantage +nan" in parsed.text
 
 
-def test_a_very_long_completion_keeps_its_text_but_not_its_colours() -> None:
-    group = completion(*["word "] * (TOKENS + 50))
-    parsed = Parsed(completion_html(group, None, TINTS["Entropy"], 0))
-    assert parsed.text.count("word ") == TOKENS + 50
-    assert len(parsed.titles) == TOKENS
+def numbered(count: int, **changes: Any) -> dict[str, Any]:
+    """Return a completion whose token `n` is the text `n;` and has the entropy n / 1000."""
+    tokens = [f"{place};" for place in range(1, count + 1)]
+    return completion(*tokens, entropies=[place / 1000 for place in range(1, count + 1)], **changes)
+
+
+def test_the_end_of_a_long_completion_is_coloured_first() -> None:
+    parsed = Parsed(completion_html(numbered(8000), None, TINTS["Entropy"], 0))
+    assert len(parsed.titles) == WINDOW
+    assert parsed.titles[-1] == "Entropy +8.000 nats"
+    assert "Tokens 1 to 7,000, without colours" in parsed.text
+    assert all(f"{place};" in parsed.text for place in range(1, 8001))
+
+
+def test_every_token_of_a_long_completion_is_coloured_in_a_window() -> None:
+    group = {"completions": [numbered(2500), numbered(10)]}
+    names = windows(group)
+    assert names == [LAST, "1 to 1,000", "1,001 to 2,000", "2,001 to 3,000"]
+    titles = {title for name in names for title in Parsed(coloured(group["completions"][0], ENTROPY, 0, name)).titles}
+    assert titles == {f"Entropy {place / 1000:+.3f} nats" for place in range(1, 2501)}
+    middle = Parsed(coloured(group["completions"][0], ENTROPY, 0, "1,001 to 2,000"))
+    assert "Tokens 1 to 1,000, without" in middle.text and "Tokens 2,001 to 2,500, without" in middle.text
+    assert len(Parsed(coloured(group["completions"][1], ENTROPY, 0, "1,001 to 2,000")).titles) == 10
+    assert windows({"completions": [numbered(WINDOW)]}) == [LAST]
+
+
+@pytest.mark.parametrize("window", ["1 to 1,000", "1,001 to 2,000", "2,001 to 3,000"])
+def test_the_note_of_omitted_tokens_keeps_its_place_in_every_window(window: str) -> None:
+    parsed = Parsed(coloured(numbered(3000, left_out=7), ENTROPY, 0, window))
+    assert "1500; [... 7 tokens omitted ...] 1501;" in parsed.text
 
 
 def gradient_png(width: int, height: int) -> bytes:
