@@ -87,6 +87,12 @@ def _of_learning(spec: TrainSpec, steps: int | None) -> Iterator[Notice]:
         yield _notice("optimizer.lr", f"{lr:g} is {times} the value of the preset {spec.algorithm.type}")
     if not spec.algorithm.samples:
         return
+    if isinstance(spec.model, BuiltinModel):
+        yield _notice(
+            "model",
+            f"{spec.model.builtin} has random weights: reinforcement learning finds no correct answer to learn from. "
+            "First train with the preset sft, then set the model to the checkpoint of that job (from_job)",
+        )
     largest = LARGE_LORA_LR if spec.model.lora else LARGE_LR
     if not isinstance(spec.model, BuiltinModel) and lr > largest and not _is_digits(spec):
         yield _notice("optimizer.lr", f"{lr:g} is large for a pretrained model; about {largest / 10:g} is usual")

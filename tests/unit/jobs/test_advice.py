@@ -50,6 +50,19 @@ def test_an_algorithm_needs_no_preset(monkeypatch: pytest.MonkeyPatch) -> None:
         advice._preset_lr.cache_clear()
 
 
+def test_reinforcement_learning_from_random_weights_is_noticed() -> None:
+    start = spec(1e-4).model_dump()
+    warm = {**start, "model": {"from_job": "5b1d0c0e-6c5a-4f0e-9a43-000000000001"}}
+    warming = {**start, "algorithm": {"type": "sft"}}
+    found = [
+        [notice.message for notice in advice.warnings(TrainSpec.model_validate(each), [FACTS], None)]
+        for each in (start, warm, warming)
+    ]
+    said = [[message for message in messages if "tiny-vlm has random weights" in message] for messages in found]
+    assert [len(messages) for messages in said] == [1, 0, 0]
+    assert "preset sft" in said[0][0]
+
+
 def test_a_weight_that_leaves_no_row_is_noticed() -> None:
     few = FACTS.model_copy(update={"rows": 4})
     data = [{"builtin": "digits", "rows": 4, "weight": weight} for weight in (0.1, 0.2)]  # 0.4 and 0.8 rows
