@@ -22,14 +22,11 @@ class RecordedRuns:
     def __init__(self, runs: Collection[RecordedRun] = ()) -> None:
         self._by_evaluation = {run.evaluation.id: run for run in runs}
         self._by_training = {run.training.id: run for run in runs}
+        jobs: list[JobSummary] = [job for run in runs for job in (run.training, run.evaluation)]
+        self.jobs = {job.labels[DIGEST]: job for job in jobs}  # by digest
 
     def __contains__(self, job_id: UUID) -> bool:
         return job_id in self._by_evaluation or job_id in self._by_training
-
-    def jobs(self) -> dict[str, JobSummary]:
-        """Return the jobs of the recorded runs by digest."""
-        found = [job for run in self._by_evaluation.values() for job in (run.training, run.evaluation)]
-        return {job.labels[DIGEST]: job for job in found}
 
     def splits(self, evaluation: UUID) -> dict[str, SplitAccuracies]:
         """Return the accuracies of an evaluation by dataset.

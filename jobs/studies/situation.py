@@ -1,4 +1,4 @@
-"""Situation of a study: which jobs should run now, which arms are stopped, and the progress. No request is sent."""
+"""Situation of a study: which jobs should run now, which arms are stopped, the progress. Pure, but for the clock."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -87,6 +87,10 @@ class Situation:
         before = self.known.get(job.needs)
         return before is not None and before.status not in BROKEN
 
+    def to_submit(self) -> list[StudyJob]:
+        """Return the jobs that should run and can be submitted now."""
+        return [job for job in self.allowed() if self.can_submit(job)]
+
     def progress(self) -> StudyProgress:
         """Return the progress of the study."""
         now, allowed = datetime.now(UTC), self.allowed()
@@ -155,7 +159,7 @@ class Situation:
     def _is_needed(self, warm_up: StudyJob) -> bool:
         """Return if a warm-up exists, or a run that starts from it was not recorded."""
         runs = (job for job in self.expansion.of("training") if job.needs == warm_up.digest)
-        return warm_up.digest in self.known or any(run.digest not in self.recorded.jobs() for run in runs)
+        return warm_up.digest in self.known or any(run.digest not in self.recorded.jobs for run in runs)
 
     def _seconds_left(self, now: datetime) -> float | None:
         expected = expected_costs(self.expansion, self.known)

@@ -48,9 +48,8 @@ def step(situation: Situation, queue: StudyQueue, look: Look) -> StudyProgress:
         ServiceError: a job is refused, or evaluations cannot be compared.
     """
     refusals = []
-    unknown = [job for job in situation.expansion.jobs if job.digest not in situation.known]
-    if unknown:
-        situation.known.update(queue.adopt(unknown))
+    while (missing := situation.to_submit()) and (adopted := queue.adopt(missing)):
+        situation.known.update(adopted)  # now jobs that start from these can be adopted
     for failed in to_retry(situation.expansion, situation.known, situation.study.retries):
         refusals += _retry(situation, queue, failed)
     while (seeds := situation.due_look()) is not None:

@@ -1,11 +1,13 @@
 """The steps of a study: what they submit, adopt, retry, hold back and stop, and the progress."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from calibrl.schemas import JobStatus, Reason, StudyProgress, StudySpec
+from calibrl.schemas import JobStatus, JobSummary, Reason, StudyProgress, StudySpec
 from jobs.errors import Conflict
+from jobs.studies.expansion import StudyJob
 from jobs.studies.looks import final_level
 from tests.support.study_jobs import STUDY, StudyJobs
 
@@ -51,6 +53,24 @@ def test_a_new_step_continues_and_the_last_one_ends() -> None:
     found = progress(jobs)
     assert (found.done, found.succeeded, found.failed, found.seconds_left) == (True, 8, 0, 0)
     assert (found.running, found.waiting, found.slot_hours) == (0, 0, 8.0)
+
+
+def test_only_jobs_that_can_run_now_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Existing jobs are adopted in the order in which they start from each other; those after a look are not."""
+    jobs, asked, adopt = StudyJobs(), list[str](), StudyJobs.adopt
+
+    def recorded(self: StudyJobs, planned: Sequence[StudyJob]) -> dict[str, JobSummary]:
+        asked.extend(f"{job.arm} {job.seed} {job.part}" for job in planned)
+        return adopt(self, planned)
+
+    monkeypatch.setattr(StudyJobs, "adopt", recorded)
+    step(jobs, seeds=[0])
+    asked.clear()
+    looks = {"baseline": "a", "stop": {"after_seeds": [2]}}
+    step(jobs, name="other", seeds=[0, 1, 2], **looks)
+    assert asked[:4] == [f"{arm} {seed} training" for seed in (0, 1) for arm in "ab"]
+    assert {*asked[4:]} == {*asked[2:4], "a 0 evaluation", "b 0 evaluation"}
+    assert len(jobs.jobs_by_id) == 8
 
 
 def test_reading_the_progress_submits_nothing() -> None:
