@@ -16,7 +16,6 @@ from calibrl.schemas import (
     Page,
     RecordedRun,
     RecordedRunPost,
-    Role,
     Slug,
     Study,
     StudyReport,
@@ -26,10 +25,8 @@ from calibrl.schemas import (
 from calibrl.schemas.studies import MAX_ARM_NAME, Seed
 from calibrl.studies.document import Drawing, html, markdown
 from calibrl.studies.pages import job_pages, report_parts
-from jobs.access.callers import Caller
 from jobs.repository import studies as rows
 from jobs.studies import recorded, requests
-from jobs.studies.expansion import Expansion
 
 router = APIRouter(prefix="/studies", tags=["studies"], route_class=IdempotentRoute)
 REPORTING = CapacityLimiter(2)
@@ -37,23 +34,15 @@ RunArm = Annotated[str, Path(max_length=MAX_ARM_NAME, description="Name of the a
 PAGES: dict[int | str, dict[str, Any]] = {200: {"content": {"text/html": {}, "text/markdown": {}}}}
 
 
-async def _expanded(
+async def _begun(
     study: Annotated[StudySpec, Body(openapi_examples=STUDIES)], caller: CurrentCaller
-) -> tuple[StudySpec, Expansion]:
-    return study, await run_in_threadpool(_looked_into, study, caller)
-
-
-def _looked_into(study: StudySpec, caller: Caller) -> Expansion:
-    # Before the transaction: the files that the jobs name are read, which can be slow.
-    expansion = requests.first_jobs(study)
-    caller.need_if_visible(expansion.project, Role.MEMBER)
-    requests.read_files(expansion)
-    return expansion
+) -> requests.Beginning:
+    return await run_in_threadpool(requests.beginning, study, caller)
 
 
 @router.post("", status_code=201)
 def post_study(
-    expanded: Annotated[tuple[StudySpec, Expansion], Depends(_expanded)],
+    begun: Annotated[requests.Beginning, Depends(_begun)],
     session: Db,
     caller: CurrentCaller,
     response: Response,
@@ -61,7 +50,7 @@ def post_study(
     """Add a study: the service submits its jobs, retries failed ones, stops arms and goes on after a restart. If the
     project has a study of this name, it continues with this description, and its failed and cancelled runs are
     submitted again (200)."""
-    row, is_new = requests.post(session, *expanded, caller)
+    row, is_new = requests.post(session, begun, caller)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/v1/studies/{row.id}"
     return Study.model_validate(row)

@@ -55,6 +55,11 @@ def lock_if_exists(session: Session, study_id: UUID) -> Study | None:
     return session.scalar(query.execution_options(populate_existing=True))
 
 
+def named(session: Session, project: str, name: str) -> Study | None:
+    """Return the study of this name in a project, or None."""
+    return session.scalar(select(Study).where(Study.project == project, Study.name == name))
+
+
 def lock_named(session: Session, project: str, name: str) -> Study | None:
     """Lock and return the study of this name in a project, or return None."""
     return session.scalar(select(Study).where(Study.project == project, Study.name == name).with_for_update())

@@ -1,6 +1,9 @@
 """Actions of users on a study: post, cancel, remove, report, record its runs."""
 
+import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from uuid import UUID
 
@@ -27,22 +30,24 @@ from jobs.errors import Conflict, FieldError, Invalid, NotFound, QuotaExceeded
 from jobs.repository import studies
 from jobs.specs import checks
 from jobs.specs.references import References
-from jobs.studies import recorded, search
+from jobs.studies import hub_pins, recorded, search
 from jobs.studies.curves import thinned
-from jobs.studies.expansion import NO_JOB, Expansion, Part, arms, expand, refused
+from jobs.studies.expansion import NO_JOB, Expansion, Part, Points, arms, expand, refused
 from jobs.studies.measurements import Measurements
 from jobs.studies.report import build_report
 from jobs.studies.situation import Situation
 
 
-def read_files(expansion: Expansion) -> None:
-    """Read the files that the jobs of a study name, which can be slow: hold no transaction. The check of `post` uses
-    the cached result."""
-    for _, spec in _first_specs(expansion):
-        checks.file_problems(References.of(spec))
+@dataclass(frozen=True)
+class Beginning:
+    """A study with its first points and jobs."""
+
+    study: StudySpec
+    points: Points
+    expansion: Expansion
 
 
-def post(session: Session, study: StudySpec, expansion: Expansion, caller: Caller) -> tuple[models.Study, bool]:
+def post(session: Session, begun: Beginning, caller: Caller) -> tuple[models.Study, bool]:
     """Add a study, or continue the study of this name in the project with this description: failed and cancelled runs
     are submitted again. Return it, and whether it is new. A service process takes its steps.
 
@@ -51,13 +56,14 @@ def post(session: Session, study: StudySpec, expansion: Expansion, caller: Calle
         Invalid: fields that are not valid; each is named.
         Conflict: the study of this name is being cancelled.
     """
+    study, expansion = begun.study, begun.expansion
     caller.need_if_visible(expansion.project, Role.MEMBER)
     known = studies.lock_named(session, expansion.project, study.name)  # before the project, as its steps do
     _check(session, expansion, caller)
     spec = study.model_dump(mode="json", exclude_unset=True)
     if known is None:
         first = Situation(study, expansion, {}).progress().model_dump(mode="json")
-        values = {"user": caller.user, "spec": spec, "points": search.first_points(study), "progress": first}
+        values = {"user": caller.user, "spec": spec, "points": dict(begun.points), "progress": first}
         return studies.add(session, project=expansion.project, name=study.name, **values), True
     if known.status is StudyStatus.CANCELLING:
         raise Conflict(f"Study {study.name} is being cancelled: post it again once it is cancelled.")
@@ -101,15 +107,26 @@ def remove(session: Session, study_id: UUID) -> None:
     studies.remove(session, row)
 
 
-def first_jobs(study: StudySpec) -> Expansion:
-    """Return the jobs with which a study begins, after a check of all specs.
+def beginning(study: StudySpec, caller: Caller) -> Beginning:
+    """Return a study with its first jobs, after a check of all specs. Reads the files that the jobs name and asks the
+    hub, which can be slow: hold no transaction. The check of `post` uses the cached results.
 
     Raises:
+        Forbidden: the caller must be a member of the project.
         Invalid: fields that are not valid.
+        HubUnavailable: the hub cannot be reached.
     """
     search.require_sampler(study)
     arms(study)  # before points are chosen: the names and the number of the arms
-    return expand(study, search.first_points(study))
+    points = search.first_points(study)
+    expansion = expand(study, points)
+    caller.need_if_visible(expansion.project, Role.MEMBER)
+    if caller.sees(expansion.project):  # only with the token of an own project
+        study = hub_pins.pinned(study, expansion.project)
+        expansion = expand(study, points)
+    for _, spec in _first_specs(expansion):
+        checks.file_problems(References.of(spec))
+    return Beginning(study, points, expansion)
 
 
 def situation(session: Session, row: models.Study) -> Situation:
@@ -118,15 +135,23 @@ def situation(session: Session, row: models.Study) -> Situation:
     Raises:
         Invalid: another version of the service has accepted the study, and this one does not.
     """
-    try:
-        study = StudySpec.model_validate(row.spec)
-    except ValidationError as error:
-        raise refused("spec", faults(error)) from error
-    expansion = expand(study, row.points)
+    study, expansion = _expanded(json.dumps([row.spec, row.points]))
     known = {digest: JobSummary.model_validate(job) for digest, job in studies.jobs_of(session, row.id).items()}
     found = recorded.of(session, expansion)
     looks: Mapping[int, list[str]] = {int(seeds): arms for seeds, arms in row.looks.items()}
-    return Situation(study, expansion, known | found.jobs(), looks, found)
+    return Situation(study, expansion, known | found.jobs, looks, found)
+
+
+@lru_cache(16)
+def _expanded(text: str) -> tuple[StudySpec, Expansion]:
+    """Return a study with its jobs. It is kept: the steps of a study need it every few seconds. `text`: JSON of the
+    stored description and the points."""
+    spec, points = json.loads(text)
+    try:
+        study = StudySpec.model_validate(spec)
+    except ValidationError as error:
+        raise refused("spec", faults(error)) from error
+    return study, expand(study, points)
 
 
 def report(study_id: UUID) -> StudyReport:

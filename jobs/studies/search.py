@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from calibrl.schemas import StudySpec
 from calibrl.schemas.studies import MAX_ARMS, AxisRange, Search
 from jobs.studies.expansion import Points, groups, point_name, ranges, refused
-from jobs.studies.measurements import Measurements, evaluated
+from jobs.studies.measurements import Evaluated, Measurements, evaluated
 from jobs.studies.situation import Situation
 
 if TYPE_CHECKING:
@@ -78,9 +78,11 @@ def more_points(situation: Situation, points: Points, measurements: Measurements
     study = situation.study
     if not _has_room(situation, points):
         return points
+    found = evaluated(situation.expansion, situation.known)
+    primary = measurements.primary(study, found)
     trials = {
         group.name: [
-            _trial(situation, point_name(group.name, number), point, measurements)
+            _trial(situation, point_name(group.name, number), point, found, measurements, primary)
             for number, point in enumerate(points.get(group.name, ()), 1)
         ]
         for group in groups(study)
@@ -166,11 +168,16 @@ def _frozen(trial: PointResult, spaces: Mapping[str, Any]) -> "FrozenTrial":
     return create_trial(state=state, value=trial.value, params=dict(trial.values), distributions=dict(spaces))
 
 
-def _trial(situation: Situation, arm: str, point: Mapping[str, float], measurements: Measurements) -> PointResult:
+def _trial(
+    situation: Situation,
+    arm: str,
+    point: Mapping[str, float],
+    found: Evaluated,
+    measurements: Measurements,
+    primary: str | None,
+) -> PointResult:
     if not _ended(situation, arm):
         return PointResult(point)
-    found = evaluated(situation.expansion, situation.known)
-    primary = measurements.primary(situation.study, found)
     jobs = found.jobs[arm].values()
     if primary is None or len(jobs) < len(situation.study.seeds):
         return PointResult(point, failed=True)

@@ -25,7 +25,9 @@ from jobs.settings import get_settings
 from tests.support import API_KEY
 from tests.support.fake_hub import FakeHub, serving_hub
 from tests.support.openai_requests import create, fault, uuid
-from tests.support.rest import refused, submitted
+from tests.support.rest import named, refused, submitted
+from tests.support.study_jobs import STUDY
+from tests.support.study_requests import posted
 from tests.support.worker import wake
 from tests.support.worker_jobs import event_types, job, log_text
 
@@ -78,6 +80,20 @@ def test_a_job_runs_on_the_commit_of_its_submission(http: httpx.Client, hub: Fak
     assert config(evaluation["id"])["models"][0]["path"] == str(snapshot.path)
     forked = http.post(f"/v1/jobs/{evaluation['id']}/fork", json={}).json()
     assert forked["spec"]["models"][0]["revision"] == hub.commit
+
+
+def test_all_runs_of_a_study_have_the_commit_of_its_first_post(http: httpx.Client, hub: FakeHub) -> None:
+    base, first = STUDY["base"] | {"model": {"hub": MODEL}}, hub.commit
+    arms = {"a": {}, "b": {"model.hub": MODEL, "optimizer.lr": 1e-4}, "c": {"model.revision": "main", "steps": 4}}
+    spec = posted(http, base=base, arms=arms)["spec"]
+    assert spec["base"]["model"] == {"hub": MODEL, "revision": first}
+    assert {spec["arms"][arm].get("model.revision") for arm in "bc"} == {first}
+    hub.commit = "f" * 40
+    again = posted(http, base=base, arms=arms)["spec"]
+    assert (again["base"], again["arms"]["b"]) == (spec["base"], spec["arms"]["b"])
+    assert again["arms"]["c"]["model.revision"] == hub.commit  # a branch is asked for again
+    faulty = http.post("/v1/studies", json=STUDY | {"base": base | {"model": {"hub": "evil/model"}}, "arms": {}})
+    assert named(faulty) == ["base.model.hub"]
 
 
 def test_a_plan_shows_download_and_memory_before_any_of_it(http: httpx.Client, hub: FakeHub) -> None:

@@ -9,11 +9,12 @@ import httpx
 import pytest
 
 from calibrl.client import Client
-from calibrl.schemas import JobStatus, Study, StudyStatus
+from calibrl.schemas import JobStatus, Study, StudySpec, StudyStatus
 from jobs import models
 from jobs.db import session_scope
 from jobs.repository import projects, studies
-from jobs.studies import advancing
+from jobs.studies import advancing, requests
+from jobs.studies.expansion import Expansion, Points, expand
 from tests.support import job_steps
 from tests.support.api_users import ApiUsers
 from tests.support.rest import named, refused
@@ -137,6 +138,20 @@ def test_a_study_adopts_no_fork_and_no_what_if(http: httpx.Client) -> None:
     posted(http, seeds=[0])
     advance()
     assert names(http)[4:] == JOBS[:3:2]
+
+
+def test_steps_expand_a_study_once(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    expanded: list[StudySpec] = []
+
+    def counted(study: StudySpec, points: Points) -> Expansion:
+        expanded.append(study)
+        return expand(study, points)
+
+    posted(http, seeds=[5])
+    monkeypatch.setattr(requests, "expand", counted)
+    advance()
+    advance()
+    assert len(expanded) == 1
 
 
 def test_a_post_waits_for_the_step_of_its_study(http: httpx.Client) -> None:
