@@ -2,12 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Path
+from fastapi import APIRouter, Body, Path, Query
+from pydantic import AwareDatetime
 
 from api.bodies import BoundedRoute
-from api.deps import MAX_ID, CurrentCaller, Db, ExistingJob
+from api.deps import MAX_ID, CurrentCaller, Db, ExistingJob, Limit, WritableJob, page
 from api.examples import VERDICTS
-from calibrl.schemas import CompletionToJudge, NewVerdict, Page, PersonVerdict, Role, Trust
+from calibrl.schemas import CompletionToJudge, NewVerdict, Page, PersonVerdict, Trust
 from jobs.insight import trust
 from jobs.repository import verdicts
 
@@ -20,31 +21,37 @@ ONE = "/samples/{sample_id}/completions/{completion}/verdict"
 @router.put(ONE)
 def put_verdict(
     session: Db,
-    job: ExistingJob,
+    job_id: WritableJob,
     caller: CurrentCaller,
     sample_id: SampleId,
     completion: Place,
     verdict: Annotated[NewVerdict, Body(openapi_examples=VERDICTS)],
 ) -> PersonVerdict:
     """Say if a stored completion is right. Your earlier verdict on it is replaced. Rewards do not change."""
-    caller.need(job.project, Role.MEMBER)
-    return trust.judge(session, job, sample_id, completion, caller.user, verdict)
+    return trust.judge(session, job_id, sample_id, completion, caller.user, verdict)
 
 
 @router.delete(ONE, status_code=204)
 def remove_verdict(
-    session: Db, job: ExistingJob, caller: CurrentCaller, sample_id: SampleId, completion: Place
+    session: Db, job_id: WritableJob, caller: CurrentCaller, sample_id: SampleId, completion: Place
 ) -> None:
     """Remove your verdict on a completion."""
-    caller.need(job.project, Role.MEMBER)
-    trust.withdraw(session, job, sample_id, completion, caller.user)
+    trust.withdraw(session, job_id, sample_id, completion, caller.user)
 
 
 @router.get("/verdicts")
-def list_verdicts(session: Db, job: ExistingJob) -> Page[PersonVerdict]:
-    """List all verdicts of people on the completions of a job, newest first."""
-    data = [PersonVerdict.model_validate(row) for row in verdicts.of_job(session, job.id)]
-    return Page(data=data, has_more=False)
+def list_verdicts(
+    session: Db,
+    job: ExistingJob,
+    sample_id: Annotated[int | None, Query(ge=0, le=MAX_ID, description="Only verdicts on this sample.")] = None,
+    before: Annotated[
+        AwareDatetime | None, Query(description="Only verdicts before this time: `created_at` of the last one so far.")
+    ] = None,
+    limit: Limit = 100,
+) -> Page[PersonVerdict]:
+    """List the verdicts of people on the completions of a job, newest first."""
+    found = verdicts.of_job(session, job.id, sample_id, before=before, limit=limit + 1)
+    return page(found, limit, PersonVerdict)
 
 
 @router.get("/verdicts/next")

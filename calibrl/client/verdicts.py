@@ -3,6 +3,8 @@
 from calibrl.client.connection import Connection, JobId, job_path
 from calibrl.schemas import CompletionToJudge, Page, PersonVerdict, Picked, Trust
 
+PAGE = 1000  # verdicts per request
+
 
 class VerdictRequests(Connection):
     """Requests for verdicts of people."""
@@ -17,9 +19,17 @@ class VerdictRequests(Connection):
         """Remove your verdict on a completion."""
         self._delete(_path(id, sample_id, completion))
 
-    def verdicts(self, id: JobId) -> list[PersonVerdict]:
-        """Return all verdicts of people on the completions of a job, newest first."""
-        return self._get(Page[PersonVerdict], job_path(id, "verdicts")).data
+    def verdicts(self, id: JobId, *, sample_id: int | None = None) -> list[PersonVerdict]:
+        """Return all verdicts of people on the completions of a job, or of one sample, newest first."""
+        found: list[PersonVerdict] = []
+        more = True
+        while more:
+            before = found[-1].created_at.isoformat() if found else None
+            options = {"sample_id": sample_id, "before": before, "limit": PAGE}
+            page = self._get(Page[PersonVerdict], job_path(id, "verdicts"), **options)
+            found += page.data
+            more = page.has_more
+        return found
 
     def next_to_judge(self, id: JobId) -> CompletionToJudge:
         """Return a random completion without a verdict. Refused (409) if all are judged."""

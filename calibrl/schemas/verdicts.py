@@ -10,6 +10,7 @@ from calibrl.schemas.base import Record
 from calibrl_core.settings.base import StrictSettings
 
 Picked = Literal["random", "chosen"]
+MAX_DISAGREEMENTS = 1000  # in a report
 
 
 class NewVerdict(StrictSettings):
@@ -74,4 +75,6 @@ class Trust(Record):
     corrected: Rate | None = Field(
         description="Share of stored completions that are right, by the accuracy and both rates. None: one is missing."
     )
-    disagreements: list[PersonVerdict] = Field(description="Verdicts of people that differ from the verifiers'.")
+    disagreements: list[PersonVerdict] = Field(
+        description=f"Verdicts of people that differ from the verifiers', the newest {MAX_DISAGREEMENTS:,} at most."
+    )

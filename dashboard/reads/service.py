@@ -114,9 +114,9 @@ def hours(job_id: UUID) -> JobHours:
 
 
 @st.cache_resource(ttl=QUEUE_FRESH, max_entries=256, show_spinner=False)
-def verdicts(job_id: UUID) -> list[PersonVerdict]:
-    """Return the verdicts of people on the completions of a job."""
-    return client().verdicts(job_id)
+def verdicts(job_id: UUID, sample_id: int) -> list[PersonVerdict]:
+    """Return the verdicts of people on the completions of a sample."""
+    return client().verdicts(job_id, sample_id=sample_id)
 
 
 @st.cache_resource(ttl=QUEUE_FRESH, max_entries=256, show_spinner=False)

@@ -15,7 +15,7 @@ NEXT = "to-judge"  # in the session: the completion that the service picked, by 
 
 def buttons(job: Job, sample_id: int, completion: int, picked: Picked = "chosen") -> None:
     """Draw the verdicts on a completion, and two buttons for the viewer's own."""
-    given = [one for one in service.verdicts(job.id) if (one.sample_id, one.completion) == (sample_id, completion)]
+    given = [one for one in service.verdicts(job.id, sample_id) if one.completion == completion]
     key = f"{picked}-{sample_id}-{completion}"
     with st.container(horizontal=True, vertical_alignment="center", key=f"verdict-{key}"):
         if service.me().may_change(job.project):

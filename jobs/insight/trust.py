@@ -4,10 +4,12 @@ import math
 import random
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
 from calibrl.schemas import CompletionToJudge, NewVerdict, PersonVerdict, Rate, Trust
+from calibrl.schemas.verdicts import MAX_DISAGREEMENTS
 from jobs import models
 from jobs.errors import Conflict, NotFound
 from jobs.repository import samples, verdicts
@@ -16,27 +18,27 @@ Z = 1.959963985  # two-sided 95 % quantile of the normal distribution
 
 
 def judge(
-    session: Session, job: models.Job, sample_id: int, completion: int, user: str, verdict: NewVerdict
+    session: Session, job_id: UUID, sample_id: int, completion: int, user: str, verdict: NewVerdict
 ) -> PersonVerdict:
     """Store the verdict of a user on a completion, and return it.
 
     Raises:
         NotFound: the job has no such sample or completion.
     """
-    found = _completion(samples.get(session, job.id, sample_id), completion)
+    found = _completion(samples.get(session, job_id, sample_id), completion)
     values = {**verdict.model_dump(), "passed": bool(found["passed"])}
-    verdicts.put(session, job.id, sample_id, completion, user, values)
-    rows = verdicts.of_job(session, job.id, sample_id)
+    verdicts.put(session, job_id, sample_id, completion, user, values)
+    rows = verdicts.of_job(session, job_id, sample_id)
     return PersonVerdict.model_validate(next(row for row in rows if (row.completion, row.user) == (completion, user)))
 
 
-def withdraw(session: Session, job: models.Job, sample_id: int, completion: int, user: str) -> None:
+def withdraw(session: Session, job_id: UUID, sample_id: int, completion: int, user: str) -> None:
     """Remove the verdict of a user.
 
     Raises:
         NotFound: there is none.
     """
-    if not verdicts.remove(session, job.id, sample_id, completion, user):
+    if not verdicts.remove(session, job_id, sample_id, completion, user):
         raise NotFound(f"You have given no verdict on completion {completion} of sample {sample_id}.")
 
 
@@ -92,6 +94,7 @@ def trust(session: Session, job: models.Job) -> Trust:
     wrong = rate([not row.right for row in drawn if row.passed])
     missed = rate([row.right for row in drawn if not row.passed])
     share = passed / total if total else None
+    disagreements = [row for row in rows if row.right != row.passed]
     return Trust(
         job_id=job.id,
         completions=total,
@@ -100,7 +103,7 @@ def trust(session: Session, job: models.Job) -> Trust:
         false_passes=wrong,
         false_failures=missed,
         corrected=None if share is None else corrected(share, wrong, missed),
-        disagreements=[PersonVerdict.model_validate(row) for row in rows if row.right != row.passed],
+        disagreements=[PersonVerdict.model_validate(row) for row in disagreements[:MAX_DISAGREEMENTS]],
     )
 
 

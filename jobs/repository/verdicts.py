@@ -1,5 +1,6 @@
 """Verdicts of people on stored completions."""
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -27,13 +28,25 @@ def remove(session: Session, job_id: UUID, sample_id: int, completion: int, user
     return session.scalar(delete(table).where(*key).returning(table.completion)) is not None
 
 
-def of_job(session: Session, job_id: UUID, sample_id: int | None = None) -> list[Row[Any]]:
-    """Return the verdicts of a job, or of one sample, newest first, with the columns of the record `PersonVerdict`."""
+def of_job(
+    session: Session,
+    job_id: UUID,
+    sample_id: int | None = None,
+    *,
+    before: datetime | None = None,
+    limit: int | None = None,
+) -> list[Row[Any]]:
+    """Return the verdicts of a job, or of one sample, newest first, with the columns of the record `PersonVerdict`.
+    `before`: only earlier ones."""
     table = PersonVerdict
     columns = (table.sample_id, table.completion, table.user, table.right, table.passed, table.picked, table.created_at)
     query = select(*columns, Sample.step, Sample.prompt_id).join(Sample, Sample.id == table.sample_id)
     query = query.where(table.job_id == job_id).order_by(table.created_at.desc(), table.sample_id, table.completion)
-    return list(session.execute(query if sample_id is None else query.where(table.sample_id == sample_id)))
+    if sample_id is not None:
+        query = query.where(table.sample_id == sample_id)
+    if before is not None:
+        query = query.where(table.created_at < before)
+    return list(session.execute(query.limit(limit)))
 
 
 def stored(session: Session, job_id: UUID) -> tuple[int, int]:

@@ -93,6 +93,21 @@ def test_verdicts_have_their_users_and_can_change(http: httpx.Client, client: Cl
             other.remove_verdict(job_id, sample, 0)
 
 
+def test_verdicts_are_listed_in_pages(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = planted()
+    first, second = (sample.id for sample in client.samples(job_id).data[:2])
+    for sample in (first, second):
+        for completion in range(3):
+            client.put_verdict(job_id, sample, completion, right=False)
+    newest = [(sample, completion) for sample in (second, first) for completion in (2, 1, 0)]
+    monkeypatch.setattr("calibrl.client.verdicts.PAGE", 2)
+    assert [(one.sample_id, one.completion) for one in client.verdicts(job_id)] == newest
+    assert [(one.sample_id, one.completion) for one in client.verdicts(job_id, sample_id=first)] == newest[3:]
+    every = client.trust(job_id).disagreements
+    monkeypatch.setattr("jobs.insight.trust.MAX_DISAGREEMENTS", 1)
+    assert client.trust(job_id).disagreements == every[:1]
+
+
 def test_verdicts_on_what_is_not_there_are_refused(http: httpx.Client, client: Client) -> None:
     job_id = planted()
     sample = client.samples(job_id).data[0].id
