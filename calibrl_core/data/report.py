@@ -203,6 +203,7 @@ class ReportReader:
         self._shares = [0] * SHARES
         self._pending: list[tuple[int, Example]] = []  # rows to judge, without images that no reward sees
         self._pending_size = 0  # characters and bytes of images
+        self.images: list[bytes] = []  # keys of those of the last row
 
     def add(self, item: Example | RowProblem) -> None:
         """Take the next row."""
@@ -216,9 +217,9 @@ class ReportReader:
         self._counts["rows"] += 1
         row = self._counts["rows"]
         self._look_at_texts(row, item)
-        images = self._keys.of(item)
+        self.images = self._keys.of(item)
         self._look_at_images(item)
-        self._look_at_repeats(row, item, images)
+        self._look_at_repeats(row, item, self.images)
         if self._settings.tokens:
             self._count_tokens(row, item, self._settings.tokens)
         if self._judges:

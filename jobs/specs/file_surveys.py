@@ -83,16 +83,15 @@ def answer_faults(survey: Survey, rewards: Sequence[Reward]) -> dict[str, str]:
 
 @lru_cache(CACHED_FILES)
 def _first_rows(source: FileData, answers: bool, size: int, changed: int) -> FirstRows:
-    keys = ImageKeys(pixels=0)
-    reader, experts = ReportReader(ReportSettings(()), keys), list[tuple[int, RewardInput]]()
+    reader, experts = ReportReader(ReportSettings(()), ImageKeys(pixels=0)), list[tuple[int, RewardInput]]()
     images, left = set[tuple[bytes, bytes]](), MOST_CHARACTERS
 
     def watch(item: Example | RowProblem) -> None:
         nonlocal left
         reader.add(item)
         if isinstance(item, Example) and item.images:
-            pictures = keys.of(item)
-            images.update((picture, prompt_key(item, pictures)) for picture in pictures)
+            prompt = prompt_key(item, reader.images)
+            images.update((picture, prompt) for picture in reader.images)
         if isinstance(item, Example) and item.expert:
             characters = len(item.expert) + len(item.question) + len(str(item.item))
             if characters <= left:
