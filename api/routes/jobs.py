@@ -1,5 +1,6 @@
 """Jobs: submit, plan, list, read, change, fork, cancel, pause, resume, retry."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
@@ -146,6 +147,17 @@ def fork_job(
     return _added(added, response)
 
 
+async def _made(request: Request, caller: Caller, make: Callable[[Session], dict[str, Any]]) -> AnySpec:
+    """Return the spec that is made of another job, checked like a posted one."""
+
+    def of_job(session: Session) -> dict[str, Any]:
+        look(request, session)
+        return make(session)
+
+    spec = await read(request, of_job)
+    return await run_in_threadpool(lambda: _looked_into(_checked(spec), caller))
+
+
 async def _comparing(
     request: Request,
     job_id: UUID,
@@ -153,11 +165,9 @@ async def _comparing(
     caller: CurrentCaller,
 ) -> AnySpec:
     def training(session: Session) -> dict[str, Any]:
-        look(request, session)
         return lifecycle.what_if_spec(session, existing_job(job_id, session, caller).id, what_if)
 
-    spec = await read(request, training)
-    return await run_in_threadpool(lambda: _looked_into(_checked(spec), caller))
+    return await _made(request, caller, training)
 
 
 @router.post("/{job_id}/what-if", status_code=201)
@@ -173,11 +183,9 @@ def what_if_job(
 
 async def _repeated(request: Request, job_id: UUID, caller: CurrentCaller) -> AnySpec:
     def parent(session: Session) -> dict[str, Any]:
-        look(request, session)
         return lifecycle.repeated_spec(session, existing_job(job_id, session, caller).id)
 
-    spec = await read(request, parent)
-    return await run_in_threadpool(lambda: _looked_into(_checked(spec), caller))
+    return await _made(request, caller, parent)
 
 
 @router.post("/{job_id}/reproduce", status_code=201)

@@ -37,12 +37,12 @@ async def compare_series(
     other one is the first, this job the second. At most two comparisons are made at the same time."""
 
     def pair(session: Session) -> UUID:
-        first = other or existing_job(job_id, session, caller).forked_from
+        job = existing_job(job_id, session, caller)
+        first = other or job.forked_from
         if first is None:
             fault = FieldError("other", "the job was not made from another one: name the job to compare with")
             raise Invalid("The series cannot be compared.", (fault,))
         return existing_job(first, session, caller).id
 
-    await read(request, lambda session: existing_job(job_id, session, caller))
     first = await read(request, pair)
     return await to_thread.run_sync(series.compare_series, first, job_id, limiter=COMPARING)

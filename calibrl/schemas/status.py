@@ -28,6 +28,11 @@ class JobStatus(StrEnum):
         return tuple(status for status in cls if status.final)
 
     @classmethod
+    def broken_ones(cls) -> tuple["JobStatus", ...]:
+        """Return the statuses of jobs that ended without success."""
+        return (JobStatus.FAILED, JobStatus.CANCELLED)
+
+    @classmethod
     def held_ones(cls) -> tuple["JobStatus", ...]:
         """Return the statuses of jobs that a worker holds."""
         return tuple(status for status in cls if status.held)

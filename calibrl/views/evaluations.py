@@ -62,10 +62,8 @@ def _curves(replay: Replay) -> list[str]:
     """Return the shares of passed completions by step, in the run and scored again; none for a single step."""
     if len(replay.by_step) < 2:
         return []
-    before, after = (
-        [number / one.scored for one, number in zip(replay.by_step, numbers, strict=True)]
-        for numbers in ([one.passed_before for one in replay.by_step], [one.passed_after for one in replay.by_step])
-    )
+    before = [one.passed_before / one.scored for one in replay.by_step]
+    after = [one.passed_after / one.scored for one in replay.by_step]
     steps = f"steps {replay.by_step[0].step} to {replay.by_step[-1].step}"
     return [
         f"{steps}, {name}: {sparkline(values)} {values[0]:.0%} to {values[-1]:.0%}"

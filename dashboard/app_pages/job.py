@@ -211,7 +211,7 @@ def _actions(job: Job) -> None:
         _request(job, client.pause)
     if job.status == JobStatus.PAUSED and st.button("Resume", icon=":material/play_arrow:", key="resume"):
         _request(job, client.resume)
-    if job.status in (JobStatus.FAILED, JobStatus.CANCELLED) and st.button(
+    if job.status in JobStatus.broken_ones() and st.button(
         "Retry", icon=":material/replay:", key="retry", help="Continues from the last checkpoint, if there is one."
     ):
         _request(job, client.retry)

@@ -6,13 +6,14 @@ from typing import Any
 import streamlit as st
 
 from calibrl.schemas import ChangedCompletion, ComparedUpdate, WhatIf
+from calibrl_core.metrics.expert import Quadrant
 from dashboard.markup import chip, escape, heading, table
 from dashboard.palette import CORRECT, NEUTRAL, RARENESS, WRONG
 from dashboard.views.completions import Tint, coloured, legend, plain_box
 
 NONE = "–"
 SCALE = 0.95  # quantile of the size of the changes that gets the strongest colour
-QUADRANTS = {
+QUADRANTS: dict[Quadrant, str] = {
     "underconfident_correct": "Under-confident, correct",
     "confident_correct": "Confident, correct",
     "humble_wrong": "Under-confident, wrong",
@@ -44,16 +45,12 @@ def draw(result: WhatIf) -> None:
         st.html(heading("Compared updates", HINT) + table(COLUMNS, map(_update_row, result.updates)))
     if any(result.quadrant_tokens.values()):
         with st.container(border=True, key="card-update-quadrants"):
-            names = [name for name in QUADRANTS if result.quadrant_tokens.get(name)]  # type: ignore[call-overload]
-            titles = [f"{QUADRANTS[name]} ({_tokens(result, name):,})" for name in names]
+            names = [name for name in QUADRANTS if result.quadrant_tokens.get(name)]
+            titles = [f"{QUADRANTS[name]} ({result.quadrant_tokens[name]:,})" for name in names]
             hint = "Mean change of log-probability in 10⁻³ nats per token. In brackets: tokens."
             rows = (_quadrant_row(update, names, titles) for update in result.updates)
             st.html(heading("Change by quadrant", hint) + table(("Update", *titles), rows))
     _completions(result)
-
-
-def _tokens(result: WhatIf, name: str) -> int:
-    return {str(key): count for key, count in result.quadrant_tokens.items()}[name]
 
 
 def _update_row(update: ComparedUpdate) -> str:
@@ -70,9 +67,8 @@ def _update_row(update: ComparedUpdate) -> str:
     return f"<tr><td>{escape(update.name)}{below}</td>{''.join(_cells(COLUMNS[1:], cells))}</tr>"
 
 
-def _quadrant_row(update: ComparedUpdate, names: Sequence[str], titles: Sequence[str]) -> str:
-    changes = {str(name): value for name, value in update.quadrants.items()}
-    cells = (_thousandths(changes.get(name)) for name in names)
+def _quadrant_row(update: ComparedUpdate, names: Sequence[Quadrant], titles: Sequence[str]) -> str:
+    cells = (_thousandths(update.quadrants.get(name)) for name in names)
     return f"<tr><td>{escape(update.name)}</td>{''.join(_cells(titles, cells))}</tr>"
 
 

@@ -1,6 +1,6 @@
 """Surroundings of a job, and the comparison of a repeated job with its original, step by step."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -9,6 +9,7 @@ from calibrl.schemas import Deviation, DifferentField, Job, SeriesComparison
 from dashboard.markup import chip, escape, heading, job_link, table
 from dashboard.palette import CORRECT, NEUTRAL, WRONG
 from dashboard.reads import catalogue
+from dashboard.views.spec_diff import flat
 
 SHOWN = 20  # rows of each table
 PACKAGES = "packages"  # part of a record, of which the number is shown
@@ -31,17 +32,9 @@ def draw(job: Job) -> None:
 
 
 def _record(record: Mapping[str, Any]) -> str:
-    rows = [*_leaves({name: value for name, value in record.items() if name != PACKAGES})]
+    rows = [*flat({name: value for name, value in record.items() if name != PACKAGES}).items()]
     rows.append((PACKAGES, f"{len(record.get(PACKAGES, {}))} distributions"))
     return table(("Field", "Value"), (_cells(f"<code>{escape(field)}</code>", value) for field, value in rows))
-
-
-def _leaves(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _leaves(inner, f"{at}.{name}" if at else name)
-    else:
-        yield at, ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 
 
 def _cells(first: str, *texts: object) -> str:

@@ -85,10 +85,8 @@ def _curves(replay: Replay) -> None:
     """Draw the share of passed completions by step, in the run and scored again."""
     if len(replay.by_step) < 2:
         return
-    before, after = (
-        [number / one.scored for one, number in zip(replay.by_step, numbers, strict=True)]
-        for numbers in ([one.passed_before for one in replay.by_step], [one.passed_after for one in replay.by_step])
-    )
+    before = [one.passed_before / one.scored for one in replay.by_step]
+    after = [one.passed_after / one.scored for one in replay.by_step]
     curves = "".join(
         f"<tr><td>{escape(title)}</td><td>{sparkline(values, colour, title, top=1.0)}</td>"
         f'<td data-label="First step">{values[0]:.0%}</td><td data-label="Last step">{values[-1]:.0%}</td></tr>'

@@ -15,7 +15,6 @@ from jobs.repository import hours, projects
 from jobs.settings import get_settings
 
 MOST = 20  # jobs that a project lists
-LOST = (JobStatus.FAILED, JobStatus.CANCELLED)
 
 
 def job_hours(session: Session, job: models.Job) -> JobHours:
@@ -49,7 +48,7 @@ def project_hours(session: Session, slug: str, days: int) -> ProjectHours:
         slot_hours=sum(one.slot_hours for one in found),
         gpu_hours=sum(one.gpu_hours for one in found),
         bought=_added([one.bought for one in found]),
-        lost_slot_hours=sum(one.slot_hours for one in found if one.status in LOST),
+        lost_slot_hours=sum(one.slot_hours for one in found if one.status in JobStatus.broken_ones()),
         price=price if all(prices) and prices else None,
         most=found[:MOST],
     )

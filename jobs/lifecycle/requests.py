@@ -251,7 +251,7 @@ def retry(session: Session, job_id: UUID, *, actor: str) -> models.Job:
         Conflict: the job is not failed or cancelled, a dependency is, or none of its checkpoints is on disk.
     """
     job, needed = _lock_with_needed(session, job_id)
-    if job.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
+    if job.status not in JobStatus.broken_ones():
         raise Conflict(f"Job {job_id} is {job.status}: only a failed or cancelled job can be retried.")
     job.forgiven, job.result, job.finished_at = job.attempt, None, None
     _put_in_line(session, job, needed, actor=actor, type="retried")
@@ -301,7 +301,7 @@ def _lock_with_needed(session: Session, job_id: UUID) -> tuple[models.Job, list[
 
 
 def _put_in_line(session: Session, job: models.Job, needed: list[models.Job], *, actor: str, type: str) -> None:
-    lost = [one for one in needed if one.status in (JobStatus.FAILED, JobStatus.CANCELLED)]
+    lost = [one for one in needed if one.status in JobStatus.broken_ones()]
     if lost:
         raise Conflict(f"Job {job.id} depends on job {lost[0].id}, which is {lost[0].status}: retry that job first.")
     rows = checkpoints.of_job(session, job.id)

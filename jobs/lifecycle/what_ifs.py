@@ -80,9 +80,10 @@ def _variants(
         try:
             yield name, changed_algorithm(own, change)
         except ValidationError as error:
-            found = (".".join(map(str, fault["loc"][1:])) for fault in error.errors())
-            faults = zip(found, error.errors(), strict=True)
-            problems = [FieldError(f"variants.{name}.{field}", fault["msg"]) for field, fault in faults]
+            problems = [
+                FieldError(".".join(map(str, ("variants", name, *fault["loc"][1:]))), fault["msg"])
+                for fault in error.errors()
+            ]
             raise Invalid("There is nothing to compare.", tuple(problems)) from error
         except ValueError as error:
             raise Invalid("There is nothing to compare.", (FieldError(f"variants.{name}", str(error)),)) from error

@@ -231,7 +231,7 @@ def lock_decided(session: Session, limit: int) -> list[Job]:
         .join(JobDependency, JobDependency.depends_on_id == other.id)
         .where(JobDependency.job_id == Job.id)
     )
-    lost = exists(of.where(other.status.in_((JobStatus.FAILED, JobStatus.CANCELLED))))
+    lost = exists(of.where(other.status.in_(JobStatus.broken_ones())))
     open_ = exists(of.where(other.status != JobStatus.SUCCEEDED))
     query = select(Job).where(Job.status == JobStatus.WAITING, lost | ~open_).order_by(*_AGE).limit(limit)
     return list(session.scalars(_fresh(query.with_for_update(skip_locked=True, of=Job))))

@@ -15,8 +15,6 @@ from jobs.models import Job, Study, StudyEntry
 from jobs.models.jobs import RUN_TIME
 
 ACTIVE = (StudyStatus.RUNNING, StudyStatus.CANCELLING)
-BROKEN = (JobStatus.FAILED, JobStatus.CANCELLED)
-_FINAL = (JobStatus.SUCCEEDED, *BROKEN)
 _PROJECT_LOCK = 0x57D1  # arbitrary, the same for all submissions of studies
 
 
@@ -147,7 +145,9 @@ def adoptable(session: Session, project: str, label: str, digests: Collection[st
     settings."""
     wanted = cast([{label: digest} for digest in digests], ARRAY(JSONB))
     query = select(Job).options(defer(Job.spec), defer(Job.result), defer(Job.notes))
-    query = query.where(Job.project == project, Job.status.not_in(BROKEN), Job.labels.contains(any_(wanted)))
+    query = query.where(
+        Job.project == project, Job.status.not_in(JobStatus.broken_ones()), Job.labels.contains(any_(wanted))
+    )
     query = query.where(Job.kind.in_(("train", "evaluate")), Job.forked_from.is_(None))
     found: dict[str, Job] = {}
     for job in session.scalars(query.order_by((Job.status == JobStatus.SUCCEEDED).desc(), Job.created_at, Job.id)):
@@ -172,7 +172,7 @@ def entry(session: Session, study_id: UUID, digest: str) -> StudyEntry | None:
 
 def forget_broken(session: Session, study_id: UUID) -> None:
     """Remove the failed and cancelled jobs from a study, so that their runs are submitted again."""
-    broken = select(Job.id).where(Job.status.in_(BROKEN))
+    broken = select(Job.id).where(Job.status.in_(JobStatus.broken_ones()))
     session.execute(delete(StudyEntry).where(StudyEntry.study_id == study_id, StudyEntry.job_id.in_(broken)))
 
 
@@ -181,5 +181,5 @@ def open_jobs(session: Session, study_id: UUID) -> list[UUID]:
     other = select(StudyEntry.job_id).join(Study, Study.id == StudyEntry.study_id)
     others = other.where(Study.id != study_id, Study.status.in_(ACTIVE))
     query = select(Job.id).join(StudyEntry, StudyEntry.job_id == Job.id)
-    query = query.where(StudyEntry.study_id == study_id, ~StudyEntry.adopted, Job.status.not_in(_FINAL))
+    query = query.where(StudyEntry.study_id == study_id, ~StudyEntry.adopted, Job.status.not_in(JobStatus.final_ones()))
     return list(session.scalars(query.where(Job.id.not_in(others)).order_by(Job.created_at, Job.id)))

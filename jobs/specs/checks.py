@@ -192,7 +192,7 @@ def _dependency_problems(id: UUID, existing: Mapping[UUID, Job]) -> list[str]:
     job = existing.get(id)
     if job is None:
         return [f"job {id} does not exist"]
-    if job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
+    if job.status in JobStatus.broken_ones():
         return [f"job {id} is {job.status} and cannot succeed any more"]
     return []
 

@@ -11,7 +11,7 @@ from jobs.studies.expansion import RETRIES, Expansion, Part, StudyJob
 
 # Reasons of failures that can pass without a change of the spec.
 RETRIED = frozenset({Reason.CRASHED, Reason.DISK_FULL, Reason.LOST_WORKER, Reason.NO_PROGRESS, Reason.WORKER_STOPPED})
-BROKEN = (JobStatus.FAILED, JobStatus.CANCELLED)
+BROKEN = JobStatus.broken_ones()
 Known = Mapping[str, JobSummary]  # jobs that exist, by digest
 
 
