@@ -51,7 +51,7 @@ fuzz-queue: $(INSTALLED)  ## random operations on the queue, compared with a mod
 fuzz-data: $(INSTALLED)  ## hostile data files beyond those of `make test-all`, 5,000 in all; a quarter of an hour
 	@$(RUN) -m pytest -m fuzz tests/process/calibrl_core/test_hostile_data_costs.py
 
-fuzz-api: $(INSTALLED)  ## every operation of the API by schemathesis, with and without a key: 20,000 cases or more, beyond those of `make test-all`
+fuzz-api: $(INSTALLED)  ## every operation of the API by schemathesis, with and without a key: 60,000 cases, half an hour
 	@$(RUN) -m tests.fuzz
 
 test-postgres: $(INSTALLED)  ## the tests of SQL on another PostgreSQL: make test-postgres PROGRAMS=/usr/lib/postgresql/15/bin

@@ -104,11 +104,13 @@ DataFolder = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Folder of all data.", show_default="~/.calibrl")
 ]
 Port = Annotated[
-    int | None, typer.Option("--port", min=1, max=65535, help="Port of the API.", show_default="a free port")
+    int | None, typer.Option("--port", min=1, max=65535, help="Port of the API.", show_default="that of the last start")
 ]
 DashboardPort = Annotated[
     int | None,
-    typer.Option("--dashboard-port", min=1, max=65535, help="Port of the dashboard.", show_default="a free port"),
+    typer.Option(
+        "--dashboard-port", min=1, max=65535, help="Port of the dashboard.", show_default="that of the last start"
+    ),
 ]
 
 
@@ -128,7 +130,8 @@ def up(data: DataFolder = None, port: Port = None, dashboard_port: DashboardPort
             print_rich(_addresses(stack.dashboard_url, stack.api_url, folder, options))
             with suppress(KeyboardInterrupt):
                 while True:
-                    stack.check()
+                    for said in stack.restart_ended():
+                        typer.echo(said, err=True)
                     time.sleep(POLL_SECONDS)
             typer.echo("Stopping; a running job saves a checkpoint first ...")
     except StackError as error:

@@ -40,7 +40,7 @@ async def _begun(
     return await run_in_threadpool(requests.beginning, study, caller)
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses={200: {"model": Study, "description": "The study of this name continues"}})
 def post_study(
     begun: Annotated[requests.Beginning, Depends(_begun)],
     session: Db,

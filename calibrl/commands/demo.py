@@ -177,7 +177,8 @@ def _wait_for_ctrl_c(stack: LocalStack, console: Console) -> None:
     console.print(f"\nLook around at {stack.dashboard_url}; Ctrl-C stops everything.", soft_wrap=True)
     try:
         while True:
-            stack.check()
+            for said in stack.restart_ended():
+                console.print(Text(said), soft_wrap=True)
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         console.print("Stopping ...")

@@ -1,11 +1,10 @@
 """The service on this machine as child processes: database, queue, API, worker and dashboard."""
 
-import json
 import os
-import secrets
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -14,6 +13,8 @@ from calibrl.client import STACK_FILE
 from calibrl.processes import children
 from calibrl.processes.children import Process
 from calibrl.settings import StackSettings
+from calibrl.stack.identity import Identity, write_private
+from calibrl.stack.kept_process import KeptProcess
 from calibrl.stack.service_folder import service_folder
 from calibrl.stack.services import (
     Postgres,
@@ -28,6 +29,7 @@ from calibrl.stack.services import (
 
 __all__ = ["LocalStack", "StackError"]
 
+API_PORT, DASHBOARD_PORT = 8571, 8572  # of the first stack on a machine; others get free ports
 MIGRATION_SECONDS = 120.0
 STOP_SECONDS = 10.0
 OF_ANOTHER_SERVICE = "CALIBRL_PROFILE"  # names another service; the processes get the URL of this stack
@@ -38,21 +40,15 @@ CELERY_FLAGS = ("--without-gossip", "--without-mingle", "--without-heartbeat", "
 LOCAL_SETTINGS = {"heartbeat_seconds": "1", "lease_seconds": "15", "allowed_roots": "/"}
 
 
-def chosen_port(port: int | None) -> int:
-    """Return the port, or a free one if it is None.
-
-    Raises:
-        StackError: the port cannot be used.
-    """
-    if port is None:
-        return free_port()
+def _refusal(port: int) -> str | None:
+    """Return why no server can listen at a port of this machine, or None if one can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise StackError(f"port {port} can't be used ({error.strerror}); choose another or leave it out") from None
-    return port
+            return error.strerror
+    return None
 
 
 class LocalStack(RunningProcesses):
@@ -60,7 +56,8 @@ class LocalStack(RunningProcesses):
 
     Data and logs are in `data_dir`, which one stack at a time can use. DATABASE_URL and REDIS_URL, if set, replace the
     embedded servers. If this process is killed, the kernel kills its children. Raises StackError, one line, if a
-    process does not start.
+    process does not start, or if a port that is given can't be used. Other ports are those of the last start of the
+    data folder, else API_PORT and DASHBOARD_PORT, else free ones.
     """
 
     def __init__(
@@ -78,11 +75,9 @@ class LocalStack(RunningProcesses):
         self._with_dashboard = dashboard
         self._settings = StackSettings.read()
         self._code = service_folder()
-        self._running: dict[str, Process] = {}
-        self.api_url = ""
+        self._running: list[KeptProcess] = []
+        self.api_url = self.api_key = ""
         self.dashboard_url: str | None = None  # with a token that signs its reader in
-        key = self._settings.api_key
-        self.api_key = key.get_secret_value() if key else "calibrl_" + secrets.token_urlsafe(32)
 
     def check(self) -> None:
         """Check that all processes run.
@@ -90,18 +85,30 @@ class LocalStack(RunningProcesses):
         Raises:
             StackError: a process has ended.
         """
-        for name, process in self._running.items():
-            if children.ended(process):
-                raise StackError(f"{name} has ended: {last_line(self._log(name))} (see {self._log(name)})")
+        for kept in self._running:
+            if end := kept.end:
+                raise StackError(end)
+
+    def restart_ended(self) -> list[str]:
+        """Start each process again that has ended, with the same address. Return a sentence about each.
+
+        Raises:
+            StackError: a process has ended too often.
+        """
+        ends = [(kept, end) for kept in self._running if (end := kept.end)]
+        for kept, _ in ends:
+            kept.restart()
+        return [f"{end}; it was started again" for _, end in ends]
 
     def _start(self) -> None:
         """Start all processes. They stop in reverse order."""
         self._exit.callback(lock_folder(self.data_dir).release)
         self._logs.mkdir(exist_ok=True)
-        self.api_url = f"http://127.0.0.1:{chosen_port(self._api_port)}"
+        identity = self._identity()
+        self.api_url = f"http://127.0.0.1:{identity.api_port}"
         public = {"CALIBRL_API_URL": self.api_url, "CALIBRL_API_KEY": self.api_key}
         private = public | {"CALIBRL_DATA_DIR": str(self.data_dir)}
-        dashboard_ready = self._start_dashboard(public) if self._with_dashboard else None
+        dashboard_ready = self._start_dashboard(public, identity) if self._with_dashboard else None
         private |= self._start_services() | self._local_settings()
         api_ready = self._start_api(private)  # its imports take longer than the migrations
         self._migrate(private)
@@ -111,14 +118,49 @@ class LocalStack(RunningProcesses):
             self._wait(dashboard_ready, "dashboard")
         self._write_stack_file()
 
+    def _identity(self) -> Identity:
+        """Choose the key and the ports, and store them for the next start."""
+        identity = Identity.read(self.data_dir)
+        key = self._settings.api_key
+        self.api_key = key.get_secret_value() if key else identity.api_key
+        identity.api_port = self._port(self._api_port, identity.api_port, API_PORT)
+        if self._with_dashboard:
+            identity.dashboard_port = self._port(self._dashboard_port, identity.dashboard_port, DASHBOARD_PORT)
+        identity.write(self.data_dir)
+        return identity
+
+    def _port(self, given: int | None, last: int, usual: int) -> int:
+        """Return the port to use.
+
+        Raises:
+            StackError: the given port can't be used.
+        """
+        if given is not None:
+            if refusal := _refusal(given):
+                raise StackError(f"port {given} can't be used ({refusal}); choose another or leave it out")
+            return given
+        return next((port for port in (last, usual) if port and self._reserve(port)), None) or free_port()
+
+    def _reserve(self, port: int) -> bool:
+        """Reserve a port until this stack stops. Return False if it is in use: a server listens, or will soon."""
+        if _refusal(port):
+            return False
+        # A name that the kernel frees with this process. Like ports, such names belong to a network namespace.
+        name = self._exit.enter_context(socket.socket(socket.AF_UNIX))
+        try:
+            name.bind(f"\0calibrl-port-{port}")
+        except OSError:
+            return False
+        return True
+
     def _start_services(self) -> dict[str, str]:
         """Start the servers that the environment does not name. Return the URLs of both."""
         valkey = None if self._settings.redis_url else Valkey(self.data_dir / "valkey", self._log("valkey"))
         postgres = None if self._settings.database_url else Postgres(self.data_dir / "postgres", self._log("postgres"))
         services = [service for service in (valkey, postgres) if service]
         for service in services:
-            self._exit.callback(service.stop)
-            self._running[service.log.stem] = service.start()
+            self._exit.callback(service.stop)  # also if it does not start
+            self._keep(service.log.stem, service.start, partial(_stop, service))
         for service in services:
             service.wait_ready()
         database_url = postgres.url if postgres else self._settings.need("database_url")
@@ -143,17 +185,18 @@ class LocalStack(RunningProcesses):
     def _start_api(self, env: dict[str, str]) -> Callable[[], bool]:
         address = _listen(self.api_url, "--host", "--port")
         command = ["uvicorn", "api.main:app", *address, "--timeout-graceful-shutdown", "3"]
-        self._keep("api", command, env)
+        self._keep_program("api", command, env)
         return lambda: _answers(f"{self.api_url}/readyz")
 
-    def _start_dashboard(self, env: dict[str, str]) -> Callable[[], bool]:
-        url, token = f"http://127.0.0.1:{chosen_port(self._dashboard_port)}", secrets.token_urlsafe(24)
+    def _start_dashboard(self, env: dict[str, str], identity: Identity) -> Callable[[], bool]:
+        url, token = f"http://127.0.0.1:{identity.dashboard_port}", identity.dashboard_token
         self.dashboard_url = f"{url}/signin?token={token}"
         script = str(self._code / "dashboard" / "streamlit_app.py")
         options = _listen(url, "--server.address", "--server.port")
         for host in ("127.0.0.1", "localhost"):  # no other name, which a hostile page may have led here
             options += ["--server.allowedHosts", host]
-        self._keep("dashboard", ["streamlit", "run", script, *options], env | {"CALIBRL_DASHBOARD_TOKEN": token})
+        secret = {"CALIBRL_DASHBOARD_TOKEN": token}
+        self._keep_program("dashboard", ["streamlit", "run", script, *options], env | secret)
         return lambda: _answers(f"{url}/_stcore/health")
 
     def _start_worker(self, env: dict[str, str]) -> None:
@@ -161,13 +204,18 @@ class LocalStack(RunningProcesses):
         grace = self._settings.stop_grace_seconds + self._settings.heartbeat_seconds + STOP_SECONDS
         name = self._settings.worker_name
         command = ["celery", "-A", "worker.tasks", "worker", "-n", f"{name}@%h", *CELERY_FLAGS]
-        self._keep("worker", command, env | {"CALIBRL_WORKER_NAME": name}, grace)
+        self._keep_program("worker", command, env | {"CALIBRL_WORKER_NAME": name}, grace)
 
-    def _keep(self, name: str, command: Sequence[str], env: dict[str, str], grace: float = STOP_SECONDS) -> Process:
+    def _keep_program(
+        self, name: str, command: Sequence[str], env: dict[str, str], grace: float = STOP_SECONDS
+    ) -> None:
+        self._keep(name, partial(self._run, name, command, env), partial(children.stop, grace=grace))
+
+    def _keep(self, name: str, start: Callable[[], Process], stop: Callable[[Process], object]) -> None:
         """Start a process that runs until the stack stops."""
-        process = self._running[name] = self._run(name, command, env)
-        self._exit.callback(children.stop, process, grace)
-        return process
+        kept = KeptProcess(name, self._log(name), start, stop)
+        self._running.append(kept)
+        self._exit.callback(kept.stop)
 
     def _run(self, name: str, command: Sequence[str], env: dict[str, str]) -> Process:
         passed_on = {name: value for name, value in os.environ.items() if name.upper() != OF_ANOTHER_SERVICE}
@@ -183,7 +231,8 @@ class LocalStack(RunningProcesses):
             self.check()
             return ready()
 
-        wait_until(ready_or_broken, self._running[name], f"the {name}", self._log(name))
+        process = next(kept.process for kept in self._running if kept.name == name)
+        wait_until(ready_or_broken, process, f"the {name}", self._log(name))
 
     def _log(self, name: str) -> Path:
         return self._logs / f"{name}.log"
@@ -191,12 +240,12 @@ class LocalStack(RunningProcesses):
     def _write_stack_file(self) -> None:
         path = self.data_dir / STACK_FILE
         self._exit.callback(path.unlink, missing_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.unlink(missing_ok=True)
-        partial.touch(mode=0o600)
         stack = {"api_url": self.api_url, "dashboard_url": self.dashboard_url, "api_key": self.api_key}
-        partial.write_text(json.dumps(stack))
-        partial.replace(path)
+        write_private(path, stack)
+
+
+def _stop(service: Postgres | Valkey, _: Process) -> None:
+    service.stop()
 
 
 def _listen(url: str, host_option: str, port_option: str) -> list[str]:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from calibrl.client import Client
@@ -68,6 +69,22 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
     return owner
 
 
+def kill(stack: LocalStack, name: str) -> None:
+    """Kill a process of the stack, and let the stack find out."""
+    process = next(kept.process for kept in stack._running if kept.name == name)
+    os.kill(process.pid, signal.SIGKILL)
+    (said,) = eventually(stack.restart_ended)
+    assert said.startswith(f"{name} has ended: ") and said.endswith("; it was started again")
+
+
+def answers(stack: LocalStack) -> bool:
+    """Return if the API answers, and reaches its database and its queue."""
+    try:
+        return httpx.get(f"{stack.api_url}/readyz", timeout=LIMIT_SECONDS).is_success
+    except httpx.TransportError:
+        return False
+
+
 @pytest.mark.slow
 def test_a_job_outlives_a_killed_stack_and_ctrl_c_leaves_nothing(folder: Path) -> None:
     killed = start(folder)
@@ -101,18 +118,36 @@ def test_a_job_outlives_a_killed_stack_and_ctrl_c_leaves_nothing(folder: Path) -
 
 
 @pytest.mark.slow
-def test_a_stack_whose_worker_has_ended_is_an_error(folder: Path) -> None:
-    with LocalStack(folder) as stack:
+def test_a_process_that_ends_is_started_again_at_its_address(folder: Path) -> None:
+    with LocalStack(folder) as stack, Client(data_dir=folder) as client:
         stack.check()
         said = json.loads((folder / "stack.json").read_text())
         assert said == {"api_url": stack.api_url, "dashboard_url": stack.dashboard_url, "api_key": stack.api_key}
         with pytest.raises(StackError, match="in use by another running stack"), LocalStack(folder):
             pass
-        worker = next(pid for pid in processes_with(folder) if _command(pid)[1:4] == ["-m", "celery", "-A"])
-        os.kill(worker, signal.SIGKILL)
-        with pytest.raises(StackError, match=r"worker has ended.*worker\.log"):
-            eventually(lambda: stack.check())
+        closed = {path.name for path in get_settings().closed_folders}
+        assert {path.name for path in folder.iterdir() if path.stat().st_size} <= closed  # not the empty lock file
+        job = client.submit(SPEC)
+        eventually(lambda: client.job(job.id).step >= 3)
+        kill(stack, "api")
+        eventually(lambda: client.job(job.id).status is JobStatus.SUCCEEDED if answers(stack) else False)
+        assert client.job(job.id).attempt == 1  # its training went on without the API
+        for name in ("worker", "valkey", "postgres"):
+            kill(stack, name)
+        eventually(lambda: answers(stack))
+        second = client.submit(SPEC)
+        eventually(lambda: client.job(second.id).status is JobStatus.SUCCEEDED)
     assert processes_with(folder) == []
+
+
+@pytest.mark.slow
+def test_key_and_ports_outlive_a_restart(folder: Path, tmp_path: Path) -> None:
+    with LocalStack(folder) as first, LocalStack(tmp_path / "other", dashboard=False) as other:
+        assert other.api_url != first.api_url
+    with LocalStack(folder) as again:
+        assert (again.api_url, again.dashboard_url) == (first.api_url, first.dashboard_url)
+        assert again.api_key == first.api_key
+    assert (folder / "identity.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_used_port_is_named_in_one_line(folder: Path) -> None:
@@ -140,7 +175,3 @@ def test_addresses_in_the_environment_replace_the_embedded_servers(
         job = client.submit(SPEC | {"steps": 2})
         eventually(lambda: client.job(job.id).status is JobStatus.SUCCEEDED)
     assert not (folder / "postgres").exists() and not (folder / "valkey").exists()
-
-
-def _command(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")

@@ -231,7 +231,7 @@ def test_a_study_has_the_rights_of_its_user_now(http: httpx.Client) -> None:
         http.put("/v1/projects/vision/members/ann", json={"role": "viewer"})
         users.ask(ann, "GET", "/v1/studies").raise_for_status()
         assert users.post(ann, "/v1/studies", own).status_code == 403
-        job_steps.run("UPDATE studies SET spec = jsonb_set(spec::jsonb, '{seeds}', '[0, 1]')")
+        job_steps.run("UPDATE studies SET spec = jsonb_set(spec::jsonb, '{seeds}', '[0, 1]')::json")
         advance()
         ended = users.get(ann, f"/v1/studies/{study['id']}").json()
         assert ended["status"] == "failed"
@@ -258,7 +258,8 @@ def test_a_faulty_study_is_refused_with_its_fields(http: httpx.Client) -> None:
 
 def test_a_job_that_is_refused_later_ends_the_study(http: httpx.Client) -> None:
     study = posted(http)
-    job_steps.run("""UPDATE studies SET spec = jsonb_set(spec::jsonb, '{base,data}', '{"path": "/none.jsonl"}')""")
+    without_file = """jsonb_set(spec::jsonb, '{base,data}', '{"path": "/none.jsonl"}')::json"""
+    job_steps.run(f"UPDATE studies SET spec = {without_file}")
     advance()
     ended = read(http, study)
     assert ended["status"] == "failed"

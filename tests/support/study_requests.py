@@ -17,6 +17,7 @@ JOBS = [f"slopes {arm} seed {seed} {part}" for seed in (0, 1) for arm in "ab" fo
 def posted(http: httpx.Client, **changes: Any) -> dict[str, Any]:
     answer = http.post("/v1/studies", json=STUDY | changes)
     assert answer.status_code in (200, 201), answer.text
+    assert str(answer.status_code) in http.get("/openapi.json").json()["paths"]["/v1/studies"]["post"]["responses"]
     assert answer.headers["location"] == f"/v1/studies/{answer.json()['id']}"
     study: dict[str, Any] = answer.json()
     return study
