@@ -20,6 +20,7 @@ from calibrl import presets
 from calibrl.client import CalibrlError, Client
 from calibrl.commands import (
     access,
+    bisect,
     datasets,
     evaluations,
     export,
@@ -262,6 +263,7 @@ def logs(
 
 app.add_typer(evaluations.app)
 app.add_typer(what_if.app)
+app.add_typer(bisect.app)
 app.add_typer(datasets.app)
 app.add_typer(jobs.app)
 app.add_typer(reproduce.app)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -284,8 +284,8 @@ class TrainingRun:
         if self.validator and self.validator.before_training and self.state.step == 0:
             self.report.emit("metrics", step=0, values=self.validator.validate(0))
 
-    def advance(self) -> bool:
-        """Run one step with its validation, events and checkpoint; return if it was the last one."""
+    def take_step(self) -> StepResult:
+        """Take one step, without its validation, events and checkpoint."""
         config = self.config
         step = self.state.step  # from 0; reported from 1: metrics of step n describe the n-th update
         set_learning_rate(self.optimizer, learning_rate(config.optimizer, step, self.steps))
@@ -294,13 +294,17 @@ class TrainingRun:
         self.order_before = self.order.state()
         with encoder.held():
             result = self.learner.step(step, self.prompts.next_step())
-        metrics = {**result.metrics, **memory_bytes(self.policy.device)}
-        metrics["perf/encodings"] = encoder.encodings - encodings
         if config.curriculum == "measured":
             for ratios in self.ranks.gather_everywhere(result.pass_ratios):
                 self.order.observe(ratios)
         self.state.step, self.state.moved = step + 1, result.moved
         self.order_before = None
+        return replace(result, metrics=result.metrics | {"perf/encodings": encoder.encodings - encodings})
+
+    def advance(self) -> bool:
+        """Run one step with its validation, events and checkpoint; return if it was the last one."""
+        result = self.take_step()
+        metrics = {**result.metrics, **memory_bytes(self.policy.device)}
         last = self.state.step == self.steps
         if result.batch is not None:
             ids = [example.id for example in result.batch.examples]
@@ -310,7 +314,7 @@ class TrainingRun:
         )
         self._report_step(result, metrics, last)
         self._watch_health(metrics)
-        if improved or last or self.state.step % config.checkpoints.every_steps == 0:
+        if improved or last or self.state.step % self.config.checkpoints.every_steps == 0:
             self._save(metrics)
         self.saving.report_written(waits=False)
         return last or self.reached_target

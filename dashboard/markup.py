@@ -25,7 +25,7 @@ STATUS = {  # colour and sign; the sign distinguishes them without colour
     JobStatus.CANCELLED: (NEUTRAL, "⊘"),
 }
 
-KINDS = {"train": "Training", "evaluate": "Evaluation", "audit": "Audit", "what_if": "What if"}
+KINDS = {"train": "Training", "evaluate": "Evaluation", "audit": "Audit", "what_if": "What if", "bisect": "Bisection"}
 MARKDOWN = str.maketrans({character: f"\\{character}" for character in r"\`*_{}[]()<>#+-.!|~$:"})
 CODE = re.compile(r"`([^`]+)`")
 TABLE_STYLE = """<style>

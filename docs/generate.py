@@ -34,7 +34,7 @@ BOUNDS = {
     "maxProperties": "at most {} entries",
     "pattern": "matches `{}`",
 }
-KINDS = ("TrainSpec", "EvaluateSpec", "AuditSpec", "WhatIfSpec")  # first on the page of the spec
+KINDS = ("TrainSpec", "EvaluateSpec", "AuditSpec", "WhatIfSpec", "BisectSpec")  # first on the page of the spec
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -121,7 +121,8 @@ def spec() -> str:
     intro = (
         "A spec is a mapping in YAML or JSON. `kind: train` selects [TrainSpec](#trainspec), `kind: evaluate`\n"
         "[EvaluateSpec](#evaluatespec), `kind: audit` [AuditSpec](#auditspec), `kind: what_if`\n"
-        "[WhatIfSpec](#whatifspec). An unknown field is an error. A field without a default is required.\n"
+        "[WhatIfSpec](#whatifspec), `kind: bisect` [BisectSpec](#bisectspec). An unknown field is an\n"
+        "error. A field without a default is required.\n"
         "[Presets](presets.md) are complete specs."
     )
     return _page("Spec", intro, *(_definition(name, definitions[name]) for name in order))

@@ -14,6 +14,7 @@ from api.limits import ConcurrencyLimit
 from calibrl.schemas import (
     MAX_STEP,
     Audit,
+    Bisection,
     Comparison,
     Evaluation,
     Page,
@@ -23,7 +24,7 @@ from calibrl.schemas import (
     WhatIf,
 )
 from jobs.errors import FieldError, Invalid
-from jobs.evaluations import compare, expert_audit, replay, what_if
+from jobs.evaluations import compare, replay, stored_result
 from jobs.evaluations.compare import Selection
 
 router = APIRouter(tags=["evaluations"], route_class=IdempotentRoute)
@@ -55,7 +56,7 @@ def list_accuracies(
 @router.get("/jobs/{job_id}/audit")
 def read_audit(job: ExistingJob) -> Audit:
     """Return the result of an audit of experts: counts, histograms, expected quadrants, and the worst rows."""
-    return expert_audit.audit(job)
+    return stored_result.audit(job)
 
 
 @router.get("/jobs/{job_id}/what-if")
@@ -63,7 +64,13 @@ def read_what_if(job: ExistingJob) -> WhatIf:
     """Return the result of a what-if: each update beside that of the run, and completions with the change of each
     token.
     """
-    return what_if.what_if(job)
+    return stored_result.what_if(job)
+
+
+@router.get("/jobs/{job_id}/bisection")
+def read_bisection(job: ExistingJob) -> Bisection:
+    """Return the result of a bisection: the first bad update with its groups, and changes for a fork before it."""
+    return stored_result.bisection(job)
 
 
 @router.get("/evaluations/compare")

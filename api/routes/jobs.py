@@ -16,6 +16,7 @@ from api.examples import CHANGES, FORKS, JOB_SPECS, WHAT_IFS
 from api.idempotency import IdempotentRoute, look
 from calibrl.schemas import (
     AnySpec,
+    BisectionRequest,
     Fork,
     Job,
     JobChanges,
@@ -176,6 +177,26 @@ def what_if_job(
 ) -> Job:
     """Create a job that compares the update after a checkpoint of a training with those of other settings and
     algorithms. It trains nothing; the checkpoint is kept for it.
+    """
+    caller.need_if_visible(spec.project, Role.MEMBER)
+    return _added(lifecycle.submit(session, spec, actor=caller.user, visible_projects=caller.projects), response)
+
+
+async def _bisecting(request: Request, job_id: UUID, bisection: BisectionRequest, caller: CurrentCaller) -> AnySpec:
+    def training(session: Session) -> dict[str, Any]:
+        look(request, session)
+        return lifecycle.bisection_spec(session, existing_job(job_id, session, caller).id, bisection)
+
+    spec = await read(request, training)
+    return await run_in_threadpool(lambda: _looked_into(_checked(spec), caller))
+
+
+@router.post("/{job_id}/bisection", status_code=201)
+def bisect_job(
+    spec: Annotated[AnySpec, Depends(_bisecting)], session: Db, caller: CurrentCaller, response: Response
+) -> Job:
+    """Create a job that finds the update that made a training worse before a health rule fired. It trains nothing; the
+    checkpoints are kept for it.
     """
     caller.need_if_visible(spec.project, Role.MEMBER)
     return _added(lifecycle.submit(session, spec, actor=caller.user, visible_projects=caller.projects), response)

@@ -7,7 +7,7 @@ from uuid import UUID
 import httpx
 
 from calibrl.client.connection import Connection, JobId, checked, job_path
-from calibrl.schemas import Audit, Comparison, Evaluation, Page, Replay, SplitAccuracies, WhatIf
+from calibrl.schemas import Audit, Bisection, Comparison, Evaluation, Page, Replay, SplitAccuracies, WhatIf
 
 TIMEOUT = httpx.Timeout(150.0, connect=3.0)  # longer than the service takes at most
 Compared = JobId | tuple[JobId, int]  # an evaluation, or one of its models by its place in the spec
@@ -31,6 +31,10 @@ class EvaluationRequests(Connection):
     def what_if_result(self, id: JobId) -> WhatIf:
         """Return the result of a what-if. Refused (409) until it has ended."""
         return self._get(WhatIf, job_path(id, "what-if"))
+
+    def bisection(self, id: JobId) -> Bisection:
+        """Return the result of a bisection. Refused (409) until it has ended."""
+        return self._get(Bisection, job_path(id, "bisection"))
 
     def compare_evaluations(self, *models: Compared, split: str | None = None, seed: int = 0) -> list[Comparison]:
         """Compare models over the same prompts, on one dataset or on all that they share; `seed` is the bootstrap's.

@@ -61,6 +61,10 @@ class JobRequests(Connection):
         payload = {"checkpoint": checkpoint, "update": update, "variants": variants, "name": name}
         return self._send("POST", Job, job_path(id, "what-if"), payload, timeout=SUBMIT_TIMEOUT)
 
+    def bisect(self, id: JobId, *, rule: str | None = None, name: str | None = None) -> Job:
+        """Submit a bisection of a training: which update made a health rule fire. None: the rule that fired last."""
+        return self._send("POST", Job, job_path(id, "bisection"), {"rule": rule, "name": name}, timeout=SUBMIT_TIMEOUT)
+
     def edit(
         self,
         id: JobId,

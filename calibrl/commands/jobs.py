@@ -88,7 +88,7 @@ def fork(
 def list_jobs(
     status: Annotated[list[JobStatus] | None, typer.Option(help="Only jobs with this status. Can be repeated.")] = None,
     kind: Annotated[
-        str | None, typer.Option(metavar="train|evaluate|audit|what_if", help="Only jobs of this kind.")
+        str | None, typer.Option(metavar="train|evaluate|audit|what_if|bisect", help="Only jobs of this kind.")
     ] = None,
     project: Annotated[str | None, typer.Option(metavar="SLUG", help="Only jobs of this project.")] = None,
     user: Annotated[str | None, typer.Option(help="Only jobs that this user submitted.")] = None,

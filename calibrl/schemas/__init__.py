@@ -53,6 +53,7 @@ from calibrl.schemas.hours import Price as Price
 from calibrl.schemas.hours import ProjectHours as ProjectHours
 from calibrl.schemas.hours import SlotHours as SlotHours
 from calibrl.schemas.jobs import MAX_LABELS as MAX_LABELS
+from calibrl.schemas.jobs import BisectionRequest as BisectionRequest
 from calibrl.schemas.jobs import Fork as Fork
 from calibrl.schemas.jobs import Job as Job
 from calibrl.schemas.jobs import JobChanges as JobChanges
@@ -102,6 +103,7 @@ from calibrl.schemas.samples import Sample as Sample
 from calibrl.schemas.samples import SampleSummary as SampleSummary
 from calibrl.schemas.specs import AnySpec as AnySpec
 from calibrl.schemas.specs import AuditSpec as AuditSpec
+from calibrl.schemas.specs import BisectSpec as BisectSpec
 from calibrl.schemas.specs import CheckpointChoice as CheckpointChoice
 from calibrl.schemas.specs import DataChoice as DataChoice
 from calibrl.schemas.specs import EvaluateSpec as EvaluateSpec
@@ -147,6 +149,11 @@ from calibrl.schemas.workers import WorkerStatus as WorkerStatus
 from calibrl_core.auditing.facts import Audit as Audit
 from calibrl_core.auditing.facts import AuditHistogram as AuditHistogram
 from calibrl_core.auditing.facts import AuditRow as AuditRow
+from calibrl_core.bisection.facts import BadUpdate as BadUpdate
+from calibrl_core.bisection.facts import Bisection as Bisection
+from calibrl_core.bisection.facts import GroupGradient as GroupGradient
+from calibrl_core.bisection.facts import ProbedPolicy as ProbedPolicy
+from calibrl_core.bisection.facts import SpecChange as SpecChange
 from calibrl_core.data.report_facts import DataReport as DataReport
 from calibrl_core.data.report_facts import ReportWarning as ReportWarning
 from calibrl_core.data.report_facts import Spread as Spread

@@ -13,7 +13,7 @@ Name = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[A-Za-z0-9]
 Slug = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9\-]*$")]
 Label = Annotated[str, Field(max_length=512)]
 LabelKey = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]*$")]
-JobKind = Literal["train", "evaluate", "audit", "what_if"]
+JobKind = Literal["train", "evaluate", "audit", "what_if", "bisect"]
 Priority = Literal["low", "normal", "high"]
 
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from calibrl.schemas.base import JobKind, Label, LabelKey, Name, Priority, Record, Slug
 from calibrl.schemas.specs import CheckpointChoice
 from calibrl.schemas.status import JobStatus, Reason
+from calibrl_core.health.settings import RuleName
 from calibrl_core.settings.base import StrictSettings
 from calibrl_core.variants.settings import MOST_VARIANTS
 
@@ -126,6 +127,15 @@ class WhatIfRequest(StrictSettings):
     )
 
 
+class BisectionRequest(StrictSettings):
+    """Settings of a bisection: rule, name."""
+
+    rule: RuleName | None = Field(None, description="Health rule that has fired. None: the one that fired last.")
+    name: Name | None = Field(
+        None, description="Name of the new job. None: the name of the training with -bisection appended."
+    )
+
+
 class JobSummary(Record):
     """A job in lists, without the fields that can be long."""
 
@@ -142,8 +152,8 @@ class JobSummary(Record):
     reason: Reason | None = Field(description="Reason of the status, if there is one.")
     message: str | None = Field(description="The reason in one sentence. After a crash, the last lines of the log.")
     step: int = Field(
-        description="Completed steps (training), batches of completions (evaluation, audit) or compared updates "
-        "(what-if)."
+        description="Completed steps (training), batches of completions (evaluation, audit), compared updates "
+        "(what-if) or probes (bisection)."
     )
     steps_total: int | None = Field(description="Planned steps. None until the trainer reports the number.")
     attempt: int = Field(description="Number of times that a worker started the job.")

@@ -9,6 +9,7 @@ from calibrl.schemas.base import MAX_STEP, MONTH, Label, LabelKey, Name, Priorit
 from calibrl_core.algorithms import AlgorithmSettings
 from calibrl_core.algorithms.registry import ALGORITHMS
 from calibrl_core.auditing.settings import AuditSettings
+from calibrl_core.bisection.settings import MOST_KEPT, BisectSettings
 from calibrl_core.config import (
     BuiltinModel,
     EvaluateSettings,
@@ -199,6 +200,17 @@ class TrainingParts(JobSettings, TrainSettings):
         """Return the sources of the training data."""
         return self.data if isinstance(self.data, tuple) else (self.data,)
 
+    def check_one_process(self, what: str) -> None:
+        """Check that a job that takes steps of a training again runs in one process.
+
+        Raises:
+            ValueError: it does not.
+        """
+        if self.resources.machines > 1 or self.resources.gpus > 1:
+            raise ValueError(f"resources: {what} runs in one process; set machines to 1, and gpus to 0 or 1")
+        if self.rollout.engine != "shared_prefill":
+            raise ValueError(f"rollout.engine: {what} samples with the trainer's own engine; set shared_prefill")
+
 
 class TrainSpec(TrainingParts):
     """A training job."""
@@ -216,10 +228,23 @@ class WhatIfSpec(WhatIfSettings, TrainingParts):
     @model_validator(mode="after")
     def _compares(self) -> Self:
         self.check_variants(self)
-        if self.resources.machines > 1 or self.resources.gpus > 1:
-            raise ValueError("resources: a what-if runs in one process; set machines to 1, and gpus to 0 or 1")
-        if self.rollout.engine != "shared_prefill":
-            raise ValueError("rollout.engine: a what-if samples with the trainer's own engine; set shared_prefill")
+        self.check_one_process("a what-if")
+        return self
+
+
+class BisectSpec(BisectSettings, TrainingParts):
+    """A bisection: the checkpoints of a training, of which a probe on the validation data finds the first bad one. The
+    other fields are those of the training; `POST /v1/jobs/{id}/bisection` fills them in."""
+
+    kind: Literal["bisect"]
+    kept: tuple[JobCheckpoint, ...] = Field(
+        min_length=2, max_length=MOST_KEPT, description="Checkpoints of the training, by step."
+    )
+
+    @model_validator(mode="after")
+    def _can_be_probed(self) -> Self:
+        self.check_alert(validates=self.validation is not None)
+        self.check_one_process("a bisection")
         return self
 
 
@@ -254,7 +279,7 @@ class AuditSpec(JobSettings, AuditSettings):
         return self
 
 
-AnySpec = TrainSpec | EvaluateSpec | AuditSpec | WhatIfSpec
+AnySpec = TrainSpec | EvaluateSpec | AuditSpec | WhatIfSpec | BisectSpec
 JobSpec = Annotated[AnySpec, Field(discriminator="kind")]
 job_spec_adapter: TypeAdapter[AnySpec] = TypeAdapter(JobSpec)
 

@@ -85,6 +85,19 @@ class Validator:
         assert metrics is not None
         return {**metrics, "perf/validation_seconds": time.perf_counter() - began}
 
+    def answers(self, step: int) -> Answers:
+        """Return the answers to all prompts that one process samples with the random numbers of a validation after
+        `step`.
+
+        Raises:
+            DataError, NoVerdictError: as `validate`.
+        """
+        with self._engine.sampling(step):
+            answers = self._sample(step, self._examples)
+        if self._stops:
+            check_needed([self._scorer.stop_reason(score for row in answers.scores for score in row)])
+        return answers
+
     def _in_order_of_use(self, examples: Sequence[Example], first: int) -> list[Example]:
         """Return the examples as the engine encodes them: batch by batch, long prompts first."""
         size, lengths = batch_size(self._settings.samples), self._policy.prompt_lengths(examples)

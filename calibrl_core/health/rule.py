@@ -42,6 +42,7 @@ class Rule(ABC):
     reads: ClassVar[tuple[str, ...]]
     suggestion: ClassVar[str]
     always_pauses: ClassVar[bool] = False  # also if `pause_on` does not name the rule
+    caused_by_update: ClassVar[bool] = True  # an update can be its cause, so that a bisection can find it
     from_first_step: ClassVar[bool] = False  # the reference is the first step, not the first window
 
     def __init__(self, settings: HealthSettings, state: Mapping[str, Any]) -> None:

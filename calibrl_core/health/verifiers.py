@@ -11,6 +11,7 @@ class VerifierFailures(Rule):
     title = "Verifier failures"
     about = "A verifier often gives no score. A missing score counts as 0, so right answers are punished."
     reads = ("reward/verifier_failure_share",)
+    caused_by_update = False
     suggestion = "Read the reason in the log. Raise the verifier's time_limit_seconds, or fix it."
 
     def _window(self) -> int:
@@ -27,6 +28,7 @@ class NoVerdicts(Rule):
     title = "No scores"
     about = "A verifier gives no score at all. The job pauses."
     reads = ("reward/verifier_failure_share",)
+    caused_by_update = False
     suggestion = "Fix the verifier or remove it from rewards: the reason is in the log."
     always_pauses = True
 

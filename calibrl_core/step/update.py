@@ -12,7 +12,7 @@ from calibrl_core.algorithms.kl import kl_k1, kl_k3
 from calibrl_core.algorithms.loss_batch import LossBatch, TokenLosses
 from calibrl_core.config import TrainConfig
 from calibrl_core.diagnostics.base import StepBatch
-from calibrl_core.diagnostics.gradients import compare_gradients
+from calibrl_core.diagnostics.gradients import compare_gradients, compare_tensors
 from calibrl_core.distributed.ranks import ALONE, Ranks
 from calibrl_core.models.logprobs import TokenLogprobs
 from calibrl_core.models.policy import Policy
@@ -178,6 +178,29 @@ class Updater:
         tally = Tally(self._loss_names, self._ranks, batch.rollouts.mask)
         with self._policy.dropping(self._config.seed, step, self._ranks.rank):
             self._sum_gradient(inputs, self._mini_batches(inputs.rows, 0)[number], tally, first=number == 0)
+
+    def group_gradient_norms(self, batch: StepBatch, step: int, old_logprobs: Tensor | None = None) -> list[float]:
+        """Return the L2 norm of each group's part of the gradients of a pass over a whole step, one number per group;
+        arguments as `update`.
+
+        A row keeps its weights in the loss of its mini-batch. All parts are those of the current weights, which stay as
+        they are.
+        """
+        inputs = self._inputs(batch, step, old_logprobs)
+        tally = Tally(self._loss_names, self._ranks, batch.rollouts.mask)
+        norms = []
+        with self._policy.dropping(self._config.seed, step, self._ranks.rank):
+            batches = self._mini_batches(inputs.rows, 0)
+            for prompt in range(len(batch.examples)):
+                self._gradient.clear()
+                for mini_batch in batches:
+                    own = inputs.rows.prompts[mini_batch.rows] == prompt
+                    part_of = replace(mini_batch, rows=mini_batch.rows[own], weights=mini_batch.weights[own])
+                    for part in self._micro_batches(inputs, part_of):
+                        self._backward(inputs, part, tally, first=True)
+                gradient = self._gradient.take_gradients()
+                norms.append(compare_tensors(gradient, gradient).norms[0])
+        return norms
 
     def compare_gradients(self, batch: StepBatch, step: int, first_prompt: int = 0) -> dict[str, float]:
         """Compare the gradients of policy and guidance loss on one micro-batch; nothing without guidance.

@@ -15,6 +15,7 @@ from dashboard.markup import KINDS, as_markdown, duration, elapsed, escape, job_
 from dashboard.palette import NEUTRAL, POLICY
 from dashboard.panels import (
     audit,
+    bisection,
     evaluation,
     expert,
     exploration,
@@ -31,11 +32,12 @@ from dashboard.panels import (
 from dashboard.panels.common import has_rollouts
 from dashboard.panels.installed import installed_panels
 from dashboard.reads import live, service
+from dashboard.views.new_job_page import submit_and_open
 
 Panel = Callable[[Job], None]
 EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception): .*$", re.MULTILINE)
 PAUSABLE = (JobStatus.QUEUED, JobStatus.WAITING, JobStatus.RUNNING)
-COUNTED = {"train": "steps", "what_if": "updates"}  # progress of other kinds is in batches
+COUNTED = {"train": "steps", "what_if": "updates", "bisect": "probes"}  # progress of other kinds is in batches
 RECORDS: dict[str, Panel] = {
     "Log": records.log,
     "Files": files.draw,
@@ -59,6 +61,8 @@ def _panels(job: Job) -> dict[str, Panel]:
         return {"Results": audit.draw, **RECORDS}
     if job.kind == "what_if":
         return {"Results": what_if.draw, **RECORDS}
+    if job.kind == "bisect":
+        return {"Results": bisection.draw, **RECORDS}
     with_rollouts = ROLLOUTS if has_rollouts(job) else {}
     built_in = {"Overview": overview.draw, **with_rollouts, "Health": health.draw, "System": system.draw, **RECORDS}
     return built_in | {title: draw for title, draw in installed_panels().items() if title not in built_in}
@@ -188,18 +192,6 @@ def _request(job: Job, change: Callable[[UUID], Job]) -> None:
     st.rerun()
 
 
-def _reproduce(job: Job) -> None:
-    """Run a job again and open the page of the new one, or show the error."""
-    try:
-        again = service.client().reproduce(job.id)
-    except CalibrlError as error:
-        st.text(str(error))
-        return
-    service.clear_job_caches()
-    st.query_params["id"] = str(again.id)
-    st.rerun()
-
-
 def _actions(job: Job) -> None:
     """Draw the buttons that the job's status and the viewer's role allow."""
     if not service.me().may_change(job.project):
@@ -232,7 +224,7 @@ def _actions(job: Job) -> None:
         key="reproduce",
         help="Run it again and compare: panel Spec of the new job.",
     ):
-        _reproduce(job)
+        submit_and_open(lambda: client.reproduce(job.id))
     if not job.status.final and job.status != JobStatus.CANCELLING:
         with st.popover("Cancel", icon=":material/stop_circle:"):
             st.write("The trainer saves a checkpoint and stops. Jobs that depend on this job will fail.")

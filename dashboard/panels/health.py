@@ -12,9 +12,11 @@ from dashboard import states
 from dashboard.markup import chip, escape, heading, moment
 from dashboard.palette import CORRECT, RARENESS, WRONG
 from dashboard.panels.common import has_rollouts, live_panel
-from dashboard.reads import live
+from dashboard.reads import live, service
+from dashboard.views.new_job_page import submit_and_open
 
 TEXTS: dict[str, tuple[str, str]] = {rule.name: (rule.title, rule.about) for rule in RULES}
+OF_UPDATES = {rule.name for rule in RULES if rule.caused_by_update}
 SENTENCE = re.compile(
     r"(?P<rule>\w+) (?P<state>fired|cleared) at step (?P<step>\d+): (?P<values>.*?)\.(?: (?P<advice>.*))?", re.DOTALL
 )
@@ -66,13 +68,17 @@ def _state(changes: Sequence[RuleChange]) -> str:
     return chip("✕ Firing", WRONG) if changes[-1].fired else chip("✓ Resolved", CORRECT)
 
 
-def _rule(rule: str, changes: Sequence[RuleChange]) -> None:
+def _rule(job: Job, rule: str, changes: Sequence[RuleChange]) -> None:
     title, hint = TEXTS.get(rule, (rule.replace("_", " ").capitalize(), ""))
     with st.container(border=True, key=f"card-rule-{rule}"):
         st.html(
             '<div style="display:flex;justify-content:space-between;gap:.8rem;align-items:start">'
             f"<div>{heading(title, hint)}</div>{_state(changes)}</div>" + "".join(map(_history, reversed(changes)))
         )
+        if changes and rule in OF_UPDATES and service.me().may_change(job.project):
+            help = "Start a job that probes the checkpoints to find the update that caused this alert."
+            if st.button("Where did it go wrong?", icon=":material/troubleshoot:", key=f"bisect-{rule}", help=help):
+                submit_and_open(lambda: service.client().bisect(job.id, rule=rule))
 
 
 def _panel(job: Job) -> None:
@@ -85,7 +91,7 @@ def _panel(job: Job) -> None:
     firing = sum(bool(changes) and changes[-1].fired for changes in by_rule.values())
     st.caption(_summary(job, firing))
     for rule, changes in sorted(by_rule.items(), key=lambda item: _urgency(item[1])):
-        _rule(rule, changes)
+        _rule(job, rule, changes)
     _warnings([event for event in history.events if event.type == "warning"])
 
 

@@ -14,6 +14,7 @@ from calibrl.client import CalibrlError
 from calibrl.schemas import (
     AttemptRecord,
     Audit,
+    Bisection,
     Comparison,
     DataReport,
     Dataset,
@@ -144,6 +145,16 @@ def what_if(job_id: UUID) -> WhatIf:
 @st.cache_resource(max_entries=100, show_spinner=False)
 def _what_if(key: str, job_id: UUID) -> WhatIf:
     return service.client().what_if_result(job_id)
+
+
+def bisection(job_id: UUID) -> Bisection:
+    """Return the result of a succeeded bisection; it never changes."""
+    return _bisection(signin.key(), job_id)
+
+
+@st.cache_resource(max_entries=100, show_spinner=False)
+def _bisection(key: str, job_id: UUID) -> Bisection:
+    return service.client().bisection(job_id)
 
 
 def comparison(ids: tuple[UUID, ...]) -> list[Comparison]:

@@ -5,13 +5,14 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from calibrl.schemas import AnySpec, AuditSpec, EvaluateSpec, TrainSpec, WhatIfSpec
+from calibrl.schemas import AnySpec, AuditSpec, BisectSpec, EvaluateSpec, TrainSpec, WhatIfSpec
 
 KINDS: dict[str, type[AnySpec]] = {
     "train": TrainSpec,
     "evaluate": EvaluateSpec,
     "audit": AuditSpec,
     "what_if": WhatIfSpec,
+    "bisect": BisectSpec,
 }
 NAMING = ("kind", "name", "project", "labels")  # shown elsewhere on the page
 UNSET = ("none", "False")  # values that mean "not set" in a section without a default, such as `model`

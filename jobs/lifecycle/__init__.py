@@ -4,6 +4,7 @@
 workers of a job on several machines. `dispatch`: which job starts where. `sweeping`: periodic repair.
 """
 
+from jobs.lifecycle.bisections import bisection_spec
 from jobs.lifecycle.dispatch import queue_entries, queue_forecast, wake_for_free_slots
 from jobs.lifecycle.leases import (
     Claim,
@@ -55,6 +56,7 @@ __all__ = [
     "Recovery",
     "Swept",
     "all_ready",
+    "bisection_spec",
     "cancel",
     "check",
     "claim",

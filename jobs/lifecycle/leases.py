@@ -39,7 +39,7 @@ class Claim:
     Each of several machines has its own; that of the main machine, with rank 0, is the right to report the run.
 
     Attributes:
-        config: TrainConfig, EvaluateConfig, AuditConfig or WhatIfConfig of the core as JSON; each model is a path.
+        config: config of a trainer of the core as JSON, such as TrainConfig; each model is a path.
         gpus: indices of the GPUs of the machine that the job can use.
         machines: number of machines that run the job together.
         rank: place of this machine among them.

@@ -37,31 +37,39 @@ def what_if_spec(session: Session, job_id: UUID, request: WhatIfRequest) -> dict
         have = [one.step for one in checkpoints.of_job(session, job_id)]
         chosen = JobCheckpoint(from_job=job_id, checkpoint=request.checkpoint)
         raise Invalid("There is nothing to compare.", (FieldError("checkpoint", checks.no_checkpoint(chosen, have)),))
-    sampling = {
-        name: value
-        for name, value in job.spec["rollout"].items()
-        if name in RolloutSettings.model_fields and name not in _OF_ENGINES
-    }
-    resources = {**job.spec["resources"], "machines": 1, "gpus": min(1, job.spec["resources"]["gpus"])}
     return {
-        **job.spec,
+        **in_one_process(job.spec),
         "kind": "what_if",
         "name": request.name or f"{job.name[:NAME_LENGTH]}-what-if",
-        "depends_on": [],
-        "limits": {},
-        "resources": resources,
-        "rollout": sampling,
         "validation": None,
-        "parallel": "ddp",
-        "shard_size": None,
-        "cpu_offload": False,
-        "data_workers": 0,
         "checkpoint": {"from_job": str(job_id), "checkpoint": row.step},
         "update": request.update,
         "variants": [
             {"name": name, "algorithm": algorithm.model_dump(mode="json")}
             for name, algorithm in _variants(job.spec["algorithm"], request.variants)
         ],
+    }
+
+
+def in_one_process(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the spec of a training for a job that takes steps of it again, in one process with the trainer's own
+    engine.
+    """
+    sampling = {
+        name: value
+        for name, value in spec["rollout"].items()
+        if name in RolloutSettings.model_fields and name not in _OF_ENGINES
+    }
+    return {
+        **spec,
+        "depends_on": [],
+        "limits": {},
+        "resources": {**spec["resources"], "machines": 1, "gpus": min(1, spec["resources"]["gpus"])},
+        "rollout": sampling,
+        "parallel": "ddp",
+        "shard_size": None,
+        "cpu_offload": False,
+        "data_workers": 0,
     }
 
 

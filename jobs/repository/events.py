@@ -11,6 +11,7 @@ from jobs.models import Event, Job
 from jobs.repository import feed, webhooks
 
 CHECKED = "checked"  # type of the event with the result of a model's check at load
+HEALTH = "health"  # type of the events of health rules
 NEWEST_JOBS = 200  # of a project, among which a check is looked for
 
 
@@ -35,6 +36,12 @@ def add(
 def page(session: Session, job_id: UUID, *, after: int, limit: int) -> list[Event]:
     """Return the events of a job after the id `after`, in order."""
     query = select(Event).where(Event.job_id == job_id, Event.id > after).order_by(Event.id).limit(limit)
+    return list(session.scalars(query))
+
+
+def alerts(session: Session, job_id: UUID) -> list[Event]:
+    """Return the events of the health rules of a job, in order."""
+    query = select(Event).where(Event.job_id == job_id, Event.type == HEALTH).order_by(Event.id)
     return list(session.scalars(query))
 
 

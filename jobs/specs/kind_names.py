@@ -7,4 +7,5 @@ KIND_NAMES: dict[JobKind, str] = {
     "evaluate": "an evaluation",
     "audit": "an audit",
     "what_if": "a what-if",
+    "bisect": "a bisection",
 }

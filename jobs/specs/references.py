@@ -9,6 +9,7 @@ from uuid import UUID
 from calibrl.schemas import (
     AnySpec,
     AuditSpec,
+    BisectSpec,
     DataChoice,
     HubModel,
     JobCheckpoint,
@@ -57,17 +58,17 @@ class References:
     def of(cls, spec: AnySpec) -> Self:
         """Find the references of a spec."""
         if isinstance(spec, TrainingParts):
-            compared = (("checkpoint", spec.checkpoint),) if isinstance(spec, WhatIfSpec) else ()
-            return cls(spec.depends_on, (("model", spec.model),), tuple(_training_data(spec)), compared)
+            data = tuple(_training_data(spec))
+            return cls(spec.depends_on, (("model", spec.model),), data, tuple(_compared(spec)))
         if isinstance(spec, AuditSpec):
             audited = NamedData("data", spec.data, needs_experts=True, needs_answers=read_truth(spec.rewards))
             return cls(spec.depends_on, (("model", spec.model),), (audited,))
         models = tuple((f"models.{index}", model) for index, model in enumerate(spec.models))
         answers = read_truth(spec.rewards)
-        data = tuple(
+        evaluated = tuple(
             NamedData(f"data.{index}", source, needs_answers=answers) for index, source in enumerate(spec.data)
         )
-        return cls(spec.depends_on, models, data)
+        return cls(spec.depends_on, models, evaluated)
 
     @cached_property
     def job_models(self) -> tuple[tuple[str, JobCheckpoint], ...]:
@@ -105,6 +106,13 @@ class References:
     def datasets(self) -> frozenset[UUID]:
         """Datasets of the service."""
         return frozenset(one.source.dataset for one in self.data if isinstance(one.source, KnownData))
+
+
+def _compared(spec: TrainingParts) -> Iterator[tuple[str, JobCheckpoint]]:
+    if isinstance(spec, WhatIfSpec):
+        yield "checkpoint", spec.checkpoint
+    if isinstance(spec, BisectSpec):
+        yield from ((f"kept.{index}", one) for index, one in enumerate(spec.kept))
 
 
 def _training_data(spec: TrainingParts) -> Iterator[NamedData]:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from calibrl.schemas import (
     AnySpec,
     AuditSpec,
+    BisectSpec,
     DataChoice,
     EvaluateSpec,
     HubModel,
@@ -18,10 +19,12 @@ from calibrl.schemas import (
     KnownData,
     ModelChoice,
     Reason,
+    TrainSpec,
     WhatIfSpec,
     job_spec_adapter,
 )
 from calibrl_core.auditing.settings import AuditConfig
+from calibrl_core.bisection.settings import BisectConfig
 from calibrl_core.config import EvaluateConfig, ModelOptions, TrainConfig
 from calibrl_core.data.schema import FileData, HubData
 from calibrl_core.variants.settings import WhatIfConfig
@@ -44,7 +47,7 @@ def trainer_config(
     find_data: Callable[[KnownData], FileData | HubData],
     find_hub_model: Callable[[HubModel], Path],
 ) -> dict[str, Any]:
-    """Return the TrainConfig, EvaluateConfig, AuditConfig or WhatIfConfig of a stored spec as JSON.
+    """Return the config of a stored spec as JSON: of `calibrl_core`, by the kind of the job.
 
     Args:
         find_checkpoint: returns the folder of another job's checkpoint.
@@ -76,16 +79,30 @@ def trainer_config(
         if isinstance(parsed, AuditSpec):
             settings |= {"model": model_source(parsed.model), "data": data_source(parsed.data)}
             return AuditConfig.model_validate(settings).model_dump(mode="json")
-        data = [*map(data_source, parsed.sources)]
-        settings |= {"model": model_source(parsed.model), "data": data if isinstance(parsed.data, tuple) else data[0]}
-        if parsed.validation is not None:
-            settings["validation"] = {**settings["validation"], "data": data_source(parsed.validation.data)}
-        if isinstance(parsed, WhatIfSpec):
-            settings["checkpoint"] = {"path": str(find_checkpoint(parsed.checkpoint))}
-            return WhatIfConfig.model_validate(settings).model_dump(mode="json")
-        return TrainConfig.model_validate(settings).model_dump(mode="json")
+        return _training(parsed, settings, model_source, data_source, find_checkpoint)
     except ValidationError as error:
         raise SpecNoLongerValid(Reason.BAD_SPEC, f"this version does not accept the spec: {error}") from error
+
+
+def _training(
+    spec: TrainSpec | WhatIfSpec | BisectSpec,
+    settings: dict[str, Any],
+    model_source: Callable[[ModelChoice], dict[str, Any]],
+    data_source: Callable[[DataChoice], dict[str, Any]],
+    find_checkpoint: Callable[[JobCheckpoint], Path],
+) -> dict[str, Any]:
+    """Return the config of a training, or of a job that takes steps of one again."""
+    data = [*map(data_source, spec.sources)]
+    settings |= {"model": model_source(spec.model), "data": data if isinstance(spec.data, tuple) else data[0]}
+    if spec.validation is not None:
+        settings["validation"] = {**settings["validation"], "data": data_source(spec.validation.data)}
+    if isinstance(spec, WhatIfSpec):
+        settings["checkpoint"] = {"path": str(find_checkpoint(spec.checkpoint))}
+        return WhatIfConfig.model_validate(settings).model_dump(mode="json")
+    if isinstance(spec, BisectSpec):
+        settings["kept"] = [{"path": str(find_checkpoint(one))} for one in spec.kept]
+        return BisectConfig.model_validate(settings).model_dump(mode="json")
+    return TrainConfig.model_validate(settings).model_dump(mode="json")
 
 
 def _check_paths(spec: AnySpec) -> None:

@@ -69,6 +69,8 @@ NEEDS: dict[str, Need] = {
     "GET /v1/projects/{slug}/hours": Role.VIEWER,
     "GET /v1/jobs/{job_id}/what-if": Role.VIEWER,
     "POST /v1/jobs/{job_id}/what-if": Role.MEMBER,
+    "GET /v1/jobs/{job_id}/bisection": Role.VIEWER,
+    "POST /v1/jobs/{job_id}/bisection": Role.MEMBER,
     "POST /v1/jobs/{job_id}/replay": Role.VIEWER,  # changes nothing
     "GET /v1/evaluations/compare": Role.VIEWER,
     "GET /v1/studies": ANY_KEY,
@@ -135,6 +137,7 @@ BODIES: dict[str, Any] = {
     "POST /v1/jobs:plan": {**TRAIN, "project": OWN},
     "POST /v1/jobs/{job_id}/fork": {},
     "POST /v1/jobs/{job_id}/what-if": {},
+    "POST /v1/jobs/{job_id}/bisection": {},
     "PATCH /v1/jobs/{job_id}": {"priority": "low"},
     # Not installed: refused, but not for lack of a role.
     "POST /v1/jobs/{job_id}/replay": {"rewards": [{"type": "plugin", "name": "none"}]},

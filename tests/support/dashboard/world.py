@@ -36,42 +36,12 @@ from jobs.repository import (
 )
 from jobs.settings import get_settings
 from tests.support.dashboard.records import DATASET, PREVIEW, completion, histograms_of, metrics_of, picture
+from tests.support.dashboard.specs import SPECS
 
 BEGAN = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 CHECKPOINT_BYTES = 6_400_000
 SAMPLE_BYTES = 10**9  # limit that no test reaches
 NOT_STARTED = (JobStatus.QUEUED, JobStatus.WAITING)
-SPECS: dict[str, dict[str, Any]] = {
-    "train": {
-        "kind": "train",
-        "name": "digits-calibrl",
-        "model": {"builtin": "tiny-vlm"},
-        "data": {"builtin": "digits", "split": "train"},
-        "algorithm": {"type": "calibrl"},
-        "steps": 280,
-    },
-    "evaluate": {
-        "kind": "evaluate",
-        "name": "digits-evaluation",
-        "models": [{"builtin": "tiny-vlm"}],
-        "data": [{"builtin": "digits", "split": "test"}],
-    },
-    "audit": {
-        "kind": "audit",
-        "name": "digits-audit",
-        "model": {"builtin": "tiny-vlm"},
-        "data": {"builtin": "digits", "split": "train"},
-    },
-    "what_if": {
-        "kind": "what_if",
-        "name": "digits-what-if",
-        "model": {"builtin": "tiny-vlm"},
-        "data": {"builtin": "digits", "split": "train"},
-        "steps": 280,
-        "checkpoint": {"from_job": "11111111-2222-3333-4444-555555555555", "checkpoint": 50},
-        "variants": [{"name": "grpo", "algorithm": {"type": "grpo"}}],
-    },
-}
 HOSTILE = (
     "<script>window.pwned = 1</script>"
     '<img src="x" onerror="window.pwned = 2">'

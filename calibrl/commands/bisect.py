@@ -1,0 +1,38 @@
+"""The command of bisections: the update after which a training became worse."""
+
+from typing import Annotated
+
+import typer
+
+from calibrl.client import Client
+from calibrl.commands.arguments import AsJson, JobArgument, StackFolder, find, print_json, print_rich
+from calibrl.commands.evaluations import EVALUATIONS
+from calibrl.schemas import JobStatus
+from calibrl.views import bisections
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=EVALUATIONS)
+def bisect(
+    job: JobArgument,
+    rule: Annotated[
+        str | None, typer.Option(help="Health rule that fired.", show_default="the one that fired last")
+    ] = None,
+    as_json: AsJson = False,
+    data: StackFolder = None,
+) -> None:
+    """Find the update after which a training became worse, for a health rule that fired. JOB is the training, or a
+    bisection that has ended.
+    """
+    with Client(data_dir=data) as client:
+        found = client.job(find(client, job).id)
+        if found.kind != "bisect":
+            found = client.bisect(found.id, rule=rule)
+            typer.echo(f"job {found.id}", err=True)
+            found = found.wait()
+            if found.status is not JobStatus.SUCCEEDED:
+                typer.echo(f"The bisection is {found.status}: {found.message or 'see its log'}", err=True)
+                raise typer.Exit(1)
+        result = client.bisection(found.id)
+    print_json(result) if as_json else print_rich(bisections.bisection_page(result, found.spec["kept"][0]["from_job"]))
