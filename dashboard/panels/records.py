@@ -84,7 +84,7 @@ def spec(job: Job) -> None:
     """Draw the panel Spec."""
     with st.container(border=True, key="card-choices"):
         st.html(heading("Config overrides", "Fields that differ from the defaults") + lineage.overrides(job))
-    st.caption("Full config with all defaults. To run it again: save it, edit it, then `calibrl submit FILE.yaml`.")
-    st.code(yaml.safe_dump(ordered(job.spec), sort_keys=False, allow_unicode=True), language=None)
     with states.explained("trouble-reproduction"):
         reproduction.draw(job)
+    st.caption("Full config with all defaults. To run it again: save it, edit it, then `calibrl submit FILE.yaml`.")
+    st.code(yaml.safe_dump(ordered(job.spec), sort_keys=False, allow_unicode=True), language=None)
