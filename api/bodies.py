@@ -24,6 +24,8 @@ SMALL_BYTES = 8_192  # checked on the event loop: a thread costs more than that 
 class BoundedRoute(APIRoute):
     """A route that takes a JSON body; the route class of every router that has some."""
 
+    most_values = MOST_VALUES
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the endpoint, behind the check of its body."""
         handle = super().get_route_handler()
@@ -34,7 +36,7 @@ class BoundedRoute(APIRoute):
             if request.headers.get("content-type", "").partition(";")[0].strip().endswith("json"):
                 body = await read_body(request)
                 if len(body) <= SMALL_BYTES:
-                    _count_values(body)
+                    _count_values(body, self.most_values)
                 else:
                     await run_in_threadpool(self._check, body)
             return await handle(request)
@@ -48,7 +50,7 @@ class BoundedRoute(APIRoute):
             Invalid: the body has too many values.
             RequestValidationError: fields of the body are invalid.
         """
-        value = _count_values(body)
+        value = _count_values(body, self.most_values)
         if value is not None and self.body_field is not None:
             _, errors = self.body_field.validate(value, {}, loc=("body",))
             if errors:
@@ -67,11 +69,11 @@ async def read_body(request: Request) -> bytes:
         raise HTTPException(400, "The body is incomplete: the client disconnected.") from None
 
 
-def _count_values(body: bytes) -> Any:
+def _count_values(body: bytes, most: int) -> Any:
     """Return the value of a JSON body; None if the body is not JSON: the endpoint then reports the error.
 
     Raises:
-        Invalid: the body has more than MOST_VALUES values.
+        Invalid: the body has more than `most` values.
     """
     try:
         value = json.loads(body)
@@ -83,7 +85,7 @@ def _count_values(body: bytes) -> Any:
         count += 1
         if isinstance(inner, dict | list):
             open_.extend(inner.values() if isinstance(inner, dict) else inner)
-        if count + len(open_) > MOST_VALUES:
-            fault = FieldError("body", f"holds more than {MOST_VALUES:,} values; rows belong in a dataset's file")
+        if count + len(open_) > most:
+            fault = FieldError("body", f"holds more than {most:,} values; rows belong in a dataset's file")
             raise Invalid("The body is too large.", (fault,))
     return value

@@ -71,6 +71,9 @@ def test_an_unfinished_run_is_not_recorded(http: httpx.Client, client: Client) -
     assert (len(found.curve), found.curve[0].step, found.curve[-1].step) == (200, 1, 1001)
     run = found.model_dump(mode="json")
     run["training"]["status"] = "failed"
+    large = recorded_run()
+    large["splits"][0] |= {"prompts": [f"{number:016x}" for number in range(9000)], "values": [0.5] * 9000}
+    assert http.post("/v1/studies/runs", json={"run": large}).status_code == 204
     missing = http.post("/v1/studies/runs", json={"run": recorded_run(), "project": "nowhere"})
     assert refused(missing, 404)["detail"] == "There is no project nowhere."
     answer = http.post("/v1/studies/runs", json={"run": run})

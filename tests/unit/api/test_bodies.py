@@ -105,9 +105,9 @@ def client(threads: list[int], monkeypatch: pytest.MonkeyPatch) -> TestClient:
     small.router.route_class = BoundedRoute
     count = bodies._count_values
 
-    def counted(body: bytes) -> Any:
+    def counted(body: bytes, most: int) -> Any:
         threads.append(threading.get_ident())
-        return count(body)
+        return count(body, most)
 
     monkeypatch.setattr(bodies, "_count_values", counted)
 
