@@ -103,6 +103,7 @@ def create_app() -> FastAPI:
         lifespan=_lifespan,
         redirect_slashes=False,  # each path has one form; a redirect would repeat hostile input in the answer
         responses=errors.RESPONSES,
+        generate_unique_id_function=lambda route: route.name,  # operation ids are names of methods in generated clients
     )
     app.include_router(_v1())
     app.include_router(health.router)

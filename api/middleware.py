@@ -146,9 +146,12 @@ class RequestChecks:
         client = scope.get("client")
         if (seconds := self._of_strangers.wait(client[0] if client else "")) > 0:
             return _too_many(scope, seconds)
-        return problem(
-            scope, 401, "Send the header `Authorization: Bearer <api key>`.", headers={"WWW-Authenticate": "Bearer"}
-        )
+        if not _key(scope):
+            text, challenge = "Send the header `Authorization: Bearer <api key>`.", "Bearer"
+        else:  # no word on which: the sender can be a stranger
+            text = "The service does not accept this key: it is wrong, has expired or was revoked."
+            challenge = 'Bearer error="invalid_token"'
+        return problem(scope, 401, text, headers={"WWW-Authenticate": challenge})
 
 
 def _too_many(scope: Scope, seconds: float) -> ASGIApp:

@@ -32,8 +32,9 @@ from calibrl.client.verdicts import VerdictRequests
 from calibrl.client.webhooks import WebhookRequests
 from calibrl.client.workers import WorkerRequests
 from calibrl.schemas import Health
+from calibrl.specfile import SpecError
 
-__all__ = ["STACK_FILE", "CalibrlError", "Client", "Job", "Live", "Metrics", "Stack", "read_stack"]
+__all__ = ["STACK_FILE", "CalibrlError", "Client", "Job", "Live", "Metrics", "SpecError", "Stack", "read_stack"]
 
 
 class Client(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,20 +20,31 @@ from calibrl.schemas import (
     Page,
     Priority,
 )
+from calibrl.specfile import read_spec
 
+Spec = Mapping[str, Any] | AnySpec | Path | str
 SUBMIT_TIMEOUT = httpx.Timeout(120.0, connect=3.0)  # the service reads the spec's data files first
+
+
+def _read(spec: Spec) -> Mapping[str, Any] | AnySpec:
+    return read_spec(Path(spec), []) if isinstance(spec, Path | str) else spec
 
 
 class JobRequests(Connection):
     """Submit, find and change jobs."""
 
-    def submit(self, spec: Mapping[str, Any] | AnySpec) -> Job:
-        """Submit a job. The error for a refused spec names each field."""
-        return self._send("POST", Job, "/v1/jobs", spec, timeout=SUBMIT_TIMEOUT)
+    def submit(self, spec: Spec) -> Job:
+        """Submit a job: a spec, or the path of its YAML or JSON file, from whose folder relative paths count.
 
-    def plan(self, spec: Mapping[str, Any] | AnySpec) -> JobPlan:
-        """Dry run of a spec: defaults, data, memory, queue, warnings. Refused like `submit`."""
-        return self._send("POST", JobPlan, "/v1/jobs:plan", spec, timeout=SUBMIT_TIMEOUT)
+        Raises:
+            CalibrlError: the spec is refused; the error names each field.
+            SpecError: the file is invalid.
+        """
+        return self._send("POST", Job, "/v1/jobs", _read(spec), timeout=SUBMIT_TIMEOUT)
+
+    def plan(self, spec: Spec) -> JobPlan:
+        """Dry run of a spec: defaults, data, memory, queue, warnings. Takes and refuses what `submit` does."""
+        return self._send("POST", JobPlan, "/v1/jobs:plan", _read(spec), timeout=SUBMIT_TIMEOUT)
 
     def fork(
         self,

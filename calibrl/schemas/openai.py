@@ -128,8 +128,8 @@ class FileObject(Named):
     filename: str
     purpose: Literal["fine-tune"] = "fine-tune"
     status: Literal["processed"] = "processed"
-    status_details: None = None
-    expires_at: None = None
+    status_details: str | None = None
+    expires_at: int | None = None
 
 
 class FileDeleted(Named):
@@ -144,7 +144,7 @@ class JobError(BaseModel):
 
     code: str = Field(description="Reason of the failure: out_of_memory, crashed, bad_spec and others.")
     message: str
-    param: None = None
+    param: str | None = None
 
 
 class FineTuningJob(Named):

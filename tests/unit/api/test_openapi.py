@@ -27,6 +27,23 @@ def test_every_endpoint_documents_its_errors_and_its_key() -> None:
             assert ("security" in operation) == path.startswith("/v1/")
 
 
+def test_operation_ids_are_short_and_unique() -> None:
+    operations = [operation for path in app.openapi()["paths"].values() for operation in path.values()]
+    ids = [operation["operationId"] for operation in operations]
+    assert len(set(ids)) == len(ids)
+    assert {"submit_job", "list_jobs", "post_study"} <= set(ids)
+
+
+def test_no_field_is_always_null() -> None:
+    schemas = app.openapi()["components"]["schemas"]
+    fields = {
+        f"{name}.{field}": one
+        for name, schema in schemas.items()
+        for field, one in schema.get("properties", {}).items()
+    }
+    assert [name for name, one in fields.items() if one.get("type") == "null"] == []  # generators of clients fail
+
+
 @pytest.mark.parametrize("path", ["/v1/jobs/{job_id}/metrics", "/v1/metrics"])
 def test_the_names_of_metrics_are_documented_by_the_registry(path: str) -> None:
     parameters = app.openapi()["paths"][path]["get"]["parameters"]

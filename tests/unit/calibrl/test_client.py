@@ -1,10 +1,12 @@
 """The client over real HTTP: what it sends, what it makes of the answers, and its errors in one line."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from calibrl.client import CalibrlError, Client
+from calibrl.client import CalibrlError, Client, SpecError
 from calibrl.schemas import JobStatus, ProjectSettings, job_spec_adapter
 
 from .conftest import JOB_ID, JOB_PATH, KEY, SPEC, Service, entry, job, machine, page, problem, project
@@ -24,6 +26,19 @@ def test_a_spec_model_is_posted_as_its_author_wrote_it(service: Service) -> None
     with Client() as client:
         client.submit(job_spec_adapter.validate_python(SPEC))
     assert service.requests[0].body == SPEC | {"model": {"builtin": "tiny-vlm"}, "data": {"builtin": "digits"}}
+
+
+def test_the_spec_of_a_file_is_posted_with_absolute_paths(service: Service, tmp_path: Path) -> None:
+    service.on("POST", "/v1/jobs", (201, job()))
+    (tmp_path / "my.json").write_text(json.dumps(SPEC | {"data": {"path": "rows.jsonl"}}))
+    with Client() as client:
+        client.submit(tmp_path / "my.json")
+        client.submit(str(tmp_path / "my.json"))
+        with pytest.raises(SpecError, match=r"none\.yaml: No such file"):
+            client.submit("none.yaml")
+    assert [request.body for request in service.requests] == [
+        SPEC | {"data": {"path": str(tmp_path / "rows.jsonl")}}
+    ] * 2
 
 
 def test_only_the_given_parameters_are_sent(service: Service) -> None:
