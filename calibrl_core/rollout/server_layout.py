@@ -129,9 +129,15 @@ def vllm_arguments(policy: Policy, batch_tokens: int, tensor_parallel: int = 1) 
     blocks = -(-max(batch_tokens, longest) // BLOCK_TOKENS) + 1  # vLLM reserves one
     heads = -(-(getattr(config, "num_key_value_heads", None) or config.num_attention_heads) // tensor_parallel)
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    on_cpu = {
+        "enforce_eager": True,  # compilation takes minutes
+        # No pass ends within a prompt, for lack of memory either: vLLM would take back a draw from the seed of the row,
+        # which random generators on a CPU cannot do, and end.
+        "max_num_batched_tokens": BLOCK_TOKENS * blocks,
+    }
     return {
+        **(on_cpu if policy.device.type == "cpu" else {}),
         "dtype": dtype,
-        "enforce_eager": policy.device.type == "cpu",  # compilation there takes minutes
         "block_size": BLOCK_TOKENS,
         "kv_cache_memory_bytes": 2 * config.num_hidden_layers * heads * width * dtype.itemsize * BLOCK_TOKENS * blocks,
         "max_model_len": longest,

@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 
 MAX_RESTARTS = 3  # of a server, per run
 REQUESTS_AT_ONCE = 256  # vLLM queues the rows that do not fit
-PROBE_SECONDS = 60.0  # without an answer to any request, until a server is asked if it still works; limit of that
+PROBE_SECONDS = 60.0  # without an answer to any request, until a server is asked if it still works
+ANSWER_SECONDS = 300.0  # limit of that: it answers after its pass, which can take minutes on a CPU
 
 
 @dataclass
@@ -199,7 +200,7 @@ class Servers:
     def _probe(self, server: VLLMServer) -> None:
         """End a server whose worker hangs, while the server says that it is healthy: its requests fail now."""
         try:
-            server.call("POST", "/collective_rpc", {"method": "calibrl_answer"}, seconds=PROBE_SECONDS)
+            server.call("POST", "/collective_rpc", {"method": "calibrl_answer"}, seconds=ANSWER_SECONDS)
         except ServerError:
             with server.locked():
                 if not server.renewed():

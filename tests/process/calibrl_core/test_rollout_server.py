@@ -247,6 +247,7 @@ def test_a_worker_that_hangs_is_replaced(
         os.kill(worker(engine), signal.SIGSTOP)
         server(engine).call("GET", "/health", seconds=10)
         monkeypatch.setattr(servers, "PROBE_SECONDS", 2.0)
+        monkeypatch.setattr(servers, "ANSWER_SECONDS", 2.0)
         monkeypatch.setattr(engine._servers, "_replace", replacing)
         found = engine.generate(examples[:2], SamplingRequest(group_size=4, temperature=1.0, max_tokens=12, seed=[5]))
     assert server(engine).starts == starts + 1

@@ -16,7 +16,7 @@ from calibrl_core.models.policy import Policy
 from calibrl_core.rollout import server_layout
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.served import ServedEngine
-from calibrl_core.rollout.server_layout import ServerFolder, beside_policy
+from calibrl_core.rollout.server_layout import ServerFolder, beside_policy, vllm_arguments
 from calibrl_core.rollout.vllm_server import ServerError, VLLMServer
 from calibrl_core.settings.sampling import EngineSettings
 from tests.support.fake_vllm import FakeServer
@@ -164,6 +164,17 @@ def test_vllm_gets_less_of_a_gpu_than_the_policy_leaves_free(monkeypatch: pytest
     assert 0 < arguments["gpu_memory_utilization"] * 80 <= 20
     assert arguments["enable_sleep_mode"] is True
     assert beside_policy(torch.device("cpu")) == {}
+
+
+def test_a_server_on_a_cpu_never_computes_a_part_of_a_prompt(policy: Policy) -> None:
+    """vLLM would end: it takes back the draw of such a row from its seed, which a CPU cannot."""
+    longest = policy.model.config.get_text_config().max_position_embeddings
+    for batch_tokens, tokens in ((1, longest), (100_000, 100_000)):
+        arguments = vllm_arguments(policy, batch_tokens)
+        assert arguments["max_num_batched_tokens"] >= tokens
+        held = arguments["kv_cache_memory_bytes"] / vllm_arguments(policy, 1)["kv_cache_memory_bytes"]
+        passed = arguments["max_num_batched_tokens"] / vllm_arguments(policy, 1)["max_num_batched_tokens"]
+        assert held == passed  # rows without memory wait, so no more tokens are in a pass
 
 
 def test_the_engine_that_was_removed_is_refused_with_the_other() -> None:
