@@ -226,7 +226,7 @@ def _run_titles(report: StudyReport) -> tuple[str, ...]:
 def _run(report: StudyReport, run: StudyRun) -> str:
     rank = NONE if run.rank is None else f"{run.rank:g}"
     return (
-        f'<tr><td>{escape(run.arm)}</td><td data-label="Seed">{run.seed}</td>'
+        f'<tr><td>{escape(run.arm)}</td><td data-label="Seed">{run.seed}{" (recorded)" * run.recorded}</td>'
         f'<td data-label="Warm-up">{_job(run, run.warm_up, None)}</td>'
         f'<td data-label="Training">{_job(run, run.training, run.training_status)}</td>'
         f'<td data-label="Evaluation">{_job(run, run.evaluation, run.evaluation_status)}</td>'

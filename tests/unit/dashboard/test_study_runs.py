@@ -31,4 +31,5 @@ def test_jobs_of_another_service_have_no_links(recorded: bool, links: int) -> No
     tables: dict[str, Any] = {name: [] for name in ("splits", "arms", "comparisons", "metrics", "budgets", "notes")}
     facts: dict[str, Any] = {"name": "s", "primary": None, "baseline": None, "confidence": 0.95, "bootstrap_seed": 0}
     row = _run(StudyReport(runs=[run], **facts, **tables), run)
+    assert ("(recorded)" in row) is recorded
     assert (row.count("href="), row.count(">00000000"), row.count("succeeded")) == (links, 3, 2)
