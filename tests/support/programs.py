@@ -180,4 +180,5 @@ WAYS: dict[str, Way] = {
     "python -m worker.janitor": _python,
     "python -m tests.e2e.guide_runs": _python,
     "python -m tests.e2e.screenshots": _help,  # needs Chromium; tests/e2e/test_browser_pages.py opens the same pages
+    "python -m tests.e2e.rule_pictures": _help,  # needs Chromium, and replaces the pictures of the docs
 }
