@@ -163,6 +163,7 @@ class JobSummary(Record):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    alerts: list[str] = Field([], description="Health rules that fire now, or fired when the job ended.")
     ended_seconds: float = Field(
         0.0, description="Seconds of its attempts that have ended, together: without pauses and waits in the queue."
     )

@@ -22,6 +22,7 @@ from dashboard.panels import (
     files,
     health,
     map,
+    metrics,
     overview,
     prompts,
     records,
@@ -32,6 +33,7 @@ from dashboard.panels import (
 from dashboard.panels.common import has_rollouts
 from dashboard.panels.installed import installed_panels
 from dashboard.reads import live, service
+from dashboard.views import alerts
 from dashboard.views.new_job_page import submit_and_open
 
 Panel = Callable[[Job], None]
@@ -64,7 +66,8 @@ def _panels(job: Job) -> dict[str, Panel]:
     if job.kind == "bisect":
         return {"Results": bisection.draw, **RECORDS}
     with_rollouts = ROLLOUTS if has_rollouts(job) else {}
-    built_in = {"Overview": overview.draw, **with_rollouts, "Health": health.draw, "System": system.draw, **RECORDS}
+    rest = {"Metrics": metrics.draw, "Health": health.draw, "System": system.draw, **RECORDS}
+    built_in = {"Overview": overview.draw, **with_rollouts, **rest}
     return built_in | {title: draw for title, draw in installed_panels().items() if title not in built_in}
 
 
@@ -150,7 +153,8 @@ def _header(shown: Job) -> None:
     job = shown
     with states.explained("trouble-head"), states.tolerated():
         job = states.reread(shown)
-        st.html(_title(job) + _dependencies(job) + _queue_place(job) + _progress(job))
+        place = [*_panels(job), "Health"].index("Health") + 1
+        st.html(_title(job) + _dependencies(job) + _queue_place(job) + _progress(job) + alerts.notice(job, place))
     if (job.status, job.attempt) != (shown.status, shown.attempt):
         st.rerun()
 
@@ -177,7 +181,7 @@ def _cause(job: Job) -> str | None:
 def _paused_by(job: Job) -> str:
     """The health rule that paused a job; its message begins with the rule's name."""
     rule = (job.message or "").partition(" ")[0]
-    title = health.TEXTS.get(rule, (rule or "unknown", ""))[0]
+    title = alerts.title_of(rule or "unknown")
     return f"Paused by health rule {title}; checkpoint saved at step {job.step}"
 
 

@@ -24,6 +24,7 @@ from dashboard.markup import (
 )
 from dashboard.palette import ENTROPY, NEUTRAL, POLICY, VALIDATION
 from dashboard.reads import catalogue, service
+from dashboard.views import alerts
 
 ALL = "all"  # no filter by status or project
 PAGES = "before"  # key of the list's pages
@@ -117,7 +118,7 @@ def _row(job: JobSummary, curves: Curves, with_project: bool) -> str:
     project = f'<td data-label="{PROJECT}">{escape(job.project)}</td>' if with_project else ""
     return (
         f"<tr><td>{job_link(job.id, job.name)}<div>{labels}</div></td>{project}"
-        f"<td>{status_chip(job.status)}</td><td>{KINDS[job.kind]}</td><td>{_progress(job)}</td>"
+        f"<td>{status_chip(job.status)} {alerts.count(job)}</td><td>{KINDS[job.kind]}</td><td>{_progress(job)}</td>"
         f'<td data-label="Accuracy">{_accuracy(job, curves)}</td>'
         f'<td data-label="Entropy">{_entropy(job, curves)}</td>'
         f'<td data-label="Submitted">{escape(moment(job.created_at))}</td><td data-label="Duration">{lasted}</td></tr>'

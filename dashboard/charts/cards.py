@@ -1,11 +1,12 @@
 """Charts as data: a panel is a tuple of cards, and a card says which metrics it draws and how."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from calibrl_core.metrics import look_up
 from dashboard.charts import figures
 from dashboard.charts.figures import ChartFigure, Curve, Share
+from dashboard.charts.marks import Mark
 from dashboard.charts.series import StepSeries, scaled
 from dashboard.palette import NEUTRAL
 
@@ -52,8 +53,8 @@ class Card:
         entry = look_up(self.lines[0].metric)
         return self.unit or (entry.unit if entry else "")
 
-    def figure(self, curves: Curves) -> ChartFigure:
-        """Return the chart of these curves."""
+    def figure(self, curves: Curves, alerts: Sequence[Mark] = ()) -> ChartFigure:
+        """Return the chart of these curves, with a mark at each alert."""
         drawn = [
             Curve(
                 line.name,
@@ -72,6 +73,7 @@ class Card:
             share=self.share,
             zero_line=self.zero_line,
             value_format=self.value_format,
+            alerts=alerts,
         )
 
 
@@ -91,8 +93,8 @@ class StackCard:
         """The hint."""
         return self.hint
 
-    def figure(self, curves: Curves) -> ChartFigure:
-        """Return the chart of those curves that have a value."""
+    def figure(self, curves: Curves, alerts: Sequence[Mark] = ()) -> ChartFigure:
+        """Return the chart of those curves that have a value; its areas hide marks of alerts."""
         parts = [(line.name, curves[line.metric], line.colour) for line in self.lines if len(curves[line.metric])]
         return figures.stacked(parts, unit=self.unit, shares=self.shares)
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dashboard.charts import marks
+from dashboard.charts.marks import Mark
 from dashboard.charts.series import HistogramColumns, StepSeries, fence, smoothed, spikes
 from dashboard.palette import CORRECT, MODELS, NEUTRAL, WRONG, faded
 
@@ -144,17 +145,24 @@ def curves(
     share: Share | None = None,
     zero_line: bool = False,
     value_format: str = ".3f",
+    alerts: Sequence[Mark] = (),
 ) -> ChartFigure:
-    """Return lines over steps.
+    """Return lines over steps, with a mark at each alert.
 
     `share`: values from 0 to 1 as percentages, on an axis to 100 % (`of_all`) or to their maximum (`small`).
     """
-    return _curves(tuple(lines), unit, x_title, share, zero_line, value_format)
+    return _curves(tuple(lines), unit, x_title, share, zero_line, value_format, tuple(alerts))
 
 
 @lru_cache(KEPT)
 def _curves(
-    lines: tuple[Curve, ...], unit: str, x_title: str, share: Share | None, zero_line: bool, value_format: str
+    lines: tuple[Curve, ...],
+    unit: str,
+    x_title: str,
+    share: Share | None,
+    zero_line: bool,
+    value_format: str,
+    alerts: tuple[Mark, ...],
 ) -> ChartFigure:
     lines = tuple(curve for curve in lines if len(curve.series))
     yaxis: dict[str, Any] = {"zeroline": zero_line, "exponentformat": "power"}
@@ -169,7 +177,7 @@ def _curves(
     elif lowest >= 0:
         yaxis["rangemode"] = "nonnegative"  # a constant has no negative seconds below it
     traces = [trace for curve in lines for trace in _line(curve, value_format)]
-    return _marked(ChartFigure(traces, _layout(unit, x_title, yaxis=yaxis)), lines, ends)
+    return _marked(ChartFigure(traces, _layout(unit, x_title, yaxis=yaxis)), lines, ends, alerts if traces else ())
 
 
 def _reach(lines: Sequence[Curve], *, whole: bool) -> tuple[float, float, tuple[float, float] | None]:
@@ -183,13 +191,15 @@ def _reach(lines: Sequence[Curve], *, whole: bool) -> tuple[float, float, tuple[
     return *(ends or (float(finite.min()), float(finite.max()))), ends
 
 
-def _marked(figure: ChartFigure, lines: Sequence[Curve], ends: tuple[float, float] | None) -> ChartFigure:
-    """Return the figure with marks at the values that its lines cannot show. `ends`: of the axis, if it leaves some
-    out."""
+def _marked(
+    figure: ChartFigure, lines: Sequence[Curve], ends: tuple[float, float] | None, alerts: Sequence[Mark] = ()
+) -> ChartFigure:
+    """Return the figure with marks at the alerts, and at the values that its lines cannot show. `ends`: of the axis, if
+    it leaves some out."""
     lost = [mark for curve in lines for mark in marks.not_finite(plain(curve.name), curve.series)]
     beyond = [mark for curve in lines if ends for mark in marks.outside(plain(curve.name), curve.series, *ends)]
-    added = marks.traces([(marks.NOT_FINITE, lost), (marks.OUTSIDE, beyond)])
-    layout = figure.layout | {"yaxis2": marks.AXIS} if added else figure.layout
+    added = marks.traces([(marks.NOT_FINITE, lost), (marks.OUTSIDE, beyond), (marks.ALERT, alerts)])
+    layout = figure.layout | {"yaxis2": marks.AXIS, "shapes": marks.upright(alerts)} if added else figure.layout
     return ChartFigure([*figure.data, *added], layout)
 
 

@@ -12,7 +12,8 @@ from dashboard.palette import WRONG
 TOP, BOTTOM = 0.96, 0.03  # share of the height of the chart
 # The axis of the marks lies over the one of the values, and does not follow its zoom.
 AXIS = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}
-NOT_FINITE, OUTSIDE = "NaN or infinite", "beyond the axis"
+NOT_FINITE, OUTSIDE, ALERT = "NaN or infinite", "beyond the axis", "health alert"
+SYMBOLS = {NOT_FINITE: "x", OUTSIDE: "triangle-up", ALERT: "star"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,6 @@ def outside(name: str, series: StepSeries, low: float, high: float) -> list[Mark
 
 def traces(kinds: Iterable[tuple[str, Sequence[Mark]]]) -> list[dict[str, Any]]:
     """Return a trace for each kind of mark (name, marks) that there is."""
-    symbols = {NOT_FINITE: "x", OUTSIDE: "triangle-up"}
     return [
         {
             "type": "scatter",
@@ -59,8 +59,14 @@ def traces(kinds: Iterable[tuple[str, Sequence[Mark]]]) -> list[dict[str, Any]]:
             "text": [mark.text for mark in marks],
             "hovertemplate": "%{text}<extra></extra>",
             "cliponaxis": False,
-            "marker": {"color": WRONG, "size": 8, "symbol": symbols[kind]},
+            "marker": {"color": WRONG, "size": 8, "symbol": SYMBOLS[kind]},
         }
         for kind, marks in kinds
         if marks
     ]
+
+
+def upright(marks: Sequence[Mark]) -> list[dict[str, Any]]:
+    """Return a line over the whole height of the chart for each mark."""
+    line = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "line": {"color": WRONG, "width": 1, "dash": "dot"}}
+    return [{**line, "x0": mark.at, "x1": mark.at} for mark in marks]

@@ -12,6 +12,7 @@ from dashboard.charts import figures, live_chart
 from dashboard.charts.cards import Card, Curves, HeatCard, StackCard, metrics_of
 from dashboard.markup import heading
 from dashboard.reads import live, service
+from dashboard.views import alerts
 
 LATEST = "Latest"  # in place of a step: the last sampled step
 PanelCard = Card | StackCard | HeatCard | Callable[[Job], None]
@@ -61,10 +62,14 @@ def read(job: Job, metrics: Sequence[str]) -> Curves:
 def draw_cards(job: Job, cards: Sequence[PanelCard], curves: Curves) -> None:
     """Draw cards in two columns, one column on a phone."""
     empty = live_chart.NOT_REPORTED if job.status.final else live_chart.NO_DATA
+    events = live.events(job.id)
+    with states.tolerated():
+        events.refresh()
+    marks = alerts.marks(events.events)
     with st.grid(2, min_column_width=400):
         for card in cards:
             if isinstance(card, Card | StackCard):
-                live_chart.card(card.title, card.text, card.figure(curves), key=card.key, empty=empty)
+                live_chart.card(card.title, card.text, card.figure(curves, marks), key=card.key, empty=empty)
             elif isinstance(card, HeatCard):
                 heat_map_card(job, card, empty)
             else:

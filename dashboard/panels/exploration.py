@@ -125,6 +125,8 @@ CARDS: tuple[PanelCard, ...] = (
         (Line("approx. KL", "kl/approx", POLICY),),
         value_format=".5f",
     ),
+    Card("kl-reference", "KL to the reference", (Line("KL", "loss/kl", POLICY),), value_format=".4f"),
+    Card("kl-sampler", "Sampler mismatch", (Line("KL", "kl/sampler", WRONG),), value_format=".5f"),
     Card(
         "image-gain",
         "Use of the image",

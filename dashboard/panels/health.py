@@ -1,8 +1,6 @@
 """Health rules: which fired, when, on which values, and the recommended action."""
 
-import re
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import streamlit as st
 
@@ -13,37 +11,10 @@ from dashboard.markup import chip, escape, heading, moment
 from dashboard.palette import CORRECT, RARENESS, WRONG
 from dashboard.panels.common import has_rollouts, live_panel
 from dashboard.reads import live, service
+from dashboard.views.alerts import TEXTS, RuleChange, rule_changes, title_of
 from dashboard.views.new_job_page import submit_and_open
 
-TEXTS: dict[str, tuple[str, str]] = {rule.name: (rule.title, rule.about) for rule in RULES}
 OF_UPDATES = {rule.name for rule in RULES if rule.caused_by_update}
-SENTENCE = re.compile(
-    r"(?P<rule>\w+) (?P<state>fired|cleared) at step (?P<step>\d+): (?P<values>.*?)\.(?: (?P<advice>.*))?", re.DOTALL
-)
-
-
-class RuleChange(NamedTuple):
-    """A `health` event: a rule fired, or cleared (shown as resolved)."""
-
-    event: Event
-    rule: str
-    fired: bool
-    step: str
-    values: str  # the observed values, in words
-    advice: str
-
-
-def rule_changes(events: Iterable[Event]) -> list[RuleChange]:
-    """Parse the `health` events, in order; their messages have the form of `SENTENCE`."""
-    changes = []
-    for event in events:
-        match = SENTENCE.fullmatch(event.message or "") if event.type == "health" else None
-        if match:
-            fired = match["state"] == "fired"
-            changes.append(
-                RuleChange(event, match["rule"], fired, match["step"], match["values"], match["advice"] or "")
-            )
-    return changes
 
 
 def _history(change: RuleChange) -> str:
@@ -69,7 +40,7 @@ def _state(changes: Sequence[RuleChange]) -> str:
 
 
 def _rule(job: Job, rule: str, changes: Sequence[RuleChange]) -> None:
-    title, hint = TEXTS.get(rule, (rule.replace("_", " ").capitalize(), ""))
+    title, hint = title_of(rule), TEXTS.get(rule, ("", ""))[1]
     with st.container(border=True, key=f"card-rule-{rule}"):
         st.html(
             '<div style="display:flex;justify-content:space-between;gap:.8rem;align-items:start">'

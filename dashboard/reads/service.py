@@ -194,6 +194,12 @@ def result_files(job_id: UUID, attempt: int) -> list[StoredFile]:
     return client().results(job_id)
 
 
+@st.cache_resource(ttl=QUEUE_FRESH, max_entries=256, show_spinner=False)
+def metric_names(job_id: UUID) -> list[str]:
+    """Return the names of all metrics that a job has reported, in alphabetical order."""
+    return sorted(row.name for row in client().metric_names(job_id))
+
+
 def derived(job_id: UUID) -> list[JobSummary]:
     """Return the jobs derived from a job, oldest first: forks, and jobs that start from or evaluate its checkpoints."""
     return _derived(signin.key(), job_id)

@@ -4,16 +4,18 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import BigInteger, ColumnElement, ForeignKey, Index, func, select, text
-from sqlalchemy.orm import Mapped, MappedSQLExpression, column_property, mapped_column, relationship
+from sqlalchemy import BigInteger, ColumnElement, ForeignKey, Index, Text, cast, exists, func, select, text
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
+from sqlalchemy.orm import Mapped, MappedSQLExpression, aliased, column_property, mapped_column, relationship
 
 from calibrl.schemas import JobKind, JobStatus, Reason
 from jobs.models.attempts import Attempt
 from jobs.models.base import Base, CreatedAt, JobKey, SafeText, Timestamp
 from jobs.models.datasets import JobDataset
+from jobs.models.events import Event
 from jobs.models.job_machines import JobMachine
 
-RUN_TIME = "run time"  # columns of a job that a list loads with it
+IN_LISTS = "in lists"  # derived columns of a job that a list loads with it
 
 
 class JobDependency(Base):
@@ -27,7 +29,22 @@ class JobDependency(Base):
 
 def _of_attempts(job_id: Mapped[UUID], value: ColumnElement[Any]) -> MappedSQLExpression[Any]:
     query = select(value).where(Attempt.job_id == job_id).correlate_except(Attempt)
-    return column_property(query.scalar_subquery(), deferred=True, group=RUN_TIME)
+    return column_property(query.scalar_subquery(), deferred=True, group=IN_LISTS)
+
+
+def _firing(job_id: Mapped[UUID]) -> MappedSQLExpression[list[str]]:
+    """The rules whose last `health` event says that they fired; the text is a `calibrl_core.report.health_sentence`."""
+    later = aliased(Event)
+    rule, state = (func.split_part(Event.message, " ", place) for place in (1, 2))
+    superseded = exists().where(
+        later.job_id == Event.job_id,
+        later.type == Event.type,
+        func.split_part(later.message, " ", 1) == rule,
+        later.id > Event.id,
+    )
+    query = select(func.coalesce(func.array_agg(aggregate_order_by(rule, Event.id)), cast([], ARRAY(Text))))
+    query = query.where(Event.job_id == job_id, Event.type == "health", state == "fired", ~superseded)
+    return column_property(query.correlate_except(Event, later).scalar_subquery(), deferred=True, group=IN_LISTS)
 
 
 class Job(Base):
@@ -90,13 +107,14 @@ class Job(Base):
         foreign_keys=JobDependency.job_id, lazy="selectin", order_by=JobDependency.depends_on_id
     )
     datasets: Mapped[list[JobDataset]] = relationship()
-    # Read on demand: lists need it, the queue does not.
+    # Read on demand: lists need these, the queue does not.
     ended_seconds: Mapped[float] = _of_attempts(
         id, func.coalesce(func.sum(func.extract("epoch", Attempt.finished_at - Attempt.started_at)), 0.0)
     )
     attempt_started_at: Mapped[datetime | None] = _of_attempts(
         id, func.max(Attempt.started_at).filter(Attempt.finished_at.is_(None))
     )
+    alerts: Mapped[list[str]] = _firing(id)
     parts: Mapped[list[JobMachine]] = relationship(viewonly=True, order_by=JobMachine.rank)
 
     @property

@@ -22,7 +22,7 @@ from jobs.models import (
     StepMetrics,
     StepVisits,
 )
-from jobs.models.jobs import RUN_TIME
+from jobs.models.jobs import IN_LISTS
 from jobs.repository import feed
 
 LEASED = JobStatus.held_ones()
@@ -106,7 +106,7 @@ def page(session: Session, filters: JobFilter, projects: frozenset[str] | None =
     keys = by(Job)
     query = (
         select(Job)
-        .options(defer(Job.spec), defer(Job.result), defer(Job.notes), undefer_group(RUN_TIME))
+        .options(defer(Job.spec), defer(Job.result), defer(Job.notes), undefer_group(IN_LISTS))
         .where(*_conditions(filters))
         .order_by(*(key.desc() if descending else key for key in keys))
         .limit(filters.limit + 1)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, defer, undefer_group
 from calibrl.schemas import JobStatus, StudyStatus
 from jobs.errors import FieldError, Invalid, NotFound
 from jobs.models import Job, Study, StudyEntry
-from jobs.models.jobs import RUN_TIME
+from jobs.models.jobs import IN_LISTS
 
 ACTIVE = (StudyStatus.RUNNING, StudyStatus.CANCELLING)
 _PROJECT_LOCK = 0x57D1  # arbitrary, the same for all submissions of studies
@@ -134,7 +134,7 @@ def mark_finished(study: Study) -> None:
 def jobs_of(session: Session, study_id: UUID) -> dict[str, Job]:
     """Return the jobs of a study by digest, without specs and results."""
     query = select(StudyEntry.digest, Job).join(Job, Job.id == StudyEntry.job_id)
-    query = query.options(defer(Job.spec), defer(Job.result), defer(Job.notes), undefer_group(RUN_TIME))
+    query = query.options(defer(Job.spec), defer(Job.result), defer(Job.notes), undefer_group(IN_LISTS))
     rows = session.execute(query.where(StudyEntry.study_id == study_id))
     return {row.digest: row.Job for row in rows}
 

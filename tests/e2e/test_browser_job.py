@@ -18,8 +18,8 @@ from tests.support.waiting import eventually
 pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.slow]
 
 PANELS = (
-    "Overview", "Exploration", "Expert mismatch", "Map", "Rollouts", "Health", "System", "Log", "Files", "Events",
-    "Spec",
+    "Overview", "Exploration", "Expert mismatch", "Map", "Rollouts", "Metrics", "Health", "System", "Log", "Files",
+    "Events", "Spec",
 )  # fmt: skip
 ADDRESSES = (
     "/", "/new", "/new?kind=Evaluation", "/queue", "/evaluations", "/studies", "/data", "/data?show=Upload+a+file",

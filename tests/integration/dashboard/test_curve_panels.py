@@ -108,7 +108,7 @@ def test_supervised_fine_tuning_shows_its_own_charts(world: World) -> None:
     figures = charts(job_page(job.id))
     assert figures.keys() == {"nll", "grad-norm"}  # the others have nothing to draw
     (panels,) = [group for group in job_page(job.id).button_group if group.key == "panel"]
-    assert panels.options[:3] == ["Overview", "Health", "System"]
+    assert panels.options[:3] == ["Overview", "Metrics", "Health"]
 
 
 def test_the_system_panel_shows_the_gpus_that_the_job_holds(world: World, measured: Job) -> None:
@@ -176,3 +176,16 @@ def test_memory_is_drawn_as_reported(world: World) -> None:
     world.measure(job, range(31, 61), {"perf/memory_bytes": 2.0**31})
     (memory,) = charts(job_page(job.id, "System"))["memory"]["data"]
     assert memory["y"] == [1.0] * 30 + [2.0] * 30
+
+
+def test_every_reported_metric_is_found_and_drawn(world: World) -> None:
+    job = world.add()
+    values = {"reward/math": 0.5, "reward/format": 0.9, "validation/accuracy_low": 0.4, "sampled/length": 7.0}
+    world.measure(job, range(1, 31), {**values, "loss/kl": 0.01})
+    app = job_page(job.id, "Metrics")
+    drawn = {figure["data"][-1]["name"]: figure["data"][-1]["y"][-1] for figure in charts(app).values()}
+    assert drawn == {**values, "loss/kl": 0.01}
+    app.text_input(key="metric").set_value("VALIDATION *_low").run()
+    assert list(charts(finished(app))) == ["metric-validation-accuracy_low"]
+    assert "1 of 5 metrics" in [caption.value for caption in app.caption]
+    assert list(charts(job_page(job.id, "Metrics", metric="reward"))) == ["metric-reward-format", "metric-reward-math"]

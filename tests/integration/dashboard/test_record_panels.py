@@ -4,10 +4,10 @@ import pytest
 
 from calibrl.schemas import Job, JobStatus
 from calibrl_core.health import RULES
-from dashboard.panels.health import rule_changes
 from dashboard.reads import live
+from dashboard.views.alerts import rule_changes
 from dashboard.views.spec_diff import ChangedField, changed_fields
-from tests.support.dashboard.pages import finished, html, job_page
+from tests.support.dashboard.pages import charts, finished, html, job_page, jobs_page
 from tests.support.dashboard.world import HOSTILE, World
 
 pytestmark = pytest.mark.integration
@@ -16,6 +16,7 @@ FIRED = (
     "entropy_collapse fired at step 30: over the last 10 steps the entropy was 0.01 nats per token; the run began with "
     "0.5 (limit 0.05). Lower optimizer.lr, raise algorithm.clip_high, or set algorithm.entropy_coef."
 )
+TRUNCATED = "all_truncated fired at step 60: over the last 10 steps 99 % of the completions were truncated."
 CLEARED = "entropy_collapse cleared at step 45: over the last 10 steps the entropy was 0.2 nats per token."
 
 
@@ -41,6 +42,23 @@ def test_a_rule_that_cleared_is_quiet_again(world: World, measured: Job) -> None
     assert "✓ Resolved" in html(job_page(measured.id, "Health"))
     found = rule_changes(live.events(measured.id).events)
     assert [(change.fired, change.step) for change in found] == [(True, "30"), (False, "45")]
+
+
+def test_active_alerts_are_seen_in_head_list_and_charts(world: World, measured: Job) -> None:
+    world.note(measured, FIRED)
+    world.note(measured, TRUNCATED)
+    head = html(job_page(measured.id, "Log"))
+    assert "Active health alerts: <b>Entropy collapse, All truncated</b>" in head
+    assert 'content:"2"' in head and "panel=Health" in head
+    assert "! 2 alerts" in html(jobs_page())
+    entropy = charts(job_page(measured.id, "Exploration"))["entropy"]
+    assert [shape["x0"] for shape in entropy["layout"]["shapes"]] == [30, 60]
+    assert entropy["data"][-1]["text"] == ["health alert: Entropy collapse", "health alert: All truncated"]
+    world.note(measured, CLEARED)
+    assert "! 1 alert<" in html(jobs_page())
+    world.note(measured, TRUNCATED.replace("fired", "cleared"))
+    assert world.job(measured.id).alerts == []
+    assert 'role="alert"' not in html(job_page(measured.id, "Log"))
 
 
 def test_files_are_links_with_their_sizes(world: World, measured: Job) -> None:

@@ -198,6 +198,12 @@ def test_buttons_and_links_are_legible_in_both_themes() -> None:
         assert contrast(shades.get("linkColor", shades["primaryColor"]), shades["backgroundColor"]) >= 4.5
 
 
+def test_an_error_of_a_page_offers_no_link_that_leaves_the_service() -> None:
+    settings = tomllib.loads((Path(figures.__file__).parents[1] / ".streamlit" / "config.toml").read_text())
+    assert settings["client"]["showErrorLinks"] is False
+    assert settings["browser"]["gatherUsageStats"] is False
+
+
 def contrast(one: str, other: str) -> float:
     darker, lighter = sorted((luminance(one), luminance(other)))
     return (lighter + 0.05) / (darker + 0.05)
