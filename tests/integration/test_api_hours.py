@@ -85,6 +85,40 @@ def test_the_hours_of_a_job_by_what_they_bought(client: Client, monkeypatch: pyt
     assert found.price.amount == pytest.approx(2.5)
 
 
+def test_long_attempts_are_read_from_blocks(client: Client) -> None:
+    """Steps 32 to 63 are the whole block of the first attempt, 96 to 191 those of the second: their rows are emptied.
+
+    Step n ends at 100 n. Attempts: 0 to 7050 s, so that 50 s of it are lost, and 7060 to 20000 s.
+    """
+    job_id, began = job_steps.submit(rollout={"max_completion_tokens": 256}), at(-20_000)
+    spans = ((0, 7050), (7060, 20_000))
+    rows = [(step, began + timedelta(seconds=100 * step), dict(STEP)) for step in range(1, 201)]
+    rows[39][2]["validation/accuracy"], rows[99][2]["validation/accuracy"] = 0.5, 0.7
+    with session_scope() as session:
+        for number, span in enumerate(spans, 1):
+            first, last = (began + timedelta(seconds=seconds) for seconds in span)
+            session.add(models.Attempt(job_id=job_id, number=number, worker="w", started_at=first, finished_at=last))
+        metrics.upsert(session, job_id, rows)
+        for step in (*range(32, 64), *range(96, 192)):
+            row = session.get(models.StepMetrics, (job_id, step))
+            assert row is not None
+            row.values = {}
+    found = client.hours(job_id)
+    seconds = {name: value * HOUR for name, value in found.bought.model_dump().items() if value}
+    assert seconds == pytest.approx(
+        {
+            "start": 10,
+            "restarts": 50,
+            "no_advantage": 200 * 50 * 0.4,
+            "truncated": 200 * 50 * 0.6 * 0.4,
+            "waiting": 200 * 15,
+            "learning": 200 * (90 - 20 - 12 - 15),
+            "other": (7050 - 60 - 70 * 90) + (12_940 - 130 * 90),
+        }
+    )
+    assert (found.first_accuracy, found.best_accuracy) == (0.5, 0.7)
+
+
 def test_the_hours_of_a_project(client: Client) -> None:
     failed, kept = planted(JobStatus.FAILED), planted()
     job_steps.submit()  # it is queued
