@@ -250,12 +250,20 @@ def plain_box(text: str) -> str:
     return f'<div style="{BOX}">{escape(text)}</div>'
 
 
+def _number(value: Any, value_format: str) -> str:
+    """A number of a group's JSON with a true minus sign; NaN and infinities by name."""
+    number = float(value)
+    if math.isnan(number):
+        return "NaN"
+    return format(number, value_format).replace("-", "−") if math.isfinite(number) else f"{'−' * (number < 0)}infinite"
+
+
 def _facts(completion: dict[str, Any]) -> str:
     passed = bool(completion["passed"])
     chips = [chip("✓ correct" if passed else "✕ wrong", CORRECT if passed else WRONG)]
-    chips.append(chip(f"advantage {_value(completion['advantage']):+.2f}", RARENESS))
-    chips.append(chip(f"reward {_value(completion['reward']):.2f}", POLICY))
-    chips += [chip(f"{name} {_value(value):g}", NEUTRAL) for name, value in completion["rewards"].items()]
+    chips.append(chip(f"advantage {_number(completion['advantage'], '+.2f')}", RARENESS))
+    chips.append(chip(f"reward {_number(completion['reward'], '.2f')}", POLICY))
+    chips += [chip(f"{name} {_number(value, 'g')}", NEUTRAL) for name, value in completion["rewards"].items()]
     chips.append(chip(f"{len(completion['tokens']) + _left_out(completion)} tokens", NEUTRAL))
     if completion["truncated"]:
         chips.append(chip("truncated", WRONG))

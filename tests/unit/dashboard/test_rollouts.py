@@ -134,7 +134,9 @@ def test_values_that_json_can_not_say_are_shown() -> None:
     group = completion("a", "b", gaps=["Infinity", "NaN"], advantage="NaN")
     parsed = Parsed(completion_html(group, None, TINTS["Gap to the expert"], 0))
     assert parsed.titles == ["Gap to the expert +inf nats", "Gap to the expert +nan nats"]
-    assert "advantage +nan" in parsed.text
+    assert "advantage NaN" in parsed.text
+    assert "advantage −0.61" in Parsed(completion_html(completion("a", advantage=-0.61), None, ENTROPY, 0)).text
+    assert "reward −infinite" in Parsed(completion_html(completion("a", reward="-Infinity"), None, ENTROPY, 0)).text
 
 
 def numbered(count: int, **changes: Any) -> dict[str, Any]:
