@@ -81,7 +81,7 @@ def test_pauses_do_not_count_as_running_time() -> None:
 def test_a_mean_over_seeds_never_runs_backwards() -> None:
     """One job was paused for 1000 s after step 3, the other ran on."""
     first, second = seeds(1, 2)
-    values = [float(step) for step in range(1, 7)]
+    values: list[float | None] = [float(step) for step in range(1, 7)]
     name = "reward/mean"
     found = together(bucketed(first, name, values), bucketed(second, name, values))
     for place in range(3, 6):
