@@ -15,6 +15,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, UnquantizedEmbeddingMethod
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 TRANSPORT = "calibrl_files"
@@ -51,6 +52,11 @@ class FileTransport(WeightTransferEngine):  # type: ignore[misc,type-arg,unused-
     def finish_weight_update(self) -> None:
         """Bring the loaded weights into the form that the kernels need."""
         finalize_layerwise_reload(self.model, self.model_config)
+        for layer in self.model.modules():
+            method = getattr(layer, "quant_method", None)
+            # A head that shares the weights of the embeddings got none of its own: its form for CPU kernels is stale.
+            if isinstance(layer, ParallelLMHead) and isinstance(method, UnquantizedEmbeddingMethod):
+                method.process_weights_after_loading(layer)
 
     def shutdown(self) -> None:
         """Do nothing: no connection is open."""
