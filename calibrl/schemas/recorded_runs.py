@@ -32,6 +32,9 @@ class RecordedJob(JobSummary):
     depends_on: list[UUID] = Field(max_length=100)
     machines: int = Field(1, ge=1, le=MAX_SLOTS, description="Number of machines on which the job ran.")
     gpus: int = Field(ge=0, le=MAX_SLOTS, description="Number of GPUs on each machine. 0: one CPU slot on each.")
+    alerts: list[Annotated[str, Field(max_length=100)]] = Field(
+        [], max_length=100, description="Health rules that had fired when the job ended."
+    )
     started_at: AwareDatetime | None
     finished_at: AwareDatetime | None
 

@@ -34,7 +34,7 @@ def test_the_panel_of_the_docs_draws_its_metric(world: World, tmp_path: Path) ->
     assert "Words of completions" not in html(job_page(job.id))  # the overview stays the first panel
     app = job_page(job.id, "Words of completions")
     assert "Words per completion" in html(app)
-    assert charts(app)["words"]["data"][0]["name"] == "mean"
+    assert [trace["name"] for trace in charts(app)["words"]["data"]] == ["mean (each step)", "mean"]
 
 
 def test_a_panel_that_fails_names_its_package(world: World, tmp_path: Path) -> None:

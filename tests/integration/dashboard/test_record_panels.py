@@ -7,7 +7,7 @@ from calibrl_core.health import RULES
 from dashboard.reads import live
 from dashboard.views.alerts import rule_changes
 from dashboard.views.spec_diff import ChangedField, changed_fields
-from tests.support.dashboard.pages import charts, finished, html, job_page, jobs_page
+from tests.support.dashboard.pages import charts, finished, forget_reads, html, job_page, jobs_page
 from tests.support.dashboard.world import HOSTILE, World
 
 pytestmark = pytest.mark.integration
@@ -55,9 +55,11 @@ def test_active_alerts_are_seen_in_head_list_and_charts(world: World, measured: 
     assert [shape["x0"] for shape in entropy["layout"]["shapes"]] == [30, 60]
     assert entropy["data"][-1]["text"] == ["health alert: Entropy collapse", "health alert: All truncated"]
     world.note(measured, CLEARED)
+    forget_reads()
     assert "! 1 alert<" in html(jobs_page())
     world.note(measured, TRUNCATED.replace("fired", "cleared"))
     assert world.job(measured.id).alerts == []
+    forget_reads()
     assert 'role="alert"' not in html(job_page(measured.id, "Log"))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import streamlit
 from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
@@ -29,6 +30,11 @@ def open_page(name: str, **query: str | None) -> AppTest:
         if value is not None:
             app.query_params[field] = value
     return finished(app.run())
+
+
+def forget_reads() -> None:
+    """Let the next page read all again, as it does after the seconds for which reads are kept."""
+    streamlit.cache_resource.clear()
 
 
 def jobs_page() -> AppTest:
