@@ -3,7 +3,8 @@
 import pytest
 
 from calibrl.studies.files import read_study
-from jobs.studies.expansion import Expansion, expand
+from calibrl.studies.results import read_results
+from jobs.studies.expansion import DIGEST, Expansion, expand
 from tests.support import ROOT
 
 FILES = sorted((ROOT / "studies").glob("*.yaml"))
@@ -40,3 +41,10 @@ def test_each_arm_differs_from_the_baseline_in_what_its_name_says(studies: dict[
     }
     assert arms["shuffled-1"]["algorithm"] == arms["calibrl-1"]["algorithm"] | {"expert_gap": "shuffled"}
     assert arms["sign-1"]["algorithm"] == arms["calibrl-1"]["algorithm"] | {"negative_slope": 1.0}
+
+
+def test_each_kept_result_is_of_a_run_of_the_study(studies: dict[str, Expansion]) -> None:
+    results = list(read_results(ROOT / "studies" / "results"))
+    known = {job.digest for job in studies["paper_small"].jobs}
+    assert {job.labels[DIGEST] for run in results for job in (run.training, run.evaluation)} <= known
+    assert len(results) >= 3 * 8  # seeds x arms
