@@ -132,7 +132,7 @@ def up(data: DataFolder = None, port: Port = None, dashboard_port: DashboardPort
             with suppress(KeyboardInterrupt):
                 while True:
                     for said in stack.restart_ended():
-                        typer.echo(said, err=True)
+                        typer.echo(f"calibrl: {said}", err=True)
                     time.sleep(POLL_SECONDS)
             typer.echo("Stopping; a running job saves a checkpoint first ...")
     except StackError as error:

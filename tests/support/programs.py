@@ -20,6 +20,7 @@ BIN = Path(sys.prefix, "bin")
 # Commands by their first words, and the reason why no test runs them.
 NOT_RUN = {
     "calibrl study": "takes minutes: tests/e2e/test_study.py runs a study with few steps",
+    "calibrl bisect": "needs a job with a health alert: tests/integration/test_api_bisections.py",
     "calibrl up": "runs until Ctrl-C: the stack of the test was started by it",
     "calibrl demo": "takes minutes: tests/e2e/test_demo.py runs it with few steps",
     "calibrl judge": "asks a person: tests/unit/calibrl/test_verdict_commands.py answers",
