@@ -114,7 +114,7 @@ def test_evaluations_are_compared(page: Page, client: Client) -> None:
     choice = page.get_by_role("combobox", name="Evaluations")
     for name in ("the-better", "the-same-twice"):
         choice.fill(name)
-        page.get_by_role("option", name=name).click()
+        page.get_by_role("option", name=name).first.click()
     expect(page.get_by_text("not significant", exact=True)).to_be_visible()
     expect(page.get_by_text("tiny-vlm, seed 4 is better")).to_have_count(2)
     expect(page.locator(".st-key-accuracy-0 .js-plotly-plot .legendtext")).to_have_count(3)
