@@ -184,13 +184,11 @@ def what_if_job(
 
 async def _bisecting(request: Request, job_id: UUID, bisection: BisectionRequest, caller: CurrentCaller) -> AnySpec:
     def training(session: Session) -> dict[str, Any]:
-        look(request, session)
         job = existing_job(job_id, session, caller)
         caller.need_if_visible(job.project, Role.MEMBER)  # before a refusal that says which rules fired
         return lifecycle.bisection_spec(session, job.id, bisection)
 
-    spec = await read(request, training)
-    return await run_in_threadpool(lambda: _looked_into(_checked(spec), caller))
+    return await _made(request, caller, training)
 
 
 @router.post("/{job_id}/bisection", status_code=201)

@@ -7,7 +7,7 @@ import typer
 from calibrl.client import Client
 from calibrl.commands.arguments import AsJson, JobArgument, StackFolder, find, print_json, print_rich
 from calibrl.commands.evaluations import EVALUATIONS
-from calibrl.schemas import JobStatus
+from calibrl.commands.follow_job import wait_for_success
 from calibrl.views import bisections
 
 app = typer.Typer()
@@ -28,11 +28,6 @@ def bisect(
     with Client(data_dir=data) as client:
         found = client.job(find(client, job).id)
         if found.kind != "bisect":
-            found = client.bisect(found.id, rule=rule)
-            typer.echo(f"job {found.id}", err=True)
-            found = found.wait()
-            if found.status is not JobStatus.SUCCEEDED:
-                typer.echo(f"The bisection is {found.status}: {found.message or 'see its log'}", err=True)
-                raise typer.Exit(1)
+            found = wait_for_success(client.bisect(found.id, rule=rule), "bisection")
         result = client.bisection(found.id)
     print_json(result) if as_json else print_rich(bisections.bisection_page(result, found.spec["kept"][0]["from_job"]))

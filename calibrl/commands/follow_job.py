@@ -1,11 +1,14 @@
-"""Follows a job to its end, for `watch` and `logs -f`: by its live stream, or by polling if there is no stream."""
+"""Follows a job to its end: for `watch` and `logs -f` by its live stream, or by polling if there is no stream."""
 
 import time
 from collections.abc import Iterator
 from uuid import UUID
 
+import typer
+
 from calibrl.client import CalibrlError, Client, Live
-from calibrl.schemas import Event, Job, LogPiece, MetricRow, RecordBatch, Rewound
+from calibrl.client import Job as SubmittedJob
+from calibrl.schemas import Event, Job, JobStatus, LogPiece, MetricRow, RecordBatch, Rewound
 from calibrl.views import terminal
 
 POLL_SECONDS = 1.0
@@ -13,6 +16,18 @@ HISTORY = 400  # steps of metrics in memory
 NOT_FOUND = 404  # HTTP
 
 Rows = dict[int, dict[str, float | str]]
+
+
+def wait_for_success(job: SubmittedJob, name: str) -> SubmittedJob:
+    """Print the id of a job and wait for its end. Return it, or end the command if it has not succeeded. `name`: what
+    the job is, in words.
+    """
+    typer.echo(f"job {job.id}", err=True)
+    ended = job.wait()
+    if ended.status is not JobStatus.SUCCEEDED:
+        typer.echo(f"The {name} is {ended.status}: {ended.message or 'see its log'}", err=True)
+        raise typer.Exit(1)
+    return ended
 
 
 def follow(client: Client, id: UUID) -> Iterator[tuple[Job, Rows, list[Event]]]:

@@ -7,7 +7,8 @@ import typer
 from calibrl.client import Client
 from calibrl.commands.arguments import AsJson, JobArgument, StackFolder, find, print_json, print_rich
 from calibrl.commands.evaluations import EVALUATIONS
-from calibrl.schemas import CheckpointChoice, JobStatus
+from calibrl.commands.follow_job import wait_for_success
+from calibrl.schemas import CheckpointChoice
 from calibrl.specfile import read_settings
 from calibrl.views import what_ifs
 
@@ -40,11 +41,8 @@ def what_if(
         found = client.job(find(client, job).id)
         if found.kind != "what_if":
             checkpoint: CheckpointChoice = "last" if step is None else step
-            found = client.what_if(found.id, checkpoint=checkpoint, update=update, variants=variants or None)
-            typer.echo(f"job {found.id}", err=True)
-            found = found.wait()
-            if found.status is not JobStatus.SUCCEEDED:
-                typer.echo(f"The what-if is {found.status}: {found.message or 'see its log'}", err=True)
-                raise typer.Exit(1)
+            found = wait_for_success(
+                client.what_if(found.id, checkpoint=checkpoint, update=update, variants=variants or None), "what-if"
+            )
         result = client.what_if_result(found.id)
     print_json(result) if as_json else print_rich(what_ifs.what_if_page(result))
