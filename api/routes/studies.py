@@ -13,6 +13,7 @@ from api.deps import CurrentCaller, Db, ExistingStudy, Limit, WritableStudy, exi
 from api.examples import STUDIES
 from api.idempotency import IdempotentRoute
 from calibrl.schemas import (
+    FinishedRun,
     Page,
     RecordedRun,
     RecordedRunPost,
@@ -116,6 +117,12 @@ async def read_report(
         return HTMLResponse(html(parts, f"Study {report.name}"))
     tables = [part for part in parts if not isinstance(part, Drawing)]
     return PlainTextResponse(markdown(tables, ""), media_type="text/markdown")
+
+
+@router.get("/{study_id}/runs")
+def list_runs(study: ExistingStudy, session: Db) -> Page[FinishedRun]:
+    """List the finished runs of a study, in the order of its seeds and arms, without their results."""
+    return Page(data=requests.finished_runs(session, study), has_more=False)
 
 
 @router.get("/{study_id}/runs/{arm}/{seed}")

@@ -7,7 +7,7 @@ from uuid import UUID
 import httpx
 
 from calibrl.client.connection import Connection, checked, path_of
-from calibrl.schemas import Page, RecordedRun, RecordedRunPost, Study, StudyReport, StudySpec, StudySummary
+from calibrl.schemas import FinishedRun, Page, RecordedRun, RecordedRunPost, Study, StudyReport, StudySpec, StudySummary
 
 TIMEOUT = httpx.Timeout(120.0, connect=3.0)  # the service reads data files, or compares many runs
 
@@ -44,6 +44,10 @@ class StudyRequests(Connection):
     def study_page(self, id: UUID | str, format: Literal["markdown", "html"], *, dashboard: str | None = None) -> str:
         """Return the report of a study as a page. `dashboard`: its address, for the links to jobs."""
         return self._report(id, format, dashboard).text
+
+    def study_runs(self, id: UUID | str) -> list[FinishedRun]:
+        """Return the finished runs of a study, in the order of its seeds and arms, without their results."""
+        return self._get(Page[FinishedRun], path_of("studies", str(id), "runs")).data
 
     def study_run(self, id: UUID | str, arm: str, seed: int) -> RecordedRun:
         """Return a finished run of a study with its results per prompt."""

@@ -128,6 +128,7 @@ from calibrl.schemas.studies import StudyProgress as StudyProgress
 from calibrl.schemas.studies import StudySpec as StudySpec
 from calibrl.schemas.studies import StudyStatus as StudyStatus
 from calibrl.schemas.studies import StudySummary as StudySummary
+from calibrl.schemas.study_reports import FinishedRun as FinishedRun
 from calibrl.schemas.study_reports import StudyReport as StudyReport
 from calibrl.schemas.verdicts import CompletionToJudge as CompletionToJudge
 from calibrl.schemas.verdicts import NewVerdict as NewVerdict

@@ -24,6 +24,15 @@ class StudyPoint(Record):
         return self.rollouts if budget == "rollouts" else self.seconds
 
 
+class FinishedRun(Record):
+    """Run of an arm with one seed whose jobs have succeeded."""
+
+    arm: str
+    seed: int
+    digest: str = Field(description="Digest of the settings of the evaluation, with those of the training.")
+    recorded: bool = Field(description="True: another service made the run, so its jobs are not here.")
+
+
 class StudyRun(Record):
     """Run of an arm with one seed: its jobs, and what they measured."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from calibrl.client import Client
-from calibrl.schemas import JobStatus, RecordedRun, Study
+from calibrl.schemas import RecordedRun, Study
 from calibrl.specfile import SpecError
 
 SUFFIX = ".json.gz"
@@ -36,8 +36,8 @@ def write_new_results(client: Client, study: Study, folder: Path) -> list[Path]:
         SpecError: a file cannot be written.
     """
     written = []
-    for run in client.study_report(study.id).runs:
-        if run.recorded or run.evaluation_status is not JobStatus.SUCCEEDED:
+    for run in client.study_runs(study.id):
+        if run.recorded:
             continue
         path = folder / f"{run.arm}.seed-{run.seed}.{run.digest}{SUFFIX}"
         if path.exists():

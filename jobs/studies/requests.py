@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from calibrl.schemas import (
     AnySpec,
+    FinishedRun,
     JobStatus,
     JobSummary,
     RecordedRun,
@@ -166,6 +167,21 @@ def report(study_id: UUID) -> StudyReport:
         row = studies.get(session, study_id)
         found = situation(session, row)
     return build_report(found, Measurements(found.recorded.splits), found.recorded.trained)
+
+
+def finished_runs(session: Session, row: models.Study) -> list[FinishedRun]:
+    """Return the runs of a study whose jobs have succeeded, in the order of its seeds and arms.
+
+    Raises:
+        Invalid: this version of the service does not accept the study.
+    """
+    found = situation(session, row)
+    return [
+        FinishedRun(arm=job.arm, seed=job.seed, digest=job.digest, recorded=evaluation.id in found.recorded)
+        for job in found.expansion.of("evaluation")
+        if job.arm is not None and job.seed is not None
+        if (evaluation := found.known.get(job.digest)) and evaluation.status is JobStatus.SUCCEEDED
+    ]
 
 
 def record_run(study_id: UUID, arm: str, seed: int) -> RecordedRun:

@@ -77,6 +77,7 @@ NEEDS: dict[str, Need] = {
     "POST /v1/studies": Role.MEMBER,
     "GET /v1/studies/{study_id}": Role.VIEWER,
     "GET /v1/studies/{study_id}/report": Role.VIEWER,
+    "GET /v1/studies/{study_id}/runs": Role.VIEWER,
     "GET /v1/studies/{study_id}/runs/{arm}/{seed}": Role.VIEWER,
     "POST /v1/studies/runs": Role.MEMBER,
     "POST /v1/studies/{study_id}/cancel": Role.MEMBER,

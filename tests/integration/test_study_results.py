@@ -48,6 +48,7 @@ def test_recorded_runs_stand_in_for_jobs_in_another_project(http: httpx.Client, 
     end_all({"a": [0.0, 0.5, 0.75]})
     advance()
     assert client.study(other["id"]).status is StudyStatus.SUCCEEDED
+    assert [run.recorded for run in client.study_runs(other["id"])] == [False, True, True, True]
     first, second = client.study_report(study["id"]), client.study_report(other["id"])
     assert second.comparisons == first.comparisons
     assert [run.recorded for run in second.runs] == [False, True, True, True]
