@@ -14,6 +14,7 @@ prompts are both samples: a result must hold for other seeds and other prompts.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -139,16 +140,25 @@ def resampled_means(differences: Array, seed: int) -> Array:
     """Return RESAMPLES means of `[S, N]` differences: seeds are drawn with replacement, then prompts, the same for all
     drawn seeds.
     """
-    rng = np.random.default_rng(seed)
     seeds, prompts = differences.shape
     size = max(1, COUNTS_AT_ONCE // prompts)
     means = []
     for start in range(0, RESAMPLES, size):
-        count = min(size, RESAMPLES - start)
-        of_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=count)
-        of_prompts = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=count)
+        of_seeds, of_prompts = _drawn(seeds, prompts, min(size, RESAMPLES - start), seed, start)
         means.append(((of_seeds @ differences) * of_prompts).sum(1) / differences.size)
     return np.concatenate(means)
+
+
+@lru_cache(4)
+def _drawn(seeds: int, prompts: int, count: int, seed: int, start: int) -> tuple[Array, Array]:
+    """Return how often each seed `[count, seeds]` and each prompt `[count, prompts]` is drawn. It is kept: the pairs of
+    a study share it.
+    """
+    rng = np.random.default_rng([seed, start])
+    return (
+        rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=count),
+        rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=count),
+    )
 
 
 def _variances(differences: Array) -> Variances:
@@ -169,11 +179,7 @@ def _p_value(mean: float, half_width: Callable[[float], float]) -> float:
     """Return the smallest error whose interval excludes 0, SMALLEST_P or more."""
     if half_width(SMALLEST_P) < abs(mean):
         return SMALLEST_P
-    low, high = SMALLEST_P, 1.0
-    while high > low * (1 + EXACT):
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if half_width(middle) < abs(mean) else (middle, high)
-    return high
+    return math.exp(_zero(lambda error: abs(mean) - half_width(math.exp(error)), math.log(SMALLEST_P), 0.0))
 
 
 def holm(
@@ -248,10 +254,25 @@ def two_sided(statistic: float, degrees: float) -> float:
 
 def t_limit(error: float, degrees: float) -> float:
     """Return the distance from 0 that Student's t exceeds with probability `error`."""
-    low, high = 0.0, 1.0
+    high = 1.0
     while two_sided(high, degrees) > error:
         high *= 2
-    while high - low > EXACT * high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if two_sided(middle, degrees) > error else (low, middle)
+    return _zero(lambda limit: math.log(error / two_sided(limit, degrees)), 0.0, high)
+
+
+def _zero(function: Callable[[float], float], low: float, high: float) -> float:
+    """Return where a rising function is 0, between `low` (below 0) and `high` (0 or above), by the Illinois method."""
+    at_low, at_high = function(low), function(high)
+    side = 0
+    while high - low > EXACT and at_high > 0:
+        middle = high - at_high * (high - low) / (at_high - at_low)
+        found = function(middle)
+        if abs(found) < EXACT:
+            return middle
+        if found > 0:
+            high, at_high, at_low = middle, found, at_low / (2 if side > 0 else 1)
+            side = 1
+        else:
+            low, at_low, at_high = middle, found, at_high / (2 if side < 0 else 1)
+            side = -1
     return high
