@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from calibrl_core.report import EVENT_FILE, IMAGE_FOLDER, health_sentence
+from calibrl.schemas import HealthAlert
+from calibrl_core.report import EVENT_FILE, IMAGE_FOLDER
 from calibrl_core.settings.record import SampleSettings
 from jobs import lifecycle
 from jobs.db import session_scope
@@ -182,7 +183,8 @@ class Shipper:
                 case LogLine():
                     self._note(session, event.level, event.message)
                 case HealthLine():
-                    self._note(session, "health", health_sentence(event.model_dump()))
+                    alert = HealthAlert.model_validate(event, from_attributes=True)
+                    events.add_alert(session, job_id, alert, actor=self._worker)
                 case ErrorLine():
                     self.error = self.error or event  # later errors of other processes follow from the first
                 case FinishLine():

@@ -46,6 +46,7 @@ from calibrl.schemas.evaluations import Rescored as Rescored
 from calibrl.schemas.evaluations import RescoredStep as RescoredStep
 from calibrl.schemas.evaluations import SplitAccuracies as SplitAccuracies
 from calibrl.schemas.events import Event as Event
+from calibrl.schemas.events import HealthAlert as HealthAlert
 from calibrl.schemas.health import Health as Health
 from calibrl.schemas.histograms import Histogram as Histogram
 from calibrl.schemas.hours import JobHours as JobHours

@@ -1,45 +1,58 @@
 """Health rules: which fired, when, on which values, and the recommended action."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import streamlit as st
 
-from calibrl.schemas import Event, Job
+from calibrl.schemas import Event, HealthAlert, Job
 from calibrl_core.health import RULES
 from dashboard import states
 from dashboard.markup import chip, escape, heading, moment
 from dashboard.palette import CORRECT, RARENESS, WRONG
 from dashboard.panels.common import has_rollouts, live_panel
 from dashboard.reads import live, service
-from dashboard.views.alerts import TEXTS, RuleChange, rule_changes, title_of
+from dashboard.views.alerts import TEXTS, title_of
 from dashboard.views.new_job_page import submit_and_open
 
 OF_UPDATES = {rule.name for rule in RULES if rule.caused_by_update}
 
 
-def _history(change: RuleChange) -> str:
-    title = "Fired" if change.fired else "Resolved"
+class AlertEvent(NamedTuple):
+    """A `health` event with its alert."""
+
+    event: Event
+    alert: HealthAlert
+
+
+def _history(change: AlertEvent) -> str:
+    event, alert = change
+    title = "Fired" if alert.state == "fired" else "Resolved"
     advice = (
-        f'<div style="margin-top:.2rem"><b>Recommended action.</b> {escape(change.advice)}</div>'
-        if change.advice
+        f'<div style="margin-top:.2rem"><b>Recommended action.</b> {escape(alert.suggestion)}</div>'
+        if alert.suggestion
         else ""
     )
     return (
         '<div style="margin-top:.6rem;padding-left:.7rem;border-left:3px solid rgba(125,131,140,.4);'
         'overflow-wrap:anywhere">'
-        f"<b>{title} at step {change.step}</b> "
-        f'<span style="opacity:.75">{escape(moment(change.event.ts))}</span><br>'
-        f"{escape(change.values[:1].upper() + change.values[1:])}.{advice}</div>"
+        f"<b>{title} at step {alert.step}</b> "
+        f'<span style="opacity:.75">{escape(moment(event.ts))}</span><br>'
+        f"{escape(alert.message[:1].upper() + alert.message[1:])}.{advice}</div>"
     )
 
 
-def _state(changes: Sequence[RuleChange]) -> str:
+def _state(changes: Sequence[AlertEvent]) -> str:
     if not changes:
         return chip("✓ OK", CORRECT)
-    return chip("✕ Firing", WRONG) if changes[-1].fired else chip("✓ Resolved", CORRECT)
+    return chip("✕ Firing", WRONG) if _fires(changes) else chip("✓ Resolved", CORRECT)
 
 
-def _rule(job: Job, rule: str, changes: Sequence[RuleChange]) -> None:
+def _fires(changes: Sequence[AlertEvent]) -> bool:
+    return bool(changes) and changes[-1].alert.state == "fired"
+
+
+def _rule(job: Job, rule: str, changes: Sequence[AlertEvent]) -> None:
     title, hint = title_of(rule), TEXTS.get(rule, ("", ""))[1]
     with st.container(border=True, key=f"card-rule-{rule}"):
         st.html(
@@ -56,10 +69,11 @@ def _panel(job: Job) -> None:
     history = live.events(job.id)
     with states.tolerated():
         history.refresh()
-    by_rule: dict[str, list[RuleChange]] = {rule: [] for rule in TEXTS}
-    for change in rule_changes(history.events):
-        by_rule.setdefault(change.rule, []).append(change)
-    firing = sum(bool(changes) and changes[-1].fired for changes in by_rule.values())
+    by_rule: dict[str, list[AlertEvent]] = {rule: [] for rule in TEXTS}
+    for event in history.events:
+        if event.alert:
+            by_rule.setdefault(event.alert.rule, []).append(AlertEvent(event, event.alert))
+    firing = sum(map(_fires, by_rule.values()))
     st.caption(_summary(job, firing))
     for rule, changes in sorted(by_rule.items(), key=lambda item: _urgency(item[1])):
         _rule(job, rule, changes)
@@ -77,9 +91,9 @@ def _summary(job: Job, firing: int) -> str:
     return f"{alerts}{when}. {limits}"
 
 
-def _urgency(changes: Sequence[RuleChange]) -> int:
+def _urgency(changes: Sequence[AlertEvent]) -> int:
     """The order of the rules: firing, resolved, OK."""
-    return 2 if not changes else 0 if changes[-1].fired else 1
+    return 2 if not changes else 0 if _fires(changes) else 1
 
 
 def _warnings(events: list[Event]) -> None:

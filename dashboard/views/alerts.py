@@ -1,8 +1,6 @@
 """Alerts of the health rules: read from events, as a notice above a job, and as marks in charts."""
 
-import re
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from calibrl.schemas import Event, Job, JobSummary
 from calibrl_core.health import RULES
@@ -11,33 +9,6 @@ from dashboard.markup import chip, escape
 from dashboard.palette import WRONG, faded
 
 TEXTS: dict[str, tuple[str, str]] = {rule.name: (rule.title, rule.about) for rule in RULES}
-SENTENCE = re.compile(
-    r"(?P<rule>\w+) (?P<state>fired|cleared) at step (?P<step>\d+): (?P<values>.*?)\.(?: (?P<advice>.*))?", re.DOTALL
-)
-
-
-class RuleChange(NamedTuple):
-    """A `health` event: a rule fired, or cleared (shown as resolved)."""
-
-    event: Event
-    rule: str
-    fired: bool
-    step: str
-    values: str  # the observed values, in words
-    advice: str
-
-
-def rule_changes(events: Iterable[Event]) -> list[RuleChange]:
-    """Parse the `health` events, in order; their messages have the form of `SENTENCE`."""
-    changes = []
-    for event in events:
-        match = SENTENCE.fullmatch(event.message or "") if event.type == "health" else None
-        if match:
-            fired = match["state"] == "fired"
-            changes.append(
-                RuleChange(event, match["rule"], fired, match["step"], match["values"], match["advice"] or "")
-            )
-    return changes
 
 
 def title_of(rule: str) -> str:
@@ -47,8 +18,8 @@ def title_of(rule: str) -> str:
 
 def marks(events: Iterable[Event]) -> tuple[Mark, ...]:
     """Return a mark at the step of each alert."""
-    fired = (change for change in rule_changes(events) if change.fired)
-    return tuple(Mark(int(change.step), f"health alert: {title_of(change.rule)}", top=True) for change in fired)
+    fired = (event.alert for event in events if event.alert and event.alert.state == "fired")
+    return tuple(Mark(alert.step, f"health alert: {title_of(alert.rule)}", top=True) for alert in fired)
 
 
 def count(job: JobSummary) -> str:

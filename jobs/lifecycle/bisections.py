@@ -1,6 +1,5 @@
 """The spec of a bisection, made from the training whose alert it explains."""
 
-import re
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +13,6 @@ from jobs.repository import checkpoints, events, jobs
 from jobs.specs.kind_names import KIND_NAMES
 
 NAME_LENGTH = 109  # maximum length before -bisection is appended
-FIRED = re.compile(r"(?P<rule>\w+) fired at step (?P<step>\d+):")  # `calibrl_core.report.health_sentence`
 
 
 def bisection_spec(session: Session, job_id: UUID, request: BisectionRequest) -> dict[str, Any]:
@@ -27,10 +25,10 @@ def bisection_spec(session: Session, job_id: UUID, request: BisectionRequest) ->
     job = jobs.get(session, job_id)
     if job.kind != "train":
         raise Conflict(f"Job {job_id} is {KIND_NAMES[job.kind]}: only the checkpoints of a training can be bisected.")
-    fired = [match for event in events.alerts(session, job_id) if (match := FIRED.match(event.message or ""))]
-    chosen = [match for match in fired if request.rule in (None, match["rule"])]
+    fired = [alert for alert in events.alerts(session, job_id) if alert.state == "fired"]
+    chosen = [alert for alert in fired if request.rule in (None, alert.rule)]
     if not chosen:
-        names = ", ".join(sorted({match["rule"] for match in fired})) or "none"
+        names = ", ".join(sorted({alert.rule for alert in fired})) or "none"
         rule = f"The rule {request.rule}" if request.rule else "A health rule"
         raise Conflict(f"{rule} has not fired in job {job_id} (fired: {names}), so there is nothing to explain.")
     kept = [row.step for row in checkpoints.of_job(session, job_id)][-MOST_KEPT:]
@@ -44,6 +42,6 @@ def bisection_spec(session: Session, job_id: UUID, request: BisectionRequest) ->
         "kind": "bisect",
         "name": request.name or f"{job.name[:NAME_LENGTH]}-bisection",
         "kept": [{"from_job": str(job_id), "checkpoint": step} for step in kept],
-        "rule": chosen[-1]["rule"],
-        "fired_step": int(chosen[-1]["step"]),
+        "rule": chosen[-1].rule,
+        "fired_step": chosen[-1].step,
     }

@@ -1,5 +1,7 @@
 """Events in the history of a job, in order."""
 
+from typing import Any
+
 from sqlalchemy import Index
 from sqlalchemy.orm import Mapped
 
@@ -8,7 +10,7 @@ from jobs.models.base import Base, CreatedAt, JobRef, Serial
 
 
 class Event(Base):
-    """One event. `actor`: the user or the part of the service that caused it."""
+    """One event. `actor`: the user or the part of the service that caused it. `alert`: a `HealthAlert`."""
 
     __tablename__ = "events"
     __table_args__ = (Index(None, "job_id", "id"),)
@@ -21,3 +23,4 @@ class Event(Base):
     reason: Mapped[Reason | None]
     actor: Mapped[str]
     message: Mapped[str | None]
+    alert: Mapped[dict[str, Any] | None]

@@ -33,17 +33,12 @@ def _of_attempts(job_id: Mapped[UUID], value: ColumnElement[Any]) -> MappedSQLEx
 
 
 def _firing(job_id: Mapped[UUID]) -> MappedSQLExpression[list[str]]:
-    """The rules whose last `health` event says that they fired; the text is a `calibrl_core.report.health_sentence`."""
+    """The rules whose last alert says that they fired."""
     later = aliased(Event)
-    rule, state = (func.split_part(Event.message, " ", place) for place in (1, 2))
-    superseded = exists().where(
-        later.job_id == Event.job_id,
-        later.type == Event.type,
-        func.split_part(later.message, " ", 1) == rule,
-        later.id > Event.id,
-    )
+    rule = Event.alert["rule"].astext
+    superseded = exists().where(later.job_id == Event.job_id, later.alert["rule"].astext == rule, later.id > Event.id)
     query = select(func.coalesce(func.array_agg(aggregate_order_by(rule, Event.id)), cast([], ARRAY(Text))))
-    query = query.where(Event.job_id == job_id, Event.type == "health", state == "fired", ~superseded)
+    query = query.where(Event.job_id == job_id, Event.alert["state"].astext == "fired", ~superseded)
     return column_property(query.correlate_except(Event, later).scalar_subquery(), deferred=True, group=IN_LISTS)
 
 

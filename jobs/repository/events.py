@@ -6,7 +6,8 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from calibrl.schemas import JobStatus, Reason
+from calibrl.schemas import HealthAlert, JobStatus, Reason
+from calibrl_core.report import health_sentence
 from jobs.models import Event, Job
 from jobs.repository import feed, webhooks
 
@@ -24,13 +25,21 @@ def add(
     status: JobStatus | None = None,
     reason: Reason | None = None,
     message: str | None = None,
+    alert: HealthAlert | None = None,
 ) -> None:
     """Record an event now, and queue messages for the webhooks that receive it."""
-    event = Event(job_id=job_id, type=type, actor=actor, status=status, reason=reason, message=message)
+    fields = alert and alert.model_dump()
+    event = Event(job_id=job_id, type=type, actor=actor, status=status, reason=reason, message=message, alert=fields)
     session.add(event)
     feed.changes(session, job_id).events.append(event)
     data = {"job_id": str(job_id), "status": status, "reason": reason, "actor": actor, "message": message}
+    data |= {"alert": fields} if fields else {}
     webhooks.enqueue_deliveries(session, job_id, f"job.{status or type}", data)
+
+
+def add_alert(session: Session, job_id: UUID, alert: HealthAlert, *, actor: str) -> None:
+    """Record that a health rule fired or cleared."""
+    add(session, job_id, HEALTH, actor=actor, message=health_sentence(alert.model_dump()), alert=alert)
 
 
 def page(session: Session, job_id: UUID, *, after: int, limit: int) -> list[Event]:
@@ -39,10 +48,10 @@ def page(session: Session, job_id: UUID, *, after: int, limit: int) -> list[Even
     return list(session.scalars(query))
 
 
-def alerts(session: Session, job_id: UUID) -> list[Event]:
-    """Return the events of the health rules of a job, in order."""
-    query = select(Event).where(Event.job_id == job_id, Event.type == HEALTH).order_by(Event.id)
-    return list(session.scalars(query))
+def alerts(session: Session, job_id: UUID) -> list[HealthAlert]:
+    """Return the alerts of the health rules of a job, in order."""
+    query = select(Event.alert).where(Event.job_id == job_id, Event.alert.is_not(None)).order_by(Event.id)
+    return [HealthAlert.model_validate(alert) for alert in session.scalars(query)]
 
 
 def last_check(session: Session, project: str, model: dict[str, Any]) -> Event | None:

@@ -6,37 +6,38 @@ import httpx
 import pytest
 
 from calibrl.client import CalibrlError, Client
-from calibrl.schemas import JobStatus
+from calibrl.schemas import HealthAlert, JobStatus
 from calibrl_core.bisection.settings import BisectConfig
 from jobs.db import session_scope
 from jobs.repository import events
 from tests.support import job_steps
-from tests.support.bisections import bisection_result
+from tests.support.bisections import bisection_result, fired
 from tests.support.rest import refused
 
 pytestmark = pytest.mark.integration
 VALIDATION = {"data": {"builtin": "digits", "split": "test", "rows": 4}}
 
 
-def training(*alerts: str, steps: tuple[int, ...] = (50, 100, 150), **changes: object) -> UUID:
+def training(*alerts: HealthAlert, steps: tuple[int, ...] = (50, 100, 150), **changes: object) -> UUID:
     """A training that ends with these checkpoints and events of health rules."""
     job_id = job_steps.submit(**{"validation": VALIDATION} | changes)  # type: ignore[arg-type]
     claim = job_steps.claim()
     for step in steps:
         job_steps.checkpoint(job_id, step)
     with session_scope() as session:
-        for message in alerts:
-            events.add(session, job_id, "health", actor="worker", message=message)
+        for alert in alerts:
+            events.add_alert(session, job_id, alert, actor="worker")
     job_steps.finish(claim, JobStatus.SUCCEEDED)
     return job_id
 
 
-DRIFT = "reward_not_accuracy fired at step 90: means of the last 20 steps. Read some groups."
-COLLAPSE = "entropy_collapse fired at step 120: mean entropy. Lower optimizer.lr."
+DRIFT = fired("reward_not_accuracy", 90)
+COLLAPSE = fired("entropy_collapse", 120)
+CLEARED = COLLAPSE.model_copy(update={"state": "cleared", "step": 140})
 
 
 def test_a_bisection_has_the_checkpoints_and_the_last_alert(client: Client) -> None:
-    job_id = training(DRIFT, COLLAPSE, "entropy_collapse cleared at step 140: mean entropy.")
+    job_id = training(DRIFT, COLLAPSE, CLEARED)
     job = client.bisect(job_id)
     assert (job.kind, job.name, job.status) == ("bisect", "a job-bisection", "queued")
     assert (job.spec["rule"], job.spec["fired_step"]) == ("entropy_collapse", 120)
@@ -63,18 +64,18 @@ def test_what_cannot_be_explained_is_refused(http: httpx.Client, client: Client)
         return str(refused(http.post(f"/v1/jobs/{job_id}/bisection", json=body), 409)["detail"])
 
     assert "A health rule has not fired" in reason(training())
-    fired = training(DRIFT)
-    assert "The rule overfitting has not fired" in reason(fired, rule="overfitting")
-    assert "(fired: reward_not_accuracy)" in reason(fired, rule="overfitting")
+    job_of_drift = training(DRIFT)
+    assert "The rule overfitting has not fired" in reason(job_of_drift, rule="overfitting")
+    assert "(fired: reward_not_accuracy)" in reason(job_of_drift, rule="overfitting")
     assert "keeps 1 checkpoint, and a bisection needs two" in reason(training(DRIFT, steps=(50,)))
     for job_id, message in (
         (training(DRIFT, validation=None), "has no validation data"),
-        (training("no_verdicts fired at step 90: no score. Fix the verifier."), "no update causes no_verdicts"),
+        (training(fired("no_verdicts", 90)), "no update causes no_verdicts"),
     ):
         with pytest.raises(CalibrlError) as error:
             client.bisect(job_id)
         assert message in str(error.value.errors)
-    job = client.bisect(fired)
+    job = client.bisect(job_of_drift)
     assert "is a bisection: only the checkpoints of a training" in reason(job.id)
-    assert "is a training job" in refused(http.get(f"/v1/jobs/{fired}/bisection"), 409)["detail"]
+    assert "is a training job" in refused(http.get(f"/v1/jobs/{job_of_drift}/bisection"), 409)["detail"]
     refused(http.post(f"/v1/jobs/{uuid4()}/bisection", json={}), 404)

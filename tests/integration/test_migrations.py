@@ -166,3 +166,32 @@ def test_existing_groups_get_their_means(empty: str) -> None:
         command.upgrade(CONFIG, "head")
         found = connection.execute("SELECT entropy, rareness, gap FROM samples ORDER BY id").fetchall()
     assert found == [(2.0, 1.0, 4.0), (None, None, None)]
+
+
+def test_existing_alerts_get_their_fields(empty: str) -> None:
+    """The first sentence ends at a full stop before a space, not within a number."""
+    command.upgrade(CONFIG, "2026_11_30_study_order")
+    fired = "entropy_collapse fired at step 30: the entropy was 0.01 (limit 0.05). Lower optimizer.lr. Or fork."
+    with psycopg.connect(empty, autocommit=True) as connection:
+        connection.execute(
+            'INSERT INTO jobs (id, name, kind, project, "user", priority, labels, gpus, spec, status, attempt, step,'
+            " samples_dropped, log_length, forgiven, preempted, notes) VALUES (gen_random_uuid(), 'j', 'train',"
+            " 'default', 'u', 'normal', '{}', 0, '{}', 'queued', 0, 0, false, 0, 0, false, '')"
+        )
+        for message in (fired, "no_advantage cleared at step 45: all differ.", "words of another form"):
+            connection.execute(
+                "INSERT INTO events (job_id, type, actor, message) SELECT id, 'health', 'w', %s FROM jobs", [message]
+            )
+        command.upgrade(CONFIG, "head")
+        found = [row[0] for row in connection.execute("SELECT alert FROM events ORDER BY id")]
+    assert found == [
+        {
+            "rule": "entropy_collapse",
+            "state": "fired",
+            "step": 30,
+            "message": "the entropy was 0.01 (limit 0.05)",
+            "suggestion": "Lower optimizer.lr. Or fork.",
+        },
+        {"rule": "no_advantage", "state": "cleared", "step": 45, "message": "all differ", "suggestion": ""},
+        None,
+    ]

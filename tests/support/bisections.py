@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from calibrl.schemas import BadUpdate, Bisection, GroupGradient, ProbedPolicy, SpecChange
+from calibrl.schemas import BadUpdate, Bisection, GroupGradient, HealthAlert, ProbedPolicy, SpecChange
 
 
 def probe(step: int, value: float, *, worse: bool = False, replayed: bool = False) -> ProbedPolicy:
@@ -12,6 +12,11 @@ def probe(step: int, value: float, *, worse: bool = False, replayed: bool = Fals
     return ProbedPolicy(
         step=step, replayed=replayed, value=value, difference=difference, low=low, high=high, worse=worse
     )
+
+
+def fired(rule: str, step: int) -> HealthAlert:
+    """Return the alert that a bisection explains."""
+    return HealthAlert(rule=rule, state="fired", step=step, message="means of the last 20 steps", suggestion="Look.")
 
 
 def group(**changes: Any) -> GroupGradient:

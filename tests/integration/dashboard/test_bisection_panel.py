@@ -3,12 +3,11 @@
 import pytest
 
 from calibrl.schemas import Job, JobStatus
-from tests.support.bisections import bisection_result, group
+from tests.support.bisections import bisection_result, fired, group
 from tests.support.dashboard.pages import finished, html, job_page
 from tests.support.dashboard.world import HOSTILE, World
 
 pytestmark = pytest.mark.integration
-DRIFT = "reward_not_accuracy fired at step 90: means of the last 20 steps. Read some groups."
 
 
 def bisected(world: World, training: Job, **changes: object) -> Job:
@@ -41,7 +40,7 @@ def test_a_fork_has_the_change_and_the_last_good_checkpoint(world: World, measur
 
 
 def test_an_alert_has_a_button_that_explains_it(world: World, measured: Job) -> None:
-    world.note(measured, DRIFT)
+    world.alert(measured, fired("reward_not_accuracy", 90))
     app = job_page(measured.id, panel="Health")
     app.button(key="bisect-reward_not_accuracy").click().run()
     assert "keeps no checkpoints, and a bisection needs two" in " ".join(one.value for one in app.text)

@@ -2,27 +2,35 @@
 
 import pytest
 
-from calibrl.schemas import Job, JobStatus
+from calibrl.schemas import HealthAlert, Job, JobStatus
 from calibrl_core.health import RULES
 from dashboard.reads import live
-from dashboard.views.alerts import rule_changes
 from dashboard.views.spec_diff import ChangedField, changed_fields
 from tests.support.dashboard.pages import charts, finished, forget_reads, html, job_page, jobs_page
 from tests.support.dashboard.world import HOSTILE, World
 
 pytestmark = pytest.mark.integration
 
-FIRED = (
-    "entropy_collapse fired at step 30: over the last 10 steps the entropy was 0.01 nats per token; the run began with "
-    "0.5 (limit 0.05). Lower optimizer.lr, raise algorithm.clip_high, or set algorithm.entropy_coef."
+FIRED = HealthAlert(
+    rule="entropy_collapse",
+    state="fired",
+    step=30,
+    message="over the last 10 steps the entropy was 0.01 nats per token; the run began with 0.5 (limit 0.05)",
+    suggestion="Lower optimizer.lr, raise algorithm.clip_high, or set algorithm.entropy_coef.",
 )
-TRUNCATED = "all_truncated fired at step 60: over the last 10 steps 99 % of the completions were truncated."
-CLEARED = "entropy_collapse cleared at step 45: over the last 10 steps the entropy was 0.2 nats per token."
+TRUNCATED = HealthAlert(
+    rule="all_truncated",
+    state="fired",
+    step=60,
+    message="over the last 10 steps 99 % of the completions were truncated",
+    suggestion="",
+)
+CLEARED = FIRED.model_copy(update={"state": "cleared", "step": 45, "suggestion": ""})
 
 
 def test_a_firing_rule_is_shown_first_with_its_remedy(world: World, measured: Job) -> None:
-    world.note(measured, FIRED)
-    world.note(measured, HOSTILE, "warning")
+    world.alert(measured, FIRED)
+    world.note(measured, HOSTILE)
     app = job_page(measured.id, "Health")
     text = html(app)
     assert "✕ Firing" in text
@@ -37,16 +45,15 @@ def test_a_firing_rule_is_shown_first_with_its_remedy(world: World, measured: Jo
 
 
 def test_a_rule_that_cleared_is_quiet_again(world: World, measured: Job) -> None:
-    for message in (FIRED, CLEARED, "words of another form"):
-        world.note(measured, message)
+    for alert in (FIRED, CLEARED):
+        world.alert(measured, alert)
     assert "✓ Resolved" in html(job_page(measured.id, "Health"))
-    found = rule_changes(live.events(measured.id).events)
-    assert [(change.fired, change.step) for change in found] == [(True, "30"), (False, "45")]
+    assert [event.alert for event in live.events(measured.id).events if event.type == "health"] == [FIRED, CLEARED]
 
 
 def test_active_alerts_are_seen_in_head_list_and_charts(world: World, measured: Job) -> None:
-    world.note(measured, FIRED)
-    world.note(measured, TRUNCATED)
+    world.alert(measured, FIRED)
+    world.alert(measured, TRUNCATED)
     head = html(job_page(measured.id, "Log"))
     assert "Active health alerts: <b>Entropy collapse, All truncated</b>" in head
     assert 'content:"2"' in head and "panel=Health" in head
@@ -54,10 +61,10 @@ def test_active_alerts_are_seen_in_head_list_and_charts(world: World, measured: 
     entropy = charts(job_page(measured.id, "Exploration"))["entropy"]
     assert [shape["x0"] for shape in entropy["layout"]["shapes"]] == [30, 60]
     assert entropy["data"][-1]["text"] == ["health alert: Entropy collapse", "health alert: All truncated"]
-    world.note(measured, CLEARED)
+    world.alert(measured, CLEARED)
     forget_reads()
     assert "! 1 alert<" in html(jobs_page())
-    world.note(measured, TRUNCATED.replace("fired", "cleared"))
+    world.alert(measured, TRUNCATED.model_copy(update={"state": "cleared"}))
     assert world.job(measured.id).alerts == []
     forget_reads()
     assert 'role="alert"' not in html(job_page(measured.id, "Log"))
@@ -88,7 +95,7 @@ def test_a_log_is_searched(world: World, measured: Job) -> None:
 def test_log_events_and_spec_are_plain_text(world: World, measured: Job) -> None:
     hostile = "<script>alert(1)</script>"
     world.log(measured, hostile.encode())
-    world.note(measured, hostile, "warning", actor=hostile)
+    world.note(measured, hostile, actor=hostile)
     assert job_page(measured.id, "Log").code[0].value == hostile
     events = html(job_page(measured.id, "Events"))
     assert hostile not in events

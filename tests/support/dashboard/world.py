@@ -13,7 +13,19 @@ from uuid import UUID, uuid4
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from calibrl.schemas import GIB, Dataset, GpuReading, Job, JobFilter, JobStatus, NewKey, NewUser, Role, job_spec_adapter
+from calibrl.schemas import (
+    GIB,
+    Dataset,
+    GpuReading,
+    HealthAlert,
+    Job,
+    JobFilter,
+    JobStatus,
+    NewKey,
+    NewUser,
+    Role,
+    job_spec_adapter,
+)
 from calibrl.schemas import Scope as KeyScope
 from jobs import models
 from jobs.access import callers
@@ -224,7 +236,12 @@ class World:
         with session_scope() as session:
             logs.append(session, jobs.lock(session, job.id), text)
 
-    def note(self, job: Job, message: str, type: str = "health", actor: str = "worker") -> None:
+    def alert(self, job: Job, alert: HealthAlert) -> None:
+        """A health rule of a job fires or clears."""
+        with session_scope() as session:
+            events.add_alert(session, job.id, alert, actor="worker")
+
+    def note(self, job: Job, message: str, type: str = "warning", actor: str = "worker") -> None:
         """Add an event to a job."""
         with session_scope() as session:
             events.add(session, job.id, type, actor=actor, message=message)
