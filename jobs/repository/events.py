@@ -32,8 +32,15 @@ def add(
     event = Event(job_id=job_id, type=type, actor=actor, status=status, reason=reason, message=message, alert=fields)
     session.add(event)
     feed.changes(session, job_id).events.append(event)
-    data = {"job_id": str(job_id), "status": status, "reason": reason, "actor": actor, "message": message}
-    data |= {"alert": fields} if fields else {}
+    data: dict[str, Any] = {
+        "job_id": str(job_id),
+        "status": status,
+        "reason": reason,
+        "actor": actor,
+        "message": message,
+    }
+    if fields:
+        data["alert"] = fields
     webhooks.enqueue_deliveries(session, job_id, f"job.{status or type}", data)
 
 
