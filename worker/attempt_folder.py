@@ -9,6 +9,7 @@ checkpoints, which the next attempt needs. For that reason the supervisor keeps 
 
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from jobs.files.artifacts import RESULTS, missing_checkpoints
@@ -56,6 +57,17 @@ def _copy_result(run_dir: Path, name: str) -> None:
         partial = run_dir / f"{name}.partial"
         shutil.copyfile(sources[-1], partial)
         partial.replace(run_dir / name)
+
+
+def keep_new(run_dir: Path, checkpoint: Path) -> None:
+    """Link a checkpoint into `kept/` before it is recorded: once it is recorded, this supervisor may be suspended, and
+    the trainer may remove its own. Links only, since a copy takes too long here: `keep` copies afterwards.
+    """
+    folder = run_dir / KEPT
+    if checkpoint.parent == run_dir / CHECKPOINTS and not (folder / checkpoint.name).exists():
+        with suppress(OSError):
+            folder.mkdir(exist_ok=True)
+            link_tree(checkpoint, folder, or_copy=False)
 
 
 def keep(run_dir: Path, checkpoints: Iterable[Path]) -> None:

@@ -18,6 +18,7 @@ from jobs.db import session_scope
 from jobs.lifecycle import Claim
 from jobs.models import Job
 from jobs.repository import accuracies, checkpoints, events, histograms, images, jobs, logs, metrics, samples, visits
+from worker import attempt_folder
 from worker.events import (
     AccuraciesLine,
     CheckedLine,
@@ -176,6 +177,7 @@ class Shipper:
                     accuracies.put(session, job_id, index, split, prompts, values)
                 case CheckpointLine():
                     self.checkpoints_reported = True
+                    attempt_folder.keep_new(self._run_dir, Path(event.path))
                     checkpoints.record(
                         session, job_id, event.step, event.path, event.best, dict(event.metrics), event.removed
                     )

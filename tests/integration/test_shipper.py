@@ -1,6 +1,7 @@
 """The shipper on a real database: every byte once, also after a fault."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from calibrl.schemas import job_spec_adapter
 from calibrl_core.report import EVENT_FILE, IMAGE_FOLDER, EventFile
 from jobs import lifecycle
 from jobs.db import get_engine, session_scope
-from jobs.lifecycle import Claim, LeaseLost
+from jobs.lifecycle import Claim, KnownCheckpoint, LeaseLost
 from jobs.repository import accuracies, checkpoints, curves, events, images, jobs, logs, metrics, samples
 from tests.support import job_steps
 from tests.support.databases import sql
 from tests.support.fake_trainer.run import png
 from tests.support.fake_trainer.train import group
+from worker import attempt_folder
 from worker.shipper import BATCH_LINES, LOG_FILE, Shipper
 
 pytestmark = pytest.mark.integration
@@ -193,6 +195,20 @@ def test_a_batch_is_written_whole_or_not_at_all(claim: Claim, run_dir: Path, dat
         assert len(samples.page(session, claim.job_id, step=None, after=0, limit=100)) == 1
         assert len(checkpoints.of_job(session, claim.job_id)) == 1
         assert logs.read(session, claim.job_id, after=0, limit=100) == b"a line\n"
+
+
+def test_a_recorded_checkpoint_stays_while_its_supervisor_is_suspended(claim: Claim, run_dir: Path) -> None:
+    """The supervisor is suspended right after the commit. Its trainer goes on and removes the checkpoint."""
+    saved = run_dir / "checkpoints" / "step-000001"
+    saved.mkdir(parents=True)
+    (saved / "model.safetensors").write_text("weights")
+    EventFile(run_dir).emit("checkpoint", step=1, path=str(saved), best=True, metrics={}, removed=[])
+    Shipper(claim, run_dir, "tester").ship()
+    shutil.rmtree(saved)
+    with session_scope() as session:
+        recorded = [KnownCheckpoint(row.step, Path(row.path)) for row in checkpoints.of_job(session, claim.job_id)]
+    attempt_folder.begin(run_dir.parent / "attempt-2", recorded)
+    assert (run_dir.parent / "attempt-2/checkpoints/step-000001/model.safetensors").read_text() == "weights"
 
 
 def test_a_commit_whose_answer_was_lost_is_not_repeated(
