@@ -8,9 +8,11 @@ from uuid import UUID
 
 import httpx
 
+from calibrl.client import lookup
 from calibrl.client.connection import POSTS, checked, path_of
 from calibrl.client.errors import CalibrlError
 from calibrl.client.file_transfer import CHUNK_BYTES, FileTransfer, Progress, mark_of
+from calibrl.client.packing import data_name, packed
 from calibrl.schemas import DataReport, Dataset, HubDataset, Page, PreviewRow, ReportRequest, StoredFile
 
 UPLOAD_TIMEOUT = httpx.Timeout(60.0, read=1800.0, connect=3.0)  # the service reads every row before it answers
@@ -23,16 +25,17 @@ class DatasetRequests(FileTransfer):
         self,
         file: Path | str | BinaryIO,
         name: str | None = None,
-        project: str = "default",
+        project: str | None = None,
         *,
         columns: dict[str, str] | None = None,
         format: str | None = None,
         progress: Progress | None = None,
     ) -> Dataset:
-        """Upload a Parquet or JSONL file. The same content gives the same dataset.
+        """Upload a data file (JSON, Parquet, CSV), or a folder or zip archive with one. Image files that its rows name
+        are put into the rows. The same content gives the same dataset.
 
-        `name` defaults to the name of the file. `columns` maps fields to columns with other names.
-        `format`: row format; None: that of the columns.
+        `name` defaults to the name of the file, `project` to `default` or your only project. `columns` maps fields to
+        columns with other names. `format`: row format; None: that of the columns.
         After a broken connection the file is sent again from its beginning, if it can be read again.
 
         Raises:
@@ -40,8 +43,8 @@ class DatasetRequests(FileTransfer):
         """
         if isinstance(file, Path | str):
             try:
-                with Path(file).open("rb") as opened:
-                    name = name or Path(file).stem
+                with packed(Path(file), columns or {}) as complete, complete.open("rb") as opened:
+                    name = name or data_name(Path(file))
                     return self.upload(opened, name, project, columns=columns, format=format, progress=progress)
             except OSError as error:
                 raise CalibrlError(f"{file} can't be read: {error.strerror}") from error
@@ -64,9 +67,10 @@ class DatasetRequests(FileTransfer):
 
         return self._parsed(Dataset, checked(self._again(1 if begin is None else POSTS, send)))
 
-    def register(self, name: str, hub: str, project: str = "default", **where: object) -> Dataset:
+    def register(self, name: str, hub: str, project: str | None = None, **where: object) -> Dataset:
         """Register a dataset of the Hugging Face hub by its name. `where` has `split`, `revision` and `columns`."""
-        dataset = HubDataset.model_validate({"name": name, "hub": hub, "project": project, **where})
+        named = {} if project is None else {"project": project}
+        dataset = HubDataset.model_validate({"name": name, "hub": hub, **named, **where})
         return self._send("POST", Dataset, "/v1/datasets", dataset)
 
     def datasets(
@@ -78,6 +82,16 @@ class DatasetRequests(FileTransfer):
     def dataset(self, id: UUID | str) -> Dataset:
         """Return a dataset."""
         return self._get(Dataset, path_of("datasets", str(id)))
+
+    def find_dataset(self, text: str) -> Dataset:
+        """Return the dataset that a text names: `latest`, an id, the beginning of one id, or the name of one dataset.
+
+        Raises:
+            CalibrlError: no dataset, or more than one, matches.
+        """
+        if lookup.is_id(text):
+            return self.dataset(text)
+        return lookup.find(text, "dataset", lambda after: self.datasets(after=after))
 
     def preview(self, id: UUID | str) -> list[PreviewRow]:
         """Return the first rows of an uploaded file."""

@@ -44,6 +44,13 @@ _KINDS = (
 _NAMED = tuple((re.compile(first, re.DOTALL | re.IGNORECASE), name, remedy) for first, name, remedy in _KINDS)
 
 
+def image_kind(data: bytes) -> str | None:
+    """Return the kind of image or document that begins with these bytes, as `a PNG image`; None: a text, or unknown."""
+    if data.lstrip()[:1] in (b"{", b"[", b"<", b'"'):
+        return None
+    return next((name for first, name, _ in _NAMED if first.match(data[:LOOKED_AT])), None)
+
+
 def unreadable(data: bytes, reason: str) -> str:
     """Return why `data` is no image that can be read, with the remedy. `reason`: of the decoder, or an empty text."""
     if not data:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from calibrl_core.data.image_kinds import image_kind
 from calibrl_core.data.json_rows import MOST_VALUES, json_rows
 from calibrl_core.data.schema import DataError, FileData, HubData
 from calibrl_core.data.shards import data_files, kind_of
@@ -126,7 +127,12 @@ def _parsed(raw: bytes) -> dict[str, Any]:
     try:
         row = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"the line is not JSON: {error}") from error
+        kind = image_kind(raw)
+        raise DataError(
+            f"the file is {kind}: give a file of rows (.jsonl, .parquet), with images in the rows or named by them"
+            if kind
+            else f"the line is not JSON: {error}"
+        ) from error
     if not isinstance(row, dict):
         raise DataError("the line is not an object with columns")
     return row

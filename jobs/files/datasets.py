@@ -130,11 +130,9 @@ def inspect_upload(incoming: IncomingFile, name: str, options: UploadOptions) ->
     """
     inspection = inspect(incoming.path, name, options.columns, options.format)
     if inspection.fault_count:
-        more = inspection.fault_count - len(inspection.faults)
         count = f"The file has {inspection.fault_count} error{'s' if inspection.fault_count > 1 else ''}"
-        raise Invalid(
-            f"{count}{f'; the first {len(inspection.faults)} are listed' if more else ''}.", tuple(inspection.faults)
-        )
+        more = f"; {inspection.unlisted} of them are not listed" if inspection.unlisted else ""
+        raise Invalid(f"{count}{more}.", tuple(inspection.faults))
     return inspection
 
 
@@ -171,7 +169,7 @@ def save(
         "sha256": file.incoming.sha256,
         "bytes": file.incoming.bytes,
         **_reading(options),
-        **inspection.model_dump(mode="json", exclude={"faults", "fault_count"}),
+        **inspection.model_dump(mode="json", exclude={"faults", "fault_count", "unlisted"}),
     }
     dataset, file.saved = datasets.add(session, row)
     return dataset, file.saved

@@ -8,12 +8,13 @@ Reads each row as a trainer reads it, including all images. The report is an `In
 import base64
 import io
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, PrivateAttr
 
 from calibrl_core.data.files import LONGEST_PROBLEM, RowProblem, read_examples
 from calibrl_core.data.image_decoding import open_image
@@ -29,6 +30,7 @@ MAX_ROWS = 5_000_000
 MAX_UNCOMPRESSED_BYTES = 16 * 10**9  # maximum bytes of text and images
 MAX_ROW_GROUP_BYTES = 2 * 10**9  # maximum bytes of an uncompressed Parquet row group
 MAX_LISTED_FAULTS = 50
+_DETAIL = re.compile(r"b?'[^']*[./\\][^']*'|\d+")  # path, bytes or number in a fault; rows with one fault differ in it
 PREVIEW_ROWS, PREVIEW_TEXT, PREVIEW_IMAGES, THUMBNAIL = 8, 2000, 4, 192  # rows; characters; images per row; pixels
 
 
@@ -44,12 +46,25 @@ class Inspection(BaseModel):
     preview: list[dict[str, Any]] = []
     faults: list[FieldError] = []
     fault_count: int = 0
+    unlisted: int = 0  # faults that `faults` does not contain
+    _alike: dict[str, tuple[int, FieldError, int]] = PrivateAttr(default_factory=dict)  # place, first fault, others
 
     def blame(self, field: str, text: str) -> None:
-        """Add a fault. After the first SHOWN_FAULTS, faults are only counted."""
+        """Add a fault. A fault that other rows have too is listed once, with its first row and the number of others.
+        After MAX_LISTED_FAULTS different ones, faults are only counted.
+        """
         self.fault_count += 1
-        if len(self.faults) < MAX_LISTED_FAULTS:
+        alike = _DETAIL.sub("", text[:LONGEST_PROBLEM])
+        if alike in self._alike:
+            place, first, others = self._alike[alike]
+            self._alike[alike] = place, first, others + 1
+            count = f"{others + 1:,} more row{'s' if others else ''}"
+            self.faults[place] = FieldError(first.field, f"{first.message} (the same fault: {count})")
+        elif len(self.faults) < MAX_LISTED_FAULTS:
             self.faults.append(FieldError(field, text[:LONGEST_PROBLEM]))
+            self._alike[alike] = len(self.faults) - 1, self.faults[-1], 0
+        else:
+            self.unlisted += 1
 
 
 def inspect(path: Path, title: str, columns: Columns, form: str = AUTO) -> Inspection:

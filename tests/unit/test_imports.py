@@ -36,6 +36,7 @@ CONTRACT = tuple(
         "data.image_decoding",
         "data.image_keys",
         "data.images",
+        "data.json_rows",
         "data.kept_rows",
         "data.repeats",
         "data.report",

@@ -61,8 +61,9 @@ def test_rows_and_unpacked_bytes_are_counted_while_read(tmp_path: Path, monkeypa
 
 def test_only_the_first_faults_are_kept_and_long_texts_are_cut(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
-    path.write_text(f'{{"question": "{"q" * 5000}", "answer": "a"}}\n' + "no\n" * 70)
+    different = "".join(f'{{"question": "q", "answer": "a", "images": ["name{"x" * each}"]}}\n' for each in range(70))
+    path.write_text(f'{{"question": "{"q" * 5000}", "answer": "a"}}\n' + different + "no\n" * 30)
     found = inspection.inspect(path, "mine", Columns())
-    assert (found.fault_count, len(found.faults), found.rows) == (70, 50, 71)
+    assert (found.fault_count, len(found.faults), found.unlisted, found.rows) == (100, 50, 50, 101)
     assert found.faults[0] == FieldError("rows.2", found.faults[0].message)
     assert found.preview[0]["question"] == "q" * 2000 + " …"

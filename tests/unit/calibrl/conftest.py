@@ -22,6 +22,7 @@ KEY = "key-of-the-test"
 JOB_ID = UUID("11111111-2222-3333-4444-555555555555")
 OTHER_ID = UUID("11111111-0000-0000-0000-000000000000")
 JOB_PATH = f"/v1/jobs/{JOB_ID}"
+DATASET_ID = "99999999-2222-3333-4444-555555555555"
 SPEC = {
     "kind": "train",
     "name": "digits",
@@ -111,6 +112,25 @@ def project(**changes: Any) -> dict[str, Any]:
         "budget_slot_hours": None,
         "user_budget_slot_hours": None,
         "retention_days": None,
+        "created_at": "2026-01-01T00:00:00Z",
+    } | changes
+
+
+def dataset(**changes: Any) -> dict[str, Any]:
+    """A dataset as the API writes it."""
+    return {
+        "id": DATASET_ID,
+        "project": "default",
+        "user": "user",
+        "name": "mine",
+        "format": "jsonl",
+        "sha256": "0" * 64,
+        "bytes": 2_000_000,
+        "rows": 1234,
+        "columns": {},
+        "has_columns": ["answer", "question"],
+        "has_experts": False,
+        "hub": None,
         "created_at": "2026-01-01T00:00:00Z",
     } | changes
 

@@ -10,28 +10,8 @@ import pytest
 
 from calibrl.client import CalibrlError, Client
 
-from .conftest import JOB_ID, Service, calibrl, fault, job, page, problem
-
-ID = "99999999-2222-3333-4444-555555555555"
-
-
-def dataset(**changes: Any) -> dict[str, Any]:
-    """A dataset as the API writes it."""
-    return {
-        "id": ID,
-        "project": "default",
-        "user": "user",
-        "name": "mine",
-        "format": "jsonl",
-        "sha256": "0" * 64,
-        "bytes": 2_000_000,
-        "rows": 1234,
-        "columns": {},
-        "has_columns": ["answer", "question"],
-        "has_experts": False,
-        "hub": None,
-        "created_at": "2026-01-01T00:00:00Z",
-    } | changes
+from .conftest import DATASET_ID as ID
+from .conftest import JOB_ID, Service, calibrl, dataset, fault, job, page, problem
 
 
 def checkpoint(step: int, best: bool) -> dict[str, Any]:

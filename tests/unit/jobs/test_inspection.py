@@ -37,3 +37,12 @@ def test_a_row_without_the_answer_of_its_column_is_a_fault(
 ) -> None:
     (fault,) = inspected(tmp_path, {**row, column: "3"}, row, **columns).faults
     assert (fault.field, fault.message.partition(",")[0]) == ("rows.2", f"column {column!r} must hold the answer")
+
+
+def test_a_fault_of_many_rows_is_one_sentence(tmp_path: Path) -> None:
+    named = [{"question": "Sum?", "answer": "3", "image": f"images/{number}.png"} for number in range(40)]
+    found = inspected(tmp_path, *named, {"question": "Sum?", "answer": None})
+    first, last = found.faults
+    assert first.field == "rows.1" and first.message.startswith("image 'images/0.png' is not base64")
+    assert first.message.endswith("(the same fault: 39 more rows)")
+    assert (last.field, found.fault_count, found.unlisted) == ("rows.41", 41, 0)
