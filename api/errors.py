@@ -1,6 +1,7 @@
 """Every error as an RFC 9457 problem document (on OpenAI's paths in OpenAI's shape), in one place."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -8,14 +9,17 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, Field, TypeAdapter
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from api import openai
+from api.http_methods import allowed
 from api.validation_errors import field_errors
+from calibrl.schemas.field_names import Schema
 from jobs.errors import FieldError, Invalid, ServiceError
 from jobs.postgres_text import storable
 
@@ -27,13 +31,14 @@ MOST_ERRORS = 100  # maximum number of invalid fields listed in an answer; the o
 AWAY: tuple[type[Exception], ...] = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 
 log = structlog.get_logger()
+_body_schemas: dict[Any, Schema] = {}  # by endpoint; routes cannot be keys
 
 
 class ProblemField(BaseModel):
     """The fault of one field."""
 
     field: str = Field(examples=["algorithm.negative_slope"])
-    message: str = Field(examples=["Input should be less than or equal to 1"])
+    message: str = Field(examples=["Must be at most 1"])
 
 
 class Problem(BaseModel):
@@ -119,11 +124,18 @@ def _validation_error(request: Request, error: Exception) -> JSONResponse:
         return problem(request.scope, 400, detail)
     if isinstance(error.body, bytes):
         return problem(request.scope, 415, "Send the body as JSON, with Content-Type: application/json.")
-    errors = field_errors(faults[:MOST_ERRORS], error.body)
+    errors = field_errors(faults[:MOST_ERRORS], error.body, partial(_body_schema, request.scope["route"]))
     more = len(faults) - MOST_ERRORS
     count = f"{len(errors) + max(more, 0)} field{'s' if len(errors) > 1 else ''}"
     named = f"; the first {len(errors)} are listed" if more > 0 else ""
     return _answer(request, Invalid(f"{count} can't be accepted{named}.", tuple(errors)))
+
+
+def _body_schema(route: APIRoute) -> Schema:
+    if route.endpoint not in _body_schemas:
+        body: Any = route.body_field.field_info.annotation if route.body_field else None
+        _body_schemas[route.endpoint] = TypeAdapter(body).json_schema()
+    return _body_schemas[route.endpoint]
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
@@ -133,7 +145,8 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
         405: f"{request.url.path} does not take {request.method}.",
     }
     detail = details.get(error.status_code, str(error.detail))
-    return problem(request.scope, error.status_code, detail, headers=error.headers)
+    headers = {"Allow": ", ".join(allowed(request.scope))} if error.status_code == 405 else error.headers
+    return problem(request.scope, error.status_code, detail, headers=headers)
 
 
 async def _database_away(request: Request, error: Exception) -> JSONResponse:

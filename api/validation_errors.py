@@ -1,9 +1,11 @@
 """Conversion of Pydantic's errors: each field has the name that the user wrote."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from calibrl.schemas.fault_texts import fault_text
+from calibrl.schemas.field_names import Schema, suggestions
 from jobs.errors import FieldError
 
 LONGEST = 1_000  # maximum characters of a field's name and of its message
@@ -12,9 +14,14 @@ Location = tuple[int | str, ...]
 _FIELD_FIRST = re.compile(r"(?P<field>[a-z]\w*(\.\w+)*): (?P<message>.+)", re.DOTALL)
 
 
-def field_errors(errors: Sequence[Mapping[str, Any]], body: Any) -> list[FieldError]:
-    """Return the errors of a request: `("body", "train", "steps")` becomes `steps`, `("query", "limit")` `limit`."""
-    return [_field_error(error, body) for error in errors if not _follows_from_items(error, errors)]
+def field_errors(
+    errors: Sequence[Mapping[str, Any]], body: Any, schema: Callable[[], Schema] | None = None
+) -> list[FieldError]:
+    """Return the errors of a request: `("body", "train", "steps")` becomes `steps`, `("query", "limit")` `limit`.
+
+    `schema` returns the JSON Schema of the body, by which unknown fields get suggestions.
+    """
+    return [_field_error(error, body, schema) for error in errors if not _follows_from_items(error, errors)]
 
 
 def _follows_from_items(error: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -> bool:
@@ -25,13 +32,15 @@ def _follows_from_items(error: Mapping[str, Any], errors: Sequence[Mapping[str, 
     )
 
 
-def _field_error(error: Mapping[str, Any], body: Any) -> FieldError:
+def _field_error(error: Mapping[str, Any], body: Any, schema: Callable[[], Schema] | None) -> FieldError:
     kind, context = error["type"], error.get("ctx", {})
     source, *rest = error["loc"]
     location = tuple(rest)
     if source == "body":
         location = _without_tags(location, body, last_is_missing=kind == "missing")
-    message = "Unknown field" if kind == "extra_forbidden" else str(error["msg"]).removeprefix("Value error, ")
+    message = fault_text(error)
+    if kind == "extra_forbidden" and source == "body" and schema and (meant := suggestions(schema(), body, location)):
+        message = f"Unknown field: did you mean {' or '.join(meant)}?"
     if kind == "value_error" and (named := _FIELD_FIRST.fullmatch(message)):
         parts = tuple(named["field"].split("."))
         location = location if location[-len(parts) :] == parts else (*location, *parts)

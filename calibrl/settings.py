@@ -10,6 +10,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from calibrl.schemas.fault_texts import fault_text
+
 
 class SettingsError(Exception):
     """A setting is missing or invalid. The message names its environment variable."""
@@ -65,7 +67,7 @@ class ClientSettings(BaseSettings):
             first = error.errors()[0]
             name = str(first["loc"][0])
             variable = name if name.isupper() else f"CALIBRL_{name.upper()}"
-            raise SettingsError(f"{variable}: {first['msg']}") from None
+            raise SettingsError(f"{variable}: {fault_text(first)}") from None
         return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})
 
 

@@ -49,6 +49,14 @@ class Conflict(ServiceError):
     title = "Conflict"
 
 
+class PreconditionFailed(ServiceError):
+    """The resource has changed since the state that the request names."""
+
+    status = 412
+    code = "changed"
+    title = "Changed meanwhile"
+
+
 class RequestInProgress(Conflict):
     """A request with the same key is being processed: repeat it later."""
 

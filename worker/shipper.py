@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from calibrl.schemas import HealthAlert
+from calibrl.schemas.fault_texts import fault_text
 from calibrl_core.report import EVENT_FILE, IMAGE_FOLDER
 from calibrl_core.settings.record import SampleSettings
 from jobs import lifecycle
@@ -88,7 +89,7 @@ def read_batch(path: Path, offset: int) -> _Batch:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            batch.skipped.append(f"{where}: {first['msg']}" if where else first["msg"])
+            batch.skipped.append(f"{where}: {fault_text(first)}" if where else fault_text(first))
     return batch
 
 

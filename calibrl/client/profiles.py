@@ -13,6 +13,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, SecretStr, StringConstraints, TypeAdapter, ValidationError
 
 from calibrl.client.errors import CalibrlError
+from calibrl.schemas.fault_texts import fault_text
 from calibrl.settings import ClientSettings
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"  # a key of TOML without quotes
@@ -60,7 +61,7 @@ def read_all() -> dict[str, Profile]:
         return {}
     except ValidationError as error:  # its own text would show the input: keys
         where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise CalibrlError(f"{file} can't be used: {where}: {error.errors()[0]['msg']}") from None
+        raise CalibrlError(f"{file} can't be used: {where}: {fault_text(error.errors()[0])}") from None
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CalibrlError(f"{file} can't be used: {error}") from None
 

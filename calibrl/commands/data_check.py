@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from calibrl.schemas import DataReport, TrainSpec, job_spec_adapter
+from calibrl.schemas.fault_texts import fault_text
 from calibrl.specfile import SpecError, read_spec
 from calibrl_core.config import BuiltinModel, PathModel
 from calibrl_core.data.kept_rows import check_target, write_kept
@@ -40,7 +41,7 @@ def job_of(path: Path) -> TrainSpec:
         spec = job_spec_adapter.validate_python(read_spec(path, []))
     except ValidationError as error:
         first = error.errors()[0]
-        raise SpecError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise SpecError(f"{path}: {'.'.join(map(str, first['loc']))}: {fault_text(first)}") from None
     if not isinstance(spec, TrainSpec):
         raise SpecError(f"{path}: is no training job: leave out --spec, and name the rewards and FILE")
     return spec
@@ -64,7 +65,7 @@ def source_of(options: Options, job: TrainSpec | None) -> FileData:
         return FileData.model_validate(source.model_dump() | changes)
     except ValidationError as error:
         first = error.errors()[0]
-        raise SpecError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise SpecError(f"{'.'.join(map(str, first['loc']))}: {fault_text(first)}") from None
 
 
 def settings_of(options: Options, job: TrainSpec | None) -> ReportSettings:
@@ -99,7 +100,7 @@ def _rewards(types: str | None, job: TrainSpec | None) -> list[Reward]:
             [{"type": name.strip()} for name in asked.split(",") if name.strip()]
         )
     except ValidationError as error:
-        raise SpecError(f"--rewards {types!r}: {error.errors()[0]['msg']}") from None
+        raise SpecError(f"--rewards {types!r}: {fault_text(error.errors()[0])}") from None
 
 
 def _model(job: TrainSpec) -> str | None:

@@ -7,6 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from calibrl.schemas.fault_texts import fault_text
 from calibrl.specfile import SpecError
 from calibrl_core.verifiers.base import AnswerVerifier, Deferred, answer_form
 from calibrl_core.verifiers.explain import READING, Reading, changes, read, truth_kind
@@ -45,7 +46,7 @@ def _reward(verifier: str) -> Reward:
         settings = json.loads(verifier) if verifier.lstrip().startswith("{") else {"type": verifier}
         return TypeAdapter[Reward](Reward).validate_python(settings)
     except ValidationError as error:
-        raise SpecError(f"verifier {verifier!r}: {error.errors()[0]['msg']}") from None
+        raise SpecError(f"verifier {verifier!r}: {fault_text(error.errors()[0])}") from None
     except ValueError as error:
         raise SpecError(f"verifier {verifier!r}: it is neither a type nor JSON ({error})") from None
 

@@ -2,16 +2,13 @@
 changes of a spec by path.
 """
 
-from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from calibrl.schemas.field_names import Schema, fields, members, similar_names
 from calibrl.schemas.specs import TrainSpec
 
-Schema = dict[str, Any]
-SHOWN_NAMES = 3  # similar field names in a message
-SIMILARITY = 0.65  # lowest similarity of these names, 0 to 1
 SOURCES = ("builtin", "path", "hub", "dataset", "from_job")  # a model or dataset has exactly one of these
 # Fields of some sources only. They are removed together with their source.
 OF_SOURCES = {
@@ -25,6 +22,7 @@ OF_SOURCES = {
     "answer": ("dataset",),
     "checkpoint": ("from_job",),
 }
+OF_ANY_TYPE = {"weight"}  # fields of a mapping that stay if its type changes
 
 
 def check_path(path: str) -> str:
@@ -33,10 +31,11 @@ def check_path(path: str) -> str:
     Raises:
         ValueError: there is no such field; the message names similar ones.
     """
-    schemas = [*_members(_spec_schema())]
+    root = _spec_schema()
+    schemas = [*members(root, root)]
     keys = path.split(".")
     for place, key in enumerate(keys):
-        inner = [member for schema in schemas for field in _fields(schema, key) for member in _members(field)]
+        inner = [member for schema in schemas for field in fields(schema, key) for member in members(field, root)]
         if not inner:
             raise ValueError(_unknown(path, keys[:place], key, schemas))
         schemas = inner
@@ -48,26 +47,6 @@ def _spec_schema() -> Schema:
     return TrainSpec.model_json_schema()
 
 
-def _members(schema: Schema) -> Iterator[Schema]:
-    """Yield the members of a union, and of the unions in it, without references."""
-    if "$ref" in schema:
-        yield from _members(_spec_schema()["$defs"][schema["$ref"].rpartition("/")[2]])
-    elif unions := [schema[key] for key in ("anyOf", "oneOf", "allOf") if key in schema]:
-        yield from (member for union in unions for option in union for member in _members(option))
-    else:
-        yield schema
-
-
-def _fields(schema: Schema, key: str) -> Iterator[Schema]:
-    """Yield the schema of a field of a mapping or of an item of a list, if there is one."""
-    if key in schema.get("properties", {}):
-        yield schema["properties"][key]
-    elif schema.get("type") == "object" and key and "properties" not in schema:  # a mapping with free keys, as labels
-        yield {}
-    elif schema.get("type") == "array" and key.isdecimal():
-        yield schema.get("items", {})
-
-
 def _unknown(path: str, before: list[str], key: str, schemas: list[Schema]) -> str:
     names = list(dict.fromkeys(name for schema in schemas for name in schema.get("properties", ())))
     place = f"{'.'.join(before)!r}" if before else "a training spec"
@@ -75,28 +54,31 @@ def _unknown(path: str, before: list[str], key: str, schemas: list[Schema]) -> s
         return f"{path!r}: {place} is a list; name an item by its number from 0, such as {'.'.join([*before, '0'])}"
     if not names:
         return f"{path!r}: {place} has no fields"
-    similar = get_close_matches(key, names, SHOWN_NAMES, SIMILARITY)
+    similar = similar_names(key, names)
     remedy = f"did you mean {' or '.join(similar)}?" if similar else f"its fields are {', '.join(sorted(names))}"
     return f"{path!r}: {place} has no field {key!r}; {remedy}"
 
 
-def set_fields(spec: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Set each field `a.b.0.c` of a spec, sources first: a new source removes fields of the old one. Missing mappings
-    are created.
+def set_fields(spec: Any, changes: Mapping[str, Any]) -> None:
+    """Set each field `a.b.0.c` of a spec, sources and types first: a new source removes fields of the old one, a new
+    type all of them. Missing mappings are created.
 
     Raises:
         ValueError: a path leads nowhere; the message begins with the path.
     """
-    for path in sorted(changes, key=lambda path: path.rpartition(".")[2] not in SOURCES):
+    for path in sorted(changes, key=lambda path: path.rpartition(".")[2] not in (*SOURCES, "type")):
         _set_field(spec, path, changes[path])
 
 
-def _set_field(spec: dict[str, Any], path: str, value: Any) -> None:
+def _set_field(spec: Any, path: str, value: Any) -> None:
     keys = path.split(".")
     place: Any = spec
     for key in keys[:-1]:
         place = place.setdefault(key, {}) if isinstance(place, dict) else _item(place, key, path)
     if isinstance(place, dict):
+        if keys[-1] == "type" and place.get("type", value) != value and "labels" not in keys:
+            for other in place.keys() - OF_ANY_TYPE:  # settings of the old type
+                place.pop(other)
         if keys[-1] in SOURCES:  # `model.path=...` replaces `{builtin: ...}` of the file
             others = [field for field, sources in OF_SOURCES.items() if keys[-1] not in sources]
             for other in (*SOURCES, *others):

@@ -10,6 +10,7 @@ from uuid import UUID
 from pydantic import AfterValidator, Field, JsonValue, ValidationError, field_validator, model_validator
 
 from calibrl.schemas.base import Record
+from calibrl.schemas.fault_texts import fault_text
 from calibrl.schemas.spec_paths import check_path
 from calibrl.schemas.specs import DataChoice, KnownData, Limits, Resources
 from calibrl_core.config import EvaluateSettings
@@ -269,7 +270,7 @@ def faults(error: ValidationError) -> str:
     lines = []
     for one in found[:MAX_FAULTS]:
         place = ".".join(str(key) for key in one["loc"] if key != "[key]")
-        message = one["msg"].removeprefix("Value error, ")
+        message = fault_text(one)
         lines.append(f"{place}: {message}" if place else message)
     return "; ".join([*lines, *([f"and {len(found) - MAX_FAULTS} more"] if len(found) > MAX_FAULTS else [])])
 

@@ -7,6 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from calibrl.schemas import UserName
+from calibrl.schemas.fault_texts import fault_text
 from calibrl.settings import SettingsError
 from jobs.access import callers
 from jobs.db import session_scope
@@ -24,7 +25,7 @@ def main() -> None:
         with session_scope() as session:
             key = callers.first_admin(session, name)
     except ValidationError as error:
-        parser.error(f"name: {error.errors()[0]['msg']}")
+        parser.error(f"name: {fault_text(error.errors()[0])}")
     except SettingsError as error:
         parser.error(str(error))
     except (OperationalError, ProgrammingError) as error:

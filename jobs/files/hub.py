@@ -15,6 +15,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, Field, ValidationError
 
+from calibrl.schemas.fault_texts import fault_text
 from jobs.errors import ServiceError
 from jobs.settings import get_settings
 
@@ -214,4 +215,4 @@ def _is_text(name: str) -> bool:
 
 def _first(error: ValidationError) -> str:
     first = error.errors(include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return f"{'.'.join(map(str, first['loc']))}: {fault_text(first)}"

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from calibrl.schemas import JobCheckpoint, WhatIfRequest, find_algorithm
+from calibrl.schemas.fault_texts import fault_text
 from calibrl_core.algorithms import AlgorithmSettings
 from calibrl_core.settings.sampling import RolloutSettings
 from calibrl_core.variants.settings import changed_algorithm
@@ -89,7 +90,7 @@ def _variants(
             yield name, changed_algorithm(own, change)
         except ValidationError as error:
             problems = [
-                FieldError(".".join(map(str, ("variants", name, *fault["loc"][1:]))), fault["msg"])
+                FieldError(".".join(map(str, ("variants", name, *fault["loc"][1:]))), fault_text(fault))
                 for fault in error.errors()
             ]
             raise Invalid("There is nothing to compare.", tuple(problems)) from error

@@ -41,7 +41,7 @@ def test_a_job_is_submitted_from_the_form_and_cancelled(page: Page, client: Clie
     page.get_by_label("Name", exact=True).fill("no/name")
     page.get_by_label("Name", exact=True).press("Enter")
     expect(page.get_by_text("✕ Invalid config")).to_be_visible()
-    expect(page.get_by_role("alert").filter(has_text="String should match pattern")).to_be_visible()  # at the field
+    expect(page.get_by_role("alert").filter(has_text="Must contain only")).to_be_visible()  # at the field
     expect(page.get_by_role("button", name="Submit job")).to_be_disabled()
 
     page.get_by_label("Name", exact=True).fill("from the form")

@@ -131,7 +131,7 @@ def test_a_restarted_evaluation_replaces_its_earlier_results(claim: Claim, run_d
         found = accuracies.load(session, [key])[key]
     assert (found.prompts, found.values) == (new, [0.5])
     assert [event.message for event in job_steps.history(claim.job_id) if event.type == "warning"] == [
-        "lines skipped in events.jsonl: 1; the first: accuracies: Value error, 2 prompts have 1 values"
+        "lines skipped in events.jsonl: 1; the first: accuracies: 2 prompts have 1 values"
     ]
 
 

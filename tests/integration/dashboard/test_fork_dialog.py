@@ -50,7 +50,7 @@ def test_an_error_of_a_fork_is_at_its_field(world: World, measured: Job) -> None
     app.text_area[0].set_value("steps: 0")
     app.button(key="fork-submit").click().run()
     assert "steps" in [block.value for block in finished(app).code]
-    assert "Input should be greater than or equal to 1" in [text.value for text in app.text]
+    assert "Must be at least 1" in [text.value for text in app.text]
     for text, said in (("[**bold**", "Invalid YAML"), ("- the __bold__", "Write fields of the config")):
         app.text_area[0].set_value(text)
         app.button(key="fork-submit").click().run()

@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from api.validation_errors import field_errors
 from calibrl.schemas import JobSpec
+from calibrl.schemas.fault_texts import fault_text
+from jobs.errors import FieldError
 
 TRAIN: dict[str, Any] = {
     "kind": "train",
@@ -18,13 +20,17 @@ TRAIN: dict[str, Any] = {
 adapter: TypeAdapter[Any] = TypeAdapter(JobSpec)
 
 
-def fields(body: Any) -> list[str]:
+def faults(body: Any) -> list[FieldError]:
     try:
         adapter.validate_python(body)
     except ValidationError as error:
         errors = [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
-        return [found.field for found in field_errors(errors, body)]
+        return field_errors(errors, body, adapter.json_schema)
     return []
+
+
+def fields(body: Any) -> list[str]:
+    return [found.field for found in faults(body)]
 
 
 @pytest.mark.parametrize(
@@ -86,3 +92,43 @@ def test_lists_of_unions_are_named_by_index() -> None:
 
 def test_a_good_spec_has_no_errors() -> None:
     assert fields(TRAIN) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"step": 5}, "Unknown field: did you mean steps?"),
+        ({"batch_size": 5}, "Unknown field: did you mean prompts_per_step?"),
+        ({"learning_rate": 1}, "Unknown field: did you mean optimizer.lr?"),
+        ({"optimizer": {"learning_rate": 1}}, "Unknown field: did you mean lr?"),
+        ({"algorithm": {"type": "calibrl", "negative_slop": 1}}, "Unknown field: did you mean negative_slope?"),
+        ({"algorithm": {"type": "sft", "negative_slope": 1}}, "Unknown field"),
+        ({"model": {"builtin": "tiny-vlm", "lora": {"rank": 8, "r": 8}}}, "Unknown field: did you mean rank?"),
+        ({"data": {"builtin": "digits", "columns": {}}}, "Unknown field"),
+        ({"bogus": 1}, "Unknown field"),
+    ],
+)
+def test_an_unknown_field_gets_a_suggestion(changes: dict[str, Any], message: str) -> None:
+    assert [found.message for found in faults({**TRAIN, **changes})] == [message]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": "many"}, "Must be a whole number"),
+        ({"steps": 0}, "Must be at least 1"),
+        ({"depends_on": 5}, "Must be a list"),
+        ({"depends_on": ["x"]}, "Must be the whole id, which has 36 characters"),
+        ({"name": "?"}, "Must contain only letters, digits, spaces and . _ -, and begin with a letter or a digit"),
+        ({"rollout": 5}, "Must be a mapping with fields"),
+        ({"priority": "urgent"}, "Must be 'low', 'normal' or 'high'"),
+    ],
+)
+def test_a_message_says_what_the_field_must_be(changes: dict[str, Any], message: str) -> None:
+    assert [found.message for found in faults({**TRAIN, **changes})] == [message]
+
+
+def test_times_need_a_zone() -> None:
+    with pytest.raises(ValidationError) as refused:
+        TypeAdapter(AwareDatetime).validate_python("2026-01-01T00:00:00")
+    assert fault_text(refused.value.errors()[0]).startswith("Must be a time with a time zone")

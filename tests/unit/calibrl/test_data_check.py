@@ -90,7 +90,7 @@ def test_a_job_of_several_files_needs_a_name(file: Path, tmp_path: Path) -> None
     ("options", "text"),
     [
         (["--rewards", "nope"], "--rewards 'nope'"),
-        (["--format", "verll"], "format: Value error, must be one of auto"),
+        (["--format", "verll"], "format: must be one of auto"),
         (["--model", "/nowhere"], "--model: "),
         (["--column", "answer"], "answer=result"),
     ],

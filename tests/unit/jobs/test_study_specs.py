@@ -108,7 +108,7 @@ def test_axes_repeat_each_arm_for_every_combination() -> None:
             {"arms": {"a": {"algorithm": {"type": "grpo", "negative_slope": 1}}}},
             "arms.a: algorithm.grpo.negative_sl",
         ),
-        ({"arms": {"a": {"steps": 0}}}, "arms.a: steps: Input should be greater than or equal to 1"),
+        ({"arms": {"a": {"steps": 0}}}, "arms.a: steps: Must be at least 1"),
         (
             {"base": BASE | {"rewards": [{"type": "math"}]}, "arms": {"a": {"rewards.1.weight": 2}}},
             "arms.a: 'rewards.1.weight'",
