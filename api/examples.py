@@ -38,6 +38,13 @@ JOB_SPECS: Any = {
     "audit": {"summary": "Audit the experts of a dataset", "value": AUDIT},
 }
 
+PIPELINES: Any = {
+    "chain": {
+        "summary": "Train, then evaluate the trained model",
+        "value": {"jobs": [TRAIN, EVALUATE | {"models": [{"from_job": f"@{TRAIN['name']}"}]}]},
+    },
+}
+
 HUB_DATASETS: Any = {
     "hub": {"summary": "Geometry3K", "value": {"name": "geometry3k", "hub": "hiyouga/geometry3k", "split": "train"}},
 }

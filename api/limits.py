@@ -1,5 +1,6 @@
 """Rate limits per API key (or per address without a key), and limits on concurrent slow requests."""
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -49,3 +50,14 @@ class RateLimit:
         if len(self._buckets) > REMEMBERED:
             self._buckets.popitem(last=False)
         return 0.0 if taken else (1 - tokens) / self._per_second
+
+    def headers(self, client: str) -> dict[str, str]:
+        """Return the limit and what is left of it, as headers of the IETF's draft `RateLimit header fields for HTTP`:
+        q and r are requests, w and t seconds."""
+        tokens, _ = self._buckets.get(client, (self._burst, 0.0))
+        whole = math.ceil(self._burst / self._per_second)
+        again = math.ceil((1 - tokens % 1) / self._per_second)
+        return {
+            "RateLimit-Policy": f'"key";q={self._burst:.0f};w={whole}',
+            "RateLimit": f'"key";r={int(tokens)};t={again}',
+        }

@@ -5,14 +5,16 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import APIRouter, FastAPI, Security
+from fastapi import APIRouter, Depends, FastAPI, Security
 from fastapi.security import HTTPBearer
 
-from api import errors
+from api import documentation, errors
 from api.background import repeating
 from api.deps import SESSIONS
+from api.http_methods import HeadRequests
 from api.live import Hub, on_stop_signal
-from api.middleware import RequestChecks, RequestLog
+from api.middleware import VERSION, AllowedOrigins, Compression, RequestChecks, RequestLog
+from api.query_parameters import known_parameters
 from api.routes import (
     access,
     checkpoints,
@@ -32,9 +34,11 @@ from api.routes import (
     openai_files,
     openai_graders,
     openai_jobs,
+    pipelines,
     projects,
     prompts,
     queue,
+    reference_page,
     reproductions,
     results,
     samples,
@@ -53,6 +57,7 @@ from jobs.webhooks.sender import Sender
 
 SEND_SECONDS = 1.0  # between two polls for webhook messages
 MAX_BODY_BYTES = 1_000_000
+COMPRESSED_BYTES = 2_000  # smallest answer that is compressed
 DESCRIPTION = "Train vision-language models with reinforcement learning, and watch how they explore."
 
 
@@ -83,13 +88,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def _v1() -> APIRouter:
     # `RequestChecks` has already checked the key; this adds it to the OpenAPI document.
-    router = APIRouter(prefix="/v1", dependencies=[Security(HTTPBearer(auto_error=False))])
+    checks = [Security(HTTPBearer(auto_error=False)), Depends(known_parameters)]
+    router = APIRouter(prefix="/v1", dependencies=checks)
     of_curves = (metrics, curves, exports, histograms, samples, images)
     of_results = (checkpoints, results, evaluations, verdicts, reproductions)
     of_runs = (events, *of_curves, prompts, logs, *of_results, live)
     of_teams = (studies, queue, workers, projects, hours, webhooks, access)
     of_openai = (openai_files, openai_jobs, openai_graders)
-    for resource in (jobs, *of_runs, datasets, *of_teams, *of_openai):
+    for resource in (jobs, pipelines, *of_runs, datasets, *of_teams, *of_openai):
         router.include_router(resource.router)
     return router
 
@@ -99,8 +105,10 @@ def create_app() -> FastAPI:
     app = FastAPI(
         title="CalibRL",
         description=DESCRIPTION,
-        version="1",
+        version=VERSION,
         lifespan=_lifespan,
+        docs_url=None,  # pages that load scripts from a public server
+        redoc_url=None,
         redirect_slashes=False,  # each path has one form; a redirect would repeat hostile input in the answer
         responses=errors.RESPONSES,
         generate_unique_id_function=lambda route: route.name,  # operation ids are names of methods in generated clients
@@ -108,8 +116,13 @@ def create_app() -> FastAPI:
     app.include_router(_v1())
     app.include_router(health.router)
     app.include_router(schemas.router)
+    app.include_router(reference_page.router)
     errors.install(app)
+    documentation.complete(app)
+    app.add_middleware(Compression, minimum_size=COMPRESSED_BYTES)
     app.add_middleware(RequestChecks, max_body_bytes=MAX_BODY_BYTES)
+    app.add_middleware(AllowedOrigins)
+    app.add_middleware(HeadRequests)
     app.add_middleware(RequestLog)  # outermost: the last one added
     return app
 

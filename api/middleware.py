@@ -4,12 +4,16 @@ import math
 import re
 import secrets
 import time
+from importlib.metadata import version
+from typing import Any
 from uuid import uuid4
 
 import structlog
 from anyio import CapacityLimiter, to_thread
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import prometheus
@@ -21,6 +25,7 @@ from jobs.db import session_scope
 from jobs.settings import get_settings
 
 REQUEST_ID = "X-Request-ID"
+VERSION = version("calibrl")
 UPLOADS = frozenset({"/v1/datasets/upload", "/v1/files"})  # paths whose bodies are written to disk, not held in memory
 FORM_BYTES = 10_000  # overhead of a form around its file
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
@@ -34,8 +39,10 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-# The two pages for reading the API's document load their scripts from a public server.
-_PAGES = frozenset({"/docs", "/redoc", "/docs/oauth2-redirect"})
+EXPOSED = ("ETag", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", REQUEST_ID)
+PREFLIGHT_SECONDS = 3600  # for which a browser remembers which requests a page of another site can send
+# Files, archives and streams: they are binary, or are sent as they come.
+_UNCOMPRESSED = re.compile(r".*/(content|archive|stream|tensorboard|results|checkpoints/\d+|files(/.*)?|images/\w+)")
 _NO_CONTENT = "default-src 'none'; frame-ancestors 'none'"
 
 log = structlog.get_logger()
@@ -65,7 +72,7 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _add_headers(MutableHeaders(scope=message), scope["path"], request_id)
+                _add_headers(MutableHeaders(scope=message), scope["state"])
             await send(message)
 
         began = time.perf_counter()
@@ -88,13 +95,47 @@ class RequestLog:
                 log.info("request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds)
 
 
-def _add_headers(headers: MutableHeaders, path: str, request_id: str) -> None:
-    headers[REQUEST_ID] = request_id
+def _add_headers(headers: MutableHeaders, state: dict[str, Any]) -> None:
+    headers[REQUEST_ID] = state["request_id"]
+    headers["X-CalibRL-Version"] = VERSION
     for name, value in SECURITY_HEADERS.items():
         headers[name] = value
-    if path not in _PAGES:
-        headers["Content-Security-Policy"] = _NO_CONTENT
+    if get_settings().allowed_origins:
+        headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+    headers.setdefault("Content-Security-Policy", _NO_CONTENT)
     headers.setdefault("Cache-Control", "no-store")
+    for name, value in state.get("rate_limit", {}).items():
+        headers[name] = value
+
+
+class AllowedOrigins(CORSMiddleware):
+    """Lets pages of the sites in CALIBRL_ALLOWED_ORIGINS call the API from a browser."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(
+            app,
+            allow_origins=[one.strip() for one in get_settings().allowed_origins.split(",") if one.strip()],
+            allow_methods=("*",),
+            allow_headers=("*",),
+            expose_headers=EXPOSED,
+            max_age=PREFLIGHT_SECONDS,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.allow_origins:
+            await super().__call__(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+class Compression(GZipMiddleware):
+    """Compresses answers, except files and streams."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _UNCOMPRESSED.fullmatch(scope["path"]):
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 class RequestChecks:
@@ -128,7 +169,9 @@ class RequestChecks:
             return database_away(scope, error)
         if caller is None:
             return self._unknown(scope)
-        if (seconds := self._of_keys.wait(str(caller.key_id))) > 0:
+        seconds = self._of_keys.wait(str(caller.key_id))
+        scope["state"]["rate_limit"] = self._of_keys.headers(str(caller.key_id))
+        if seconds > 0:
             return _too_many(scope, seconds)
         if caller.scope == "read" and changes(scope["method"], scope["path"]):
             return problem(scope, 403, "This key is read-only.", type="urn:calibrl:forbidden", title="Forbidden")

@@ -17,7 +17,6 @@ from jobs.postgres_text import storable
 
 PATHS = ("/v1/files", "/v1/fine_tuning")
 PROJECT = "OpenAI-Project"
-DEFAULT_PROJECT = "default"
 # OpenAI's client repeats requests after 409. This helps only while the same request is in progress.
 STATUS = {409: 400, 422: 400}
 IN_FLIGHT = "in_flight"
@@ -102,13 +101,7 @@ def chosen(caller: Caller, project: str | None) -> str:
         NotFound: the caller does not see it.
         Invalid: the caller belongs to several projects, or to none, and has named none.
     """
-    if project is not None or caller.sees(DEFAULT_PROJECT):
-        return visible(caller, project) or DEFAULT_PROJECT
-    own = sorted(caller.projects or ())
-    if len(own) != 1:
-        belongs = f"you belong to {', '.join(own)}: name one" if own else "you belong to no project"
-        raise Invalid("The project is not known.", (FieldError(PROJECT, belongs),))
-    return own[0]
+    return visible(caller, project) or caller.usual_project(PROJECT)
 
 
 def after_id(kind: Kind, text: str | None) -> UUID | None:

@@ -20,6 +20,11 @@ class Settings(StackSettings):
     requests_at_once: int = Field(
         400, ge=1, description="Burst of requests per key before requests_per_second applies."
     )
+    allowed_origins: str = Field(
+        "",
+        description="Sites whose pages can call the API from a browser, separated by commas, such as "
+        "https://lab.example.com. Empty: none.",
+    )
     webhooks_to_private: bool = Field(
         False, description="Allow webhooks to private addresses and over plain HTTP, for tests and closed networks."
     )

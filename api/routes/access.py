@@ -3,11 +3,14 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Path, Query
+from fastapi import APIRouter, Body, Path, Query, Response
+from sqlalchemy.orm import Session
 
+from api import preconditions
 from api.deps import MAX_ID, Admin, CurrentCaller, Db, Limit, page
 from api.examples import KEYS, USERS
 from api.idempotency import IdempotentRoute
+from api.preconditions import IfMatch
 from calibrl.schemas import (
     ApiKey,
     AuditEntry,
@@ -22,6 +25,7 @@ from calibrl.schemas import (
     UserChanges,
     UserName,
 )
+from jobs import models
 from jobs.access import callers
 from jobs.errors import Forbidden, NotFound
 from jobs.repository import access as rows
@@ -49,15 +53,39 @@ def list_users(
 
 
 @router.post("/users", status_code=201)
-def add_user(new: Annotated[NewUser, Body(openapi_examples=USERS)], session: Db, caller: Admin) -> User:
+def add_user(
+    new: Annotated[NewUser, Body(openapi_examples=USERS)], session: Db, caller: Admin, response: Response
+) -> User:
     """Add a user; for admins. A new user has no key and belongs to no project."""
-    return User.model_validate(callers.add_user(session, new))
+    response.headers["Location"] = f"/v1/users/{new.name}"
+    return _tagged(callers.add_user(session, new), response)
+
+
+@router.get("/users/{name}")
+def read_user(name: Named, session: Db, caller: Admin, response: Response) -> User:
+    """Return one user; for admins."""
+    return _tagged(rows.user(session, name), response)
 
 
 @router.patch("/users/{name}")
-def change_user(name: Named, changes: UserChanges, session: Db, caller: Admin) -> User:
+def change_user(
+    name: Named, changes: UserChanges, session: Db, caller: Admin, response: Response, if_match: IfMatch = None
+) -> User:
     """Set whether a user is an admin and is active; for admins. The last active admin cannot be changed."""
-    return User.model_validate(callers.change_user(session, name, changes))
+    preconditions.check(if_match, rows.user(session, name), preconditions.EDITED["user"])
+    return _tagged(callers.change_user(session, name, changes), response)
+
+
+@router.delete("/users/{name}", status_code=204)
+def remove_user(name: Named, session: Db, caller: Admin) -> None:
+    """Remove a user with all keys and roles; for admins. The jobs stay. The last active admin cannot be removed."""
+    callers.remove_user(session, name)
+
+
+def _tagged(row: models.User, response: Response) -> User:
+    user = User.model_validate(row)
+    preconditions.set_tag(response, user, preconditions.EDITED["user"])
+    return user
 
 
 @router.get("/keys")
@@ -67,22 +95,37 @@ def list_keys(session: Db, caller: CurrentCaller, user: UserName | None = None) 
 
 
 @router.post("/keys", status_code=201)
-def create_key(new: Annotated[NewKey, Body(openapi_examples=KEYS)], session: Db, caller: CurrentCaller) -> CreatedKey:
+def create_key(
+    new: Annotated[NewKey, Body(openapi_examples=KEYS)], session: Db, caller: CurrentCaller, response: Response
+) -> CreatedKey:
     """Create an API key. It is shown only in this answer. It expires no later than the key that created it.
 
     Only admins can create a key for another user.
     """
-    return callers.create_key(session, _whose(caller, new.user), new, caller.key_id)
+    created = callers.create_key(session, _whose(caller, new.user), new, caller.key_id)
+    response.headers["Location"] = f"/v1/keys/{created.id}"
+    return created
+
+
+@router.get("/keys/{key_id}")
+def read_key(key_id: UUID, session: Db, caller: CurrentCaller) -> ApiKey:
+    """Return one of your API keys, without its text; an admin can read any key."""
+    return ApiKey.model_validate(_own_key(session, caller, key_id))
 
 
 @router.delete("/keys/{key_id}")
 def revoke_key(key_id: UUID, session: Db, caller: CurrentCaller) -> ApiKey:
     """Revoke an API key. You can revoke your own keys; an admin can revoke any key."""
+    key = _own_key(session, caller, key_id)
+    rows.revoke(session, key)
+    return ApiKey.model_validate(key)
+
+
+def _own_key(session: Session, caller: callers.Caller, key_id: UUID) -> models.ApiKey:
     key = rows.key(session, key_id)
     if key is None or not (caller.admin or key.user == caller.user):
         raise NotFound(f"There is no key {key_id}.")
-    rows.revoke(session, key)
-    return ApiKey.model_validate(key)
+    return key
 
 
 @router.get("/audit")

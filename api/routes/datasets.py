@@ -1,6 +1,6 @@
 """Datasets: upload, register, preview, download, delete."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, BackgroundTasks, Body, Depends, Query, Request, Response
@@ -25,6 +25,7 @@ from calibrl.schemas import (
     UploadOptions,
 )
 from jobs import models
+from jobs.access.callers import Caller
 from jobs.errors import Conflict, FieldError, Invalid
 from jobs.files import datasets, reports
 from jobs.files.datasets import IncomingFile
@@ -38,6 +39,7 @@ _FORM = {"schema": {"type": "object", "properties": {"file": _FILE["schema"]}, "
 _KINDS = ("application/octet-stream", "application/vnd.apache.parquet", "application/x-ndjson")
 _BODY = {"required": True, "content": {**dict.fromkeys(_KINDS, _FILE), "multipart/form-data": _FORM}}
 _SAME: dict[int | str, dict[str, Any]] = {200: {"model": Dataset, "description": "The project has it already"}}
+Given = TypeVar("Given", UploadOptions, HubDataset)
 
 
 def _existing_dataset(dataset_id: UUID, session: Db, caller: CurrentCaller) -> models.Dataset:
@@ -45,6 +47,12 @@ def _existing_dataset(dataset_id: UUID, session: Db, caller: CurrentCaller) -> m
 
 
 ExistingDataset = Annotated[models.Dataset, Depends(_existing_dataset, scope="function")]
+
+
+def _with_project(given: Given, caller: Caller) -> Given:
+    if "project" in given.model_fields_set:
+        return given
+    return given.model_copy(update={"project": caller.usual_project("project")})
 
 
 @router.post("", status_code=201, responses=_SAME)
@@ -55,6 +63,7 @@ def register_dataset(
     response: Response,
 ) -> Dataset:
     """Register a dataset of the Hugging Face hub by its name. A worker downloads it when it runs a job."""
+    dataset = _with_project(dataset, caller)
     caller.need_if_visible(dataset.project, Role.MEMBER)
     return _answer(*datasets.register(session, dataset, user=caller.user, visible_projects=caller.projects), response)
 
@@ -74,6 +83,7 @@ async def upload_dataset(
     `?question=problem&answer=result`.
     Images are in the rows, as bytes or base64: paths are refused. The same content again returns the same dataset.
     """
+    options = _with_project(options, caller)
     limit = get_settings().max_upload_bytes
     caller.need_if_visible(options.project, Role.MEMBER)
     await read(request, lambda session: datasets.check_upload(session, options, caller.projects))

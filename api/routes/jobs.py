@@ -11,9 +11,11 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
+from api import preconditions
 from api.deps import CurrentCaller, Db, ExistingJob, WritableJob, existing_job, read
 from api.examples import CHANGES, FORKS, JOB_SPECS, WHAT_IFS
 from api.idempotency import IdempotentRoute, look
+from api.preconditions import IfMatch
 from calibrl.schemas import (
     AnySpec,
     BisectionRequest,
@@ -45,12 +47,19 @@ async def _prepared(
 ) -> AnySpec:
     if References.of(spec).hub_models:  # an answered request is answered again even if the hub is away
         await read(request, lambda session: look(request, session))
-    return await run_in_threadpool(_looked_into, spec, caller)
+    return await run_in_threadpool(looked_into, spec, caller)
 
 
-def _looked_into(spec: AnySpec, caller: Caller) -> AnySpec:
-    # Before the transaction: the files of the spec are read, and the hub is asked, which can be slow; the later check
-    # uses the cached result.
+def looked_into(spec: AnySpec, caller: Caller) -> AnySpec:
+    """Return a spec whose files were read and whose models of the hub are pinned. This is slow: hold no transaction
+    meanwhile. The later check uses the cached result.
+
+    Raises:
+        Forbidden: the caller cannot submit jobs to the project.
+        Invalid: the spec names no project, and the caller has several.
+    """
+    if "project" not in spec.model_fields_set:
+        spec = spec.model_copy(update={"project": caller.usual_project("project")})
     caller.need_if_visible(spec.project, Role.MEMBER)
     checks.file_problems(References.of(spec))
     return hub_commits.pinned(spec) if caller.sees(spec.project) else spec  # only with the token of an own project
@@ -96,9 +105,9 @@ def list_jobs(session: Db, caller: CurrentCaller, filters: Annotated[JobFilter, 
 
 
 @router.get("/{job_id}")
-def read_job(job: ExistingJob) -> Job:
-    """Return one job."""
-    return Job.model_validate(job)
+def read_job(job: ExistingJob, response: Response) -> Job:
+    """Return one job. Its `ETag` is that of name, labels, notes and priority."""
+    return _tagged(Job.model_validate(job), response)
 
 
 @router.post("/{job_id}/cancel")
@@ -113,9 +122,26 @@ def change_job(
     changes: Annotated[JobChanges, Body(openapi_examples=CHANGES)],
     session: Db,
     caller: CurrentCaller,
+    response: Response,
+    if_match: IfMatch = None,
 ) -> Job:
     """Change a job's name, labels and notes at any time, or its priority before its end."""
-    return Job.model_validate(lifecycle.edit(session, job_id, changes, actor=caller.user))
+    preconditions.check(if_match, jobs.lock(session, job_id), preconditions.EDITED["job"])
+    changed = lifecycle.edit(session, job_id, changes, actor=caller.user)
+    return _tagged(Job.model_validate(changed), response)
+
+
+@router.delete("/{job_id}", status_code=204)
+def remove_job(job_id: WritableJob, session: Db, caller: CurrentCaller) -> None:
+    """Remove a job that has ended, with its metrics, samples and checkpoints. Refused while a study has it, or while
+    jobs that have not ended depend on it.
+    """
+    lifecycle.remove(session, job_id)
+
+
+def _tagged(job: Job, response: Response) -> Job:
+    preconditions.set_tag(response, job, preconditions.EDITED["job"])
+    return job
 
 
 async def _forked(
@@ -126,7 +152,7 @@ async def _forked(
         return lifecycle.fork_spec(session, existing_job(job_id, session, caller).id, fork)
 
     parent_spec, step = await read(request, parent)
-    return await run_in_threadpool(lambda: _looked_into(_checked(parent_spec), caller)), step
+    return await run_in_threadpool(lambda: looked_into(checked_spec(parent_spec), caller)), step
 
 
 @router.post("/{job_id}/fork", status_code=201)
@@ -156,7 +182,7 @@ async def _made(request: Request, caller: Caller, make: Callable[[Session], dict
         return make(session)
 
     spec = await read(request, of_job)
-    return await run_in_threadpool(lambda: _looked_into(_checked(spec), caller))
+    return await run_in_threadpool(lambda: looked_into(checked_spec(spec), caller))
 
 
 async def _comparing(
@@ -248,7 +274,12 @@ def _added(row: models.Job, response: Response) -> Job:
     return job
 
 
-def _checked(spec: dict[str, Any]) -> AnySpec:
+def checked_spec(spec: dict[str, Any]) -> AnySpec:
+    """Return a spec that was made from others.
+
+    Raises:
+        RequestValidationError: it is invalid.
+    """
     try:
         return job_spec_adapter.validate_python(spec)
     except ValidationError as error:  # location as in a posted spec

@@ -2,13 +2,17 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Path, Query
+from fastapi import APIRouter, Body, Path, Query, Response
 
+from api import preconditions
 from api.bodies import BoundedRoute
 from api.deps import Admin, CurrentCaller, Db, Limit, page
 from api.examples import MEMBERS, PROJECTS
+from api.preconditions import IfMatch, IfNoneMatch
 from calibrl.schemas import Member, MemberRole, Page, Project, ProjectSettings, Role, Slug, Usage, UserName
+from jobs import models
 from jobs.access import callers
+from jobs.errors import PreconditionFailed
 from jobs.repository import access as rows
 from jobs.repository import projects
 from jobs.scheduling import accounting
@@ -30,19 +34,42 @@ def list_projects(
 
 
 @router.get("/projects/{slug}")
-def read_project(slug: Named, session: Db, caller: CurrentCaller) -> Project:
-    """Return one project."""
+def read_project(slug: Named, session: Db, caller: CurrentCaller, response: Response) -> Project:
+    """Return one project. Its `ETag` is that of its limits."""
     caller.need(slug, Role.VIEWER)
-    return Project.model_validate(projects.get(session, slug))
+    return _tagged(projects.get(session, slug), response)
 
 
 @router.put("/projects/{slug}")
 def put_project(
-    slug: Named, settings: Annotated[ProjectSettings, Body(openapi_examples=PROJECTS)], session: Db, caller: Admin
+    slug: Named,
+    settings: Annotated[ProjectSettings, Body(openapi_examples=PROJECTS)],
+    session: Db,
+    caller: Admin,
+    response: Response,
+    if_match: IfMatch = None,
+    if_none_match: IfNoneMatch = None,
 ) -> Project:
     """Add a project, or change its limits; omitted fields get their defaults. For admins."""
     caller.need(slug, Role.ADMIN)
-    return Project.model_validate(projects.put(session, slug, settings.model_dump()))
+    existing = projects.lock(session, slug)
+    preconditions.check(if_match, existing, preconditions.EDITED["project"])
+    if if_none_match and existing is not None:
+        raise PreconditionFailed(f"Project {slug} exists already.")
+    return _tagged(projects.put(session, slug, settings.model_dump()), response)
+
+
+@router.delete("/projects/{slug}", status_code=204)
+def remove_project(slug: Named, session: Db, caller: Admin) -> None:
+    """Remove a project with its members and webhooks. Refused while it has jobs, datasets or studies. For admins."""
+    caller.need(slug, Role.ADMIN)
+    projects.remove(session, slug)
+
+
+def _tagged(row: models.Project, response: Response) -> Project:
+    project = Project.model_validate(row)
+    preconditions.set_tag(response, project, preconditions.EDITED["project"])
+    return project
 
 
 @router.get("/projects/{slug}/members")

@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Depends, Path
+from fastapi import APIRouter, Body, Depends, Path, Response
 
 from api.deps import CurrentCaller, Db, Limit
 from api.examples import WEBHOOKS
@@ -44,6 +44,7 @@ def add_webhook(
     looked_up: Annotated[tuple[NewWebhook, str | None], Depends(_looked_up)],
     session: Db,
     caller: CurrentCaller,
+    response: Response,
 ) -> CreatedWebhook:
     """Add a webhook for the events of the project's jobs. The secret is shown only in this answer."""
     new, wrong = looked_up
@@ -53,7 +54,15 @@ def add_webhook(
     projects.get(session, slug)
     secret = sender.new_secret()
     row = rows.add(session, slug, url=new.url, events=new.events, secret=secret, user=caller.user)
+    response.headers["Location"] = f"/v1/projects/{slug}/webhooks/{row.id}"
     return CreatedWebhook(**Webhook.model_validate(row).model_dump(), secret=secret)
+
+
+@router.get("/{webhook_id}")
+def read_webhook(slug: Named, webhook_id: UUID, session: Db, caller: CurrentCaller) -> Webhook:
+    """Return one webhook, without its secret."""
+    caller.need(slug, Role.ADMIN)
+    return Webhook.model_validate(rows.get(session, slug, webhook_id))
 
 
 @router.delete("/{webhook_id}", status_code=204)

@@ -28,6 +28,12 @@ def list_workers(
     return Page(data=rows[:limit], has_more=len(rows) > limit)
 
 
+@router.delete("/{name}", status_code=204)
+def remove_worker(name: Name, session: Db, caller: Admin) -> None:
+    """Remove a machine that is lost or offline and runs no job. Its worker adds it again at a start. For admins."""
+    machines.remove(session, name)
+
+
 @router.post("/{name}/drain")
 def drain_worker(
     name: Name, session: Db, caller: Admin, drain: Annotated[Drain, Body(openapi_examples=DRAINS)] = GRACEFULLY

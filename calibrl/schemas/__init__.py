@@ -73,6 +73,7 @@ from calibrl.schemas.metrics import Curves as Curves
 from calibrl.schemas.metrics import MetricName as MetricName
 from calibrl.schemas.metrics import MetricRow as MetricRow
 from calibrl.schemas.metrics import Series as Series
+from calibrl.schemas.pipelines import Pipeline as Pipeline
 from calibrl.schemas.plans import DataFacts as DataFacts
 from calibrl.schemas.plans import JobPlan as JobPlan
 from calibrl.schemas.plans import MemoryPart as MemoryPart

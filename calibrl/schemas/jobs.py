@@ -22,6 +22,9 @@ JobSort = Literal["created", "-created", "name", "-name", "status", "-status", "
 
 
 def _label(text: str) -> str:
+    key, equals, value = text.partition("=")
+    if equals and ":" not in key:  # as the command line writes labels
+        text = f"{key}:{value}"
     if not LABEL_FILTER.fullmatch(text):
         raise ValueError(f"{text!r}: write it as key:value, such as team:vision")
     return text
@@ -37,7 +40,9 @@ class JobFilter(BaseModel):
     project: Slug | None = None
     user: str | None = Field(None, max_length=200, description="User who submitted the job.")
     label: list[Annotated[str, AfterValidator(_label)]] = Field(
-        [], max_length=MAX_LABELS, description="Label as key:value. A job must have all labels that are given."
+        [],
+        max_length=MAX_LABELS,
+        description="Label as key:value or key=value. A job must have all labels that are given.",
     )
     created_after: AwareDatetime | None = Field(None, description="Jobs submitted at this time or later.")
     created_before: AwareDatetime | None = Field(None, description="Jobs submitted before this time.")

@@ -80,6 +80,9 @@ class QueuePlan(Record):
     expected_seconds: float | None = Field(
         description="Expected run time in seconds: from recent jobs of the project, or the timeout of the job."
     )
+    by_steps: bool = Field(
+        False, description="True: the estimate is by the steps of the job. False: by jobs of this kind, of any length."
+    )
     slots: int = Field(
         description="Number of GPUs, or 1 for a CPU slot. One hour of running uses this many slot-hours."
     )

@@ -18,6 +18,7 @@ from jobs.repository import access, audit, projects
 KEY_BYTES = 32
 PREFIX = "calibrl_"
 SHOWN_KEY_LENGTH = len(PREFIX) + 6  # first characters of a key, to recognise it
+DEFAULT_PROJECT = "default"
 SERVICE_ADMIN = "admin"  # owner of the key in the settings of the service
 SERVICE_KEY = "CALIBRL_API_KEY of the service"
 
@@ -41,6 +42,20 @@ class Caller:
     def sees(self, project: str) -> bool:
         """Return True if the caller can see a project."""
         return self.admin or project in self.roles
+
+    def usual_project(self, field: str) -> str:
+        """Return the project of a request that names none: `default`, else the caller's only project.
+
+        Raises:
+            Invalid: the caller belongs to several projects, or to none. `field`: where a project is named.
+        """
+        if self.sees(DEFAULT_PROJECT):
+            return DEFAULT_PROJECT
+        own = sorted(self.roles)
+        if len(own) != 1:
+            belongs = f"you belong to {', '.join(own)}: name one" if own else "you belong to no project"
+            raise Invalid("The project is not known.", (FieldError(field, belongs),))
+        return own[0]
 
     def need(self, project: str, role: Role) -> None:
         """Require a role in a project.
@@ -153,6 +168,19 @@ def change_user(session: Session, name: str, changes: UserChanges) -> models.Use
         raise Conflict(f"{name} is the only active admin: make another user an admin first.")
     user.admin, user.active = admin, active
     return user
+
+
+def remove_user(session: Session, name: str) -> None:
+    """Remove a user with all keys and roles.
+
+    Raises:
+        NotFound: no such user.
+        Conflict: the user is the last active admin.
+    """
+    user = access.user(session, name)
+    if user.admin and user.active and not access.other_admins(session, name):
+        raise Conflict(f"{name} is the only active admin: make another user an admin first.")
+    session.delete(user)
 
 
 def put_member(session: Session, project: str, user: str, role: Role) -> None:

@@ -23,6 +23,7 @@ MODULE = "calibrl_core.rescore"
 MEMORY_BYTES = 4 * 2**30
 LIMIT_SECONDS = 60
 MAX_CHARACTERS = 32_000_000  # maximum, of completions and reference answers together
+MOST_NAMED_STEPS = 10  # in a message
 REWARD_TOLERANCE = 1e-9  # tolerance for equal rewards
 
 
@@ -45,7 +46,11 @@ def load_completions(session: Session, job_id: UUID, request: ReplayRequest) -> 
     first, last = request.first_step, request.last_step
     total = samples.count_completions(session, job_id, first_step=first, last_step=last)
     if not total:
-        raise Conflict(f"Job {job_id} has no stored completions in these steps. Only training jobs store samples.")
+        steps = samples.sampled_steps(session, job_id)
+        if not steps:
+            raise Conflict(f"Job {job_id} has no stored completions. Only training jobs store samples.")
+        some = ", ".join(map(str, steps[:MOST_NAMED_STEPS])) + (" ..." if len(steps) > MOST_NAMED_STEPS else "")
+        raise Conflict(f"Job {job_id} has no stored completions in these steps. It has some at {some}.")
     stored, characters = StoredCompletions(job_id, total), 0
     for row in samples.completions(session, job_id, first_step=first, last_step=last, limit=request.limit):
         characters += len(row.text) + len(row.answer)

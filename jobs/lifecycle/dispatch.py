@@ -43,7 +43,7 @@ class SchedulerInput:
             gpus=row.gpus,
             labels=row.labels or {},
             age=float(row.age),
-            seconds=self.expected_seconds(row.project, row.kind, row.timeout),
+            seconds=self.expected_seconds(row.project, row.kind, row.timeout, row.steps_total),
             machines=row.machines,
         )
 
@@ -56,17 +56,29 @@ class SchedulerInput:
             gpus=job.gpus,
             labels=job.spec["resources"]["labels"],
             age=0.0,
-            seconds=self.expected_seconds(job.project, job.kind, job.spec["limits"]["timeout_seconds"]),
+            seconds=self.expected_seconds(
+                job.project, job.kind, job.spec["limits"]["timeout_seconds"], job.steps_total
+            ),
             machines=job.machines,
         )
 
-    def expected_seconds(self, project: str, kind: str, timeout: float | None) -> float | None:
-        """Return the expected run time of a job: the mean of recent jobs, at most its timeout. None if unknown."""
-        return min((seconds for seconds in (timeout, self._typical.get((project, kind))) if seconds), default=None)
+    def expected_seconds(self, project: str, kind: str, timeout: float | None, steps: int | None) -> float | None:
+        """Return the expected run time of a job, at most its timeout: its steps at the pace of recent jobs, or their
+        mean if its steps are not known. None if unknown."""
+        typical = self._typical.get((project, kind))
+        by_steps = steps * typical.of_step if typical and typical.of_step and steps else None
+        usual = by_steps or (typical and typical.of_job)
+        return min((seconds for seconds in (timeout, usual) if seconds), default=None)
+
+    def counts_steps(self, project: str, kind: str, steps: int | None) -> bool:
+        """Return True if `expected_seconds` is by the steps of the job."""
+        typical = self._typical.get((project, kind))
+        return bool(steps and typical and typical.of_step)
 
     def _running(self, row: Row[Any]) -> RunningJob:
         seconds, steps = float(row.seconds), row.steps or 0
-        left = self._typical.get((row.project, row.kind))
+        typical = self._typical.get((row.project, row.kind))
+        left = typical and typical.of_job
         if steps > 0 and row.steps_left is not None:
             left = seconds / steps * row.steps_left
         elif left is not None:
@@ -143,7 +155,10 @@ def queue_forecast(session: Session, job: models.Job, *, waits: bool) -> QueuePl
         reason=reason,
         explanation=explain(job, placement, reason),
         estimated_start=_start(placement),
-        expected_seconds=situation.expected_seconds(job.project, job.kind, job.spec["limits"]["timeout_seconds"]),
+        expected_seconds=situation.expected_seconds(
+            job.project, job.kind, job.spec["limits"]["timeout_seconds"], job.steps_total
+        ),
+        by_steps=situation.counts_steps(job.project, job.kind, job.steps_total),
         slots=job.machines * max(1, job.gpus),
     )
 

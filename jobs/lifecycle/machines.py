@@ -49,6 +49,21 @@ def undrain(session: Session, name: str) -> Worker:
     return _read(session, name)
 
 
+def remove(session: Session, name: str) -> None:
+    """Remove a machine that is lost or offline and runs no job.
+
+    Raises:
+        NotFound: no such machine.
+        Conflict: the machine takes jobs, or runs one.
+    """
+    machine = _read(session, name)
+    if machine.status not in (WorkerStatus.LOST, WorkerStatus.OFFLINE):
+        raise Conflict(f"Machine {name} is {machine.status}: stop its worker first.")
+    if machine.jobs:
+        raise Conflict(f"Machine {name} still has job {machine.jobs[0]}: wait until the job has left it.")
+    workers.remove(session, name)
+
+
 def _read(session: Session, name: str) -> Worker:
     (found,) = workers.page(session, only=name, limit=1, silent_seconds=get_settings().lease_seconds)
     return _record(*found)

@@ -16,6 +16,7 @@ from calibrl.schemas import (
     JobStatus,
     Reason,
     Resources,
+    TrainSpec,
 )
 from calibrl_core.config import ModelOptions
 from calibrl_core.verifiers.python_function import python_rewards
@@ -24,7 +25,7 @@ from jobs.errors import Conflict, FieldError, Invalid, QuotaExceeded
 from jobs.files import artifacts, pinned_checkpoints
 from jobs.lifecycle.dispatch import wake_for_free_slots
 from jobs.lifecycle.status import change
-from jobs.repository import checkpoints, datasets, events, jobs, projects, workers
+from jobs.repository import checkpoints, datasets, events, jobs, projects, studies, workers
 from jobs.specs import checks
 from jobs.specs.merge_patch import merged
 from jobs.specs.references import References
@@ -104,11 +105,11 @@ def _fixed_checkpoints(
     return rows, problems
 
 
-def new_job(checked: Checked, *, actor: str) -> models.Job:
+def new_job(checked: Checked, *, actor: str, id: UUID | None = None) -> models.Job:
     """Return the job of a checked spec, not yet added to the database."""
     spec, references = checked.spec, checked.references
     return models.Job(
-        id=uuid4(),
+        id=id or uuid4(),
         name=spec.name,
         kind=spec.kind,
         project=spec.project,
@@ -118,6 +119,7 @@ def new_job(checked: Checked, *, actor: str) -> models.Job:
         machines=spec.resources.machines,
         gpus=spec.resources.gpus,
         spec=spec.model_dump(mode="json"),
+        steps_total=spec.steps if isinstance(spec, TrainSpec) else None,
         dependencies=[models.JobDependency(depends_on_id=id) for id in sorted(references.dependencies)],
         datasets=[models.JobDataset(dataset_id=id) for id in sorted(references.datasets)],
     )
@@ -131,10 +133,12 @@ def submit(
     visible_projects: frozenset[str] | None = None,
     forked_from: UUID | None = None,
     forked_step: int | None = None,
+    id: UUID | None = None,
 ) -> models.Job:
     """Check a spec, and add its job: queued, or waiting for its dependencies.
 
     Args:
+        id: of the new job. None: a random one.
         visible_projects: as in `check`.
         forked_from: job whose spec was forked.
         forked_step: step of the checkpoint of that job from which the new job starts.
@@ -144,7 +148,7 @@ def submit(
         QuotaExceeded: the project has reached its limit of waiting jobs.
     """
     checked = check(session, spec, visible_projects)
-    job = new_job(checked, actor=actor)
+    job = new_job(checked, actor=actor, id=id)
     job.forked_from, job.forked_step = forked_from, forked_step
     pinned_checkpoints.pin(job.id, checked.checkpoints)
     session.add(job)
@@ -298,6 +302,23 @@ def _lock_with_needed(session: Session, job_id: UUID) -> tuple[models.Job, list[
     cannot deadlock."""
     needed = jobs.lock_shared(session, set(jobs.get(session, job_id).depends_on))
     return jobs.lock(session, job_id), [*needed.values()]
+
+
+def remove(session: Session, job_id: UUID) -> None:
+    """Remove a job that has ended.
+
+    Raises:
+        NotFound: no such job.
+        Conflict: the job has not ended, a study has it, or a job that has not ended depends on it.
+    """
+    job = jobs.lock(session, job_id)
+    if not job.status.final:
+        raise Conflict(f"Job {job_id} is {job.status}: cancel it first.")
+    if study := studies.with_job(session, job_id):
+        raise Conflict(f"Job {job_id} belongs to study {study}: remove the study first.")
+    if dependent := jobs.open_dependent(session, job_id):
+        raise Conflict(f"Job {dependent} depends on job {job_id}: cancel it first.")
+    jobs.remove(session, job_id)
 
 
 def _put_in_line(session: Session, job: models.Job, needed: list[models.Job], *, actor: str, type: str) -> None:

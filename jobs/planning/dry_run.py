@@ -54,6 +54,8 @@ def dry_run(session: Session, spec: AnySpec, *, actor: str, visible_projects: fr
     job.status = JobStatus.WAITING if waits else JobStatus.QUEUED
     local = {rows.named.field: rows for rows in local_rows(checked.references.data, checked.datasets)}
     data = [_facts(one, checked.datasets, local.get(one.field)) for one in checked.references.data]
+    steps = _steps(spec, advice.together(spec, data)) if isinstance(spec, TrainSpec) else None
+    job.steps_total = steps
     shapes, unknown = _shapes(session, checked)
     memory = _memory(session, spec, shapes)
     of_models = [notice for each in shapes for notice in model_warnings(spec, *each, data)]
@@ -62,7 +64,7 @@ def dry_run(session: Session, spec: AnySpec, *, actor: str, visible_projects: fr
     return JobPlan(
         spec=job.spec,
         models=[_model_facts(session, spec.project, field, model) for field, model in checked.references.models],
-        steps=_steps(spec, advice.together(spec, data)) if isinstance(spec, TrainSpec) else None,
+        steps=steps,
         data=data,
         memory=memory,
         queue=lifecycle.queue_forecast(session, job, waits=waits),

@@ -216,6 +216,13 @@ def lock_dependents(session: Session, job_id: UUID) -> list[Job]:
     return _lock_held_back(session, ids)
 
 
+def open_dependent(session: Session, job_id: UUID) -> UUID | None:
+    """Return a job that depends on this job and has not ended."""
+    query = select(Job.id).join(JobDependency, JobDependency.job_id == Job.id)
+    open_jobs = Job.status.not_in([status for status in JobStatus if status.final])
+    return session.scalar(query.where(JobDependency.depends_on_id == job_id, open_jobs).limit(1))
+
+
 def lock_descendants(session: Session, job_id: UUID) -> list[Job]:
     """Lock and return the waiting or paused jobs that depend on this job, directly or through other jobs."""
     tree = select(JobDependency.job_id).where(JobDependency.depends_on_id == job_id).cte(recursive=True)
@@ -321,6 +328,11 @@ def rewind(session: Session, job_id: UUID, to_step: int) -> None:
         session.execute(delete(table).where(table.job_id == job_id, table.step > to_step))
     session.execute(delete(MetricBlock).where(MetricBlock.job_id == job_id, MetricBlock.last_step > to_step))
     feed.changes(session, job_id).rewind(to_step)
+
+
+def remove(session: Session, job_id: UUID) -> None:
+    """Remove a job with all that belongs to it in the database. The janitor removes its folder."""
+    session.execute(delete(Job).where(Job.id == job_id))
 
 
 def _found(job: Job | None, job_id: UUID) -> Job:

@@ -1,14 +1,14 @@
 """Projects: their limits, and the slots that their jobs have used."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Double, Row, cast, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from calibrl.schemas import JobStatus
-from jobs.errors import NotFound
-from jobs.models import Attempt, Job, Project
+from jobs.errors import Conflict, NotFound
+from jobs.models import Attempt, Dataset, Job, Project, RecordedRun, Study
 
 SLOTS = Job.machines * func.greatest(Job.gpus, 1)
 _OPEN = (JobStatus.QUEUED, JobStatus.WAITING)
@@ -44,6 +44,20 @@ def put(session: Session, slug: str, values: dict[str, Any]) -> Project:
     statement = insert(Project).values(slug=slug, **values)
     session.execute(statement.on_conflict_do_update(index_elements=[Project.slug], set_=values))
     return session.get_one(Project, slug, populate_existing=True)
+
+
+def remove(session: Session, slug: str) -> None:
+    """Remove a project with its members and webhooks.
+
+    Raises:
+        NotFound: no project has this name.
+        Conflict: the project has jobs, datasets or studies.
+    """
+    project = lock(session, slug) or get(session, slug)
+    for table, things in ((Job, "jobs"), (Dataset, "datasets"), (Study, "studies"), (RecordedRun, "recorded runs")):
+        if count := session.scalar(select(func.count()).where(table.project == slug)):
+            raise Conflict(f"Project {slug} has {count} {things}: remove them first.")
+    session.delete(project)
 
 
 def page(session: Session, *, visible_projects: frozenset[str] | None, after: str, limit: int) -> list[Project]:
@@ -92,17 +106,25 @@ def usage(session: Session, half_life_seconds: float) -> list[Row[Any]]:
     return list(session.execute(query))
 
 
-def typical_seconds(session: Session) -> dict[tuple[str, str], float]:
-    """Return the mean run time in seconds of the jobs that succeeded in the last week, by project and kind."""
-    ran = func.avg(_seconds(Attempt.finished_at - Attempt.started_at))
+class RunTime(NamedTuple):
+    """Mean run time in seconds: of a job, and of a step (None: no job took steps)."""
+
+    of_job: float
+    of_step: float | None
+
+
+def typical_seconds(session: Session) -> dict[tuple[str, str], RunTime]:
+    """Return the mean run times of the jobs that succeeded in the last week, by project and kind."""
+    seconds = _seconds(Attempt.finished_at - Attempt.started_at)
+    steps = func.greatest(Job.step - Attempt.first_step, 0)
     week = func.now() - func.make_interval(0, 0, 1)
     query = (
-        select(Job.project, Job.kind, ran)
+        select(Job.project, Job.kind, func.avg(seconds), func.sum(seconds) / func.nullif(func.sum(steps), 0))
         .join(Attempt, Attempt.job_id == Job.id)
         .where(Attempt.finished_at > week, Attempt.status == JobStatus.SUCCEEDED)
         .group_by(Job.project, Job.kind)
     )
-    return {(project, kind): seconds for project, kind, seconds in session.execute(query)}
+    return {(project, kind): RunTime(*times) for project, kind, *times in session.execute(query)}
 
 
 def _seconds(interval: ColumnElement[Any]) -> ColumnElement[Any]:

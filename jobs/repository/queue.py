@@ -35,6 +35,7 @@ def queued(session: Session) -> list[Row[Any]]:
             Job.priority,
             Job.machines,
             Job.gpus,
+            Job.steps_total,
             Job.spec["resources"]["labels"].label("labels"),
             Job.spec["limits"]["timeout_seconds"].as_float().label("timeout"),
             func.extract("epoch", func.now() - Job.created_at).label("age"),

@@ -157,6 +157,11 @@ def count_completions(session: Session, job_id: UUID, *, first_step: int, last_s
     return int(session.scalar(query) or 0)
 
 
+def sampled_steps(session: Session, job_id: UUID) -> list[int]:
+    """Return the steps of a job that have stored completions, in order."""
+    return list(session.scalars(select(Sample.step).where(Sample.job_id == job_id).distinct().order_by(Sample.step)))
+
+
 def _of_steps(job_id: UUID, first: int, last: int | None) -> list[ColumnElement[bool]]:
     bounds = [Sample.job_id == job_id, Sample.step >= first]
     return bounds if last is None else [*bounds, Sample.step <= last]

@@ -165,6 +165,12 @@ def put_jobs(session: Session, study_id: UUID, jobs: Mapping[str, UUID], *, adop
         session.execute(insert(StudyEntry).on_conflict_do_nothing(), rows)
 
 
+def with_job(session: Session, job_id: UUID) -> str | None:
+    """Return the name of a study that has this job."""
+    query = select(Study.name).join(StudyEntry, StudyEntry.study_id == Study.id).where(StudyEntry.job_id == job_id)
+    return session.scalar(query.limit(1))
+
+
 def entry(session: Session, study_id: UUID, digest: str) -> StudyEntry | None:
     """Return the entry of a study with this digest, or None."""
     return session.get(StudyEntry, (study_id, digest), populate_existing=True)

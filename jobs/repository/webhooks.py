@@ -57,10 +57,14 @@ def enqueue_deliveries(session: Session, job_id: UUID, type: str, data: dict[str
 
 @cache
 def _enqueue_statement() -> Insert:
-    """Build the statement that queues messages of type `:event` with the data `:content` on the job `:of_job`, once."""
+    """Build the statement that queues messages of type `:event` about the job `:of_job`, once. They have the data
+    `:content`, and the name and the project of the job.
+    """
     job_id, event = bindparam("of_job", type_=Uuid()), bindparam("event", type_=Text())
+    content = bindparam("content", type_=JSONB())
+    about = func.jsonb_build_object("name", Job.name, "project", Job.project)
     subscribed = (
-        select(Webhook.id, event, Job.id, bindparam("content", type_=JSONB()))
+        select(Webhook.id, event, Job.id, content.op("||")(about))
         .join(Job, Job.project == Webhook.project)
         .where(Job.id == job_id, event == func.any(Webhook.events))
     )

@@ -121,6 +121,11 @@ def get(session: Session, name: str) -> Worker:
     return row
 
 
+def remove(session: Session, name: str) -> None:
+    """Remove a machine with its GPUs."""
+    session.execute(delete(Worker).where(Worker.name == name))
+
+
 def any_stops(session: Session, job_id: UUID) -> bool:
     """Return True if a machine of a job stops its jobs, or has ended before it took its part."""
     stops = (Worker.status == WorkerStatus.STOPPING) | ((Worker.status == WorkerStatus.OFFLINE) & (JobMachine.rank > 0))

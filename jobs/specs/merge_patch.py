@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-SOURCES = ("builtin", "path", "hub", "from_job")  # fields that name the source of a model or dataset
+from calibrl.schemas.spec_paths import SOURCES
 
 
 def merged(target: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:

@@ -287,7 +287,8 @@ def test_a_broker_that_is_away_stops_no_submission(http: httpx.Client, monkeypat
     assert submitted(http)["status"] == "queued"  # its wake-up comes with the sweep
     answer = http.get("/readyz")
     assert answer.status_code == 503
-    assert answer.json() == {"ok": False, "checks": {"database": "ok", "broker": "unreachable"}}
+    found = answer.json()
+    assert (found["ok"], found["checks"]) == (False, {"database": "ok", "broker": "unreachable"})
 
 
 def test_an_unreachable_database_is_reported_and_survived(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +303,8 @@ def test_an_unreachable_database_is_reported_and_survived(http: httpx.Client, mo
     assert http.get("/healthz").status_code == 200
     monkeypatch.setenv("DATABASE_URL", url)
     get_settings.cache_clear()
-    assert http.get("/readyz").json() == {"ok": True, "checks": {"database": "ok", "broker": "ok"}}
+    found = http.get("/readyz").json()
+    assert (found["ok"], found["checks"]) == (True, {"database": "ok", "broker": "ok"})
 
 
 def test_a_database_without_tables_is_not_ready(

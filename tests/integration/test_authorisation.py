@@ -29,6 +29,8 @@ NEEDS: dict[str, Need] = {
     "GET /v1/jobs": ANY_KEY,
     "POST /v1/jobs": Role.MEMBER,
     "POST /v1/jobs:plan": Role.MEMBER,
+    "POST /v1/pipelines": Role.MEMBER,
+    "DELETE /v1/jobs/{job_id}": Role.MEMBER,
     "POST /v1/jobs/{job_id}/fork": Role.MEMBER,
     "POST /v1/jobs/{job_id}/reproduce": Role.MEMBER,
     "GET /v1/jobs/{job_id}/attempts": Role.VIEWER,
@@ -109,16 +111,19 @@ NEEDS: dict[str, Need] = {
     "POST /v1/fine_tuning/alpha/graders/run": Role.MEMBER,
     "GET /v1/queue": ANY_KEY,
     "GET /v1/workers": ANY_KEY,
+    "DELETE /v1/workers/{name}": ADMIN,
     "POST /v1/workers/{name}/drain": ADMIN,
     "POST /v1/workers/{name}/undrain": ADMIN,
     "GET /v1/projects": ANY_KEY,
     "GET /v1/projects/{slug}": Role.VIEWER,
     "PUT /v1/projects/{slug}": ADMIN,
+    "DELETE /v1/projects/{slug}": ADMIN,
     "GET /v1/projects/{slug}/members": Role.VIEWER,
     "PUT /v1/projects/{slug}/members/{user}": Role.ADMIN,
     "DELETE /v1/projects/{slug}/members/{user}": Role.ADMIN,
     "GET /v1/projects/{slug}/webhooks": Role.ADMIN,
     "POST /v1/projects/{slug}/webhooks": Role.ADMIN,
+    "GET /v1/projects/{slug}/webhooks/{webhook_id}": Role.ADMIN,
     "DELETE /v1/projects/{slug}/webhooks/{webhook_id}": Role.ADMIN,
     "POST /v1/projects/{slug}/webhooks/{webhook_id}/ping": Role.ADMIN,
     "GET /v1/projects/{slug}/webhooks/{webhook_id}/deliveries": Role.ADMIN,
@@ -126,8 +131,11 @@ NEEDS: dict[str, Need] = {
     "GET /v1/me": ANY_KEY,
     "GET /v1/users": ADMIN,
     "POST /v1/users": ADMIN,
+    "GET /v1/users/{name}": ADMIN,
     "PATCH /v1/users/{name}": ADMIN,
+    "DELETE /v1/users/{name}": ADMIN,
     "GET /v1/keys": ANY_KEY,
+    "GET /v1/keys/{key_id}": ANY_KEY,
     "POST /v1/keys": ANY_KEY,
     "DELETE /v1/keys/{key_id}": ANY_KEY,  # one's own; of others: test_access
     "GET /v1/audit": ADMIN,  # with a project, its admins: test_access
@@ -136,6 +144,7 @@ GRADER = {"type": "string_check", "name": "g", "input": "a", "reference": "a", "
 BODIES: dict[str, Any] = {
     "POST /v1/jobs": {**TRAIN, "project": OWN},
     "POST /v1/jobs:plan": {**TRAIN, "project": OWN},
+    "POST /v1/pipelines": {"jobs": [{**TRAIN, "project": OWN}]},
     "POST /v1/jobs/{job_id}/fork": {},
     "POST /v1/jobs/{job_id}/what-if": {},
     "POST /v1/jobs/{job_id}/bisection": {},
@@ -256,7 +265,7 @@ def test_every_route_for_every_role(stage: tuple[ApiUsers, dict[str, str], dict[
     for route in sorted(NEEDS, key=_order):
         method, path = route.split()
         if path == "/v1/users/{name}":
-            path = "/v1/users/own-viewer"
+            path = f"/v1/users/{'leaver' if method == 'DELETE' else 'own-viewer'}"
         for who, key in keys.items():
             body = BODIES.get(route)
             if route == "POST /v1/fine_tuning/jobs":

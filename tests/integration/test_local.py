@@ -122,7 +122,8 @@ def test_a_process_that_ends_is_started_again_at_its_address(folder: Path) -> No
     with LocalStack(folder) as stack, Client(data_dir=folder) as client:
         stack.check()
         said = json.loads((folder / "stack.json").read_text())
-        assert said == {"api_url": stack.api_url, "dashboard_url": stack.dashboard_url, "api_key": stack.api_key}
+        addresses = {"api_url": stack.api_url, "dashboard_url": stack.dashboard_url, "api_key": stack.api_key}
+        assert said == addresses | {"pid": os.getpid()} | {name: said[name] for name in ("database_url", "redis_url")}
         with pytest.raises(StackError, match="in use by another running stack"), LocalStack(folder):
             pass
         closed = {path.name for path in get_settings().closed_folders}
@@ -148,6 +149,30 @@ def test_key_and_ports_outlive_a_restart(folder: Path, tmp_path: Path) -> None:
         assert (again.api_url, again.dashboard_url) == (first.api_url, first.dashboard_url)
         assert again.api_key == first.api_key
     assert (folder / "identity.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.slow
+def test_a_detached_stack_is_seen_and_stopped(folder: Path, tmp_path: Path) -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "calibrl.cli", *words, "--data", str(folder)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=2 * LIMIT_SECONDS)
+
+    assert run("status").returncode == 1
+    started = run("up", "--detach")
+    assert started.returncode == 0, started.stderr
+    try:
+        assert "calibrl down --data" in started.stdout
+        shown = run("status")
+        assert shown.returncode == 0 and "API, database and queue answer." in shown.stdout
+        stack = json.loads((folder / "stack.json").read_text())
+        assert f"export CALIBRL_API_KEY={stack['api_key']}\n" in run("env").stdout
+        assert f"export DATABASE_URL={stack['database_url']}\n" in run("env", "--worker").stdout.replace("'", "")
+        again = run("up", "--detach")
+        assert again.returncode == 1 and "in use by another running stack" in again.stderr
+    finally:
+        assert run("down").stdout == "Stopped. No process is left.\n"
+    assert processes_with(folder) == []
+    assert run("down").stdout == f"No service runs on {folder}.\n"
 
 
 def test_a_used_port_is_named_in_one_line(folder: Path) -> None:

@@ -24,6 +24,7 @@ from jobs.specs.merge_patch import merged
         ({"x": {"type": "grpo", "clip": 1}}, {"x": {"type": "sft"}}, {"x": {"type": "sft"}}),
         ({"x": {"type": "grpo", "clip": 1}}, {"x": {"type": "grpo"}}, {"x": {"type": "grpo", "clip": 1}}),
         ({"x": {"builtin": "digits", "split": "train"}}, {"x": {"path": "/d"}}, {"x": {"path": "/d"}}),
+        ({"x": {"path": "/c", "columns": {}}}, {"x": {"dataset": "id"}}, {"x": {"dataset": "id"}}),
         ({"x": {"path": "/c", "rows": 5}}, {"x": {"path": "/d"}}, {"x": {"path": "/d", "rows": 5}}),
         ({"x": {"team": "a"}}, {"x": {"type": "b", "path": "c"}}, {"x": {"team": "a", "type": "b", "path": "c"}}),
     ],
