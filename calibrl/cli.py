@@ -1,19 +1,15 @@
-"""The command line `calibrl`. Each error is one line on stderr. Exit code 2: invalid input, 1: a failure."""
+"""The command line `calibrl`. An error is one line on stderr, or one line per invalid field. Exit code 2: invalid
+input, 1: a failure.
+"""
 
-import shlex
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+from pydantic import ValidationError
 from typer.core import TyperGroup
 
 from calibrl import presets
@@ -26,7 +22,9 @@ from calibrl.commands import (
     export,
     follow_job,
     hours,
+    init,
     jobs,
+    local_stack,
     metrics,
     profiles,
     projects,
@@ -35,6 +33,7 @@ from calibrl.commands import (
     reproduce,
     studies,
     verdicts,
+    webhooks,
     what_if,
     workers,
 )
@@ -44,15 +43,15 @@ from calibrl.commands.arguments import (
     AsJson,
     JobArgument,
     StackFolder,
-    console,
-    find,
     print_json,
     print_rich,
 )
+from calibrl.commands.local_stack import DashboardPort, DataFolder, Port, data_dir, end_like_ctrl_c
 from calibrl.extras import MissingExtraError, require
 from calibrl.schemas import JobStatus
+from calibrl.schemas.fault_texts import fault_text
 from calibrl.schemas.spec_schema import job_spec_schema
-from calibrl.settings import ClientSettings, SettingsError
+from calibrl.settings import SettingsError
 from calibrl.specfile import SpecError
 from calibrl.views import terminal
 
@@ -61,7 +60,7 @@ BAD_INPUT = frozenset({400, 404, 413, 422})  # HTTP statuses of an invalid reque
 
 
 class _CommandLine(TyperGroup):
-    """Turns each exception of a command into one line on stderr and an exit code."""
+    """Turns each exception of a command into a message on stderr and an exit code."""
 
     def main(
         self,
@@ -72,16 +71,23 @@ class _CommandLine(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> NoReturn:
-        arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
+        arguments = _profile_first(list(sys.argv[1:] if args is None else args)) or ["--help"]
         try:
             code = super().main(arguments, prog_name, complete_var, False, windows_expand_args, **extra)
         except typer.TyperException as error:
+            if type(error).__name__ == "NoArgsIsHelpError":  # of a private module; the help is printed by now
+                sys.exit(0)
             command = getattr(getattr(error, "ctx", None), "command_path", "calibrl")
             code = _complain(2, f"{error.format_message()} (see `{command} --help`)")
         except (MissingExtraError, SettingsError, SpecError) as error:
             code = _complain(2, str(error))
         except CalibrlError as error:
-            code = _complain(2 if error.status in BAD_INPUT else 1, str(error))
+            code = _complain(2 if error.status in BAD_INPUT else 1, *error.lines)
+        except ValidationError as error:
+            faults = tuple(
+                {"field": ".".join(map(str, one["loc"])), "message": fault_text(one)} for one in error.errors()
+            )
+            code = _complain(2, *CalibrlError("Invalid request", errors=faults).lines)
         except Exception as error:
             frame = traceback.extract_tb(error.__traceback__)[-1]
             message = f"{type(error).__name__}: {error} (at {frame.filename}:{frame.lineno})"
@@ -89,57 +95,34 @@ class _CommandLine(TyperGroup):
         sys.exit(code)
 
 
-def _complain(code: int, message: str) -> int:
-    typer.echo(f"calibrl: {' '.join(terminal.plain(message).split())}", err=True)
+def _profile_first(arguments: list[str]) -> list[str]:
+    """Return the arguments with `--profile NAME`, which is an option of `calibrl` itself, before the command."""
+    for place, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        if argument.startswith("--profile="):
+            return [argument, *arguments[:place], *arguments[place + 1 :]]
+        if argument == "--profile":
+            return [*arguments[place : place + 2], *arguments[:place], *arguments[place + 2 :]]
+    return arguments
+
+
+def _complain(code: int, *lines: str) -> int:
+    first, *rest = (" ".join(terminal.plain(line).split()) for line in lines)
+    typer.echo("\n  ".join([f"calibrl: {first}", *rest]), err=True)
     return code
 
 
 app = typer.Typer(
     cls=_CommandLine,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Train vision-language models with CalibRL: submit and watch jobs, or run the service here.",
-    epilog="JOB is an id, a prefix of an id, or `latest`. Select the service with --profile or CALIBRL_PROFILE, or "
-    "with CALIBRL_API_URL and CALIBRL_API_KEY. Default: the local stack, `calibrl up`, on this machine.",
+    epilog="JOB is an id, the beginning of one, a name, or `latest`. Select the service with --profile or "
+    "CALIBRL_PROFILE, or with CALIBRL_API_URL and CALIBRL_API_KEY. Default: the local stack, `calibrl up`, on this "
+    "machine.",
 )
-DataFolder = Annotated[
-    Path | None, typer.Option("--data", metavar="DIR", help="Folder of all data.", show_default="~/.calibrl")
-]
-Port = Annotated[
-    int | None, typer.Option("--port", min=1, max=65535, help="Port of the API.", show_default="that of the last start")
-]
-DashboardPort = Annotated[
-    int | None,
-    typer.Option(
-        "--dashboard-port", min=1, max=65535, help="Port of the dashboard.", show_default="that of the last start"
-    ),
-]
-
-
-@app.command(rich_help_panel=HERE)
-def up(data: DataFolder = None, port: Port = None, dashboard_port: DashboardPort = None) -> None:
-    """Run the service on this machine until Ctrl-C: database, queue, API, a worker and the dashboard."""
-    require("local", "calibrl up")
-    from calibrl.stack.local import LocalStack, StackError
-
-    _end_like_ctrl_c(signal.SIGTERM, signal.SIGHUP)
-    folder = _data_dir(data)
-    options = f" --data {shlex.quote(str(folder))}" if data else ""
-    stack = LocalStack(folder, api_port=port, dashboard_port=dashboard_port)
-    typer.echo("Starting the database, the queue, the API, a worker and the dashboard ...")
-    try:
-        with stack:
-            print_rich(_addresses(stack.dashboard_url, stack.api_url, folder, options))
-            with suppress(KeyboardInterrupt):
-                while True:
-                    for said in stack.restart_ended():
-                        typer.echo(f"calibrl: {said}", err=True)
-                    time.sleep(POLL_SECONDS)
-            typer.echo("Stopping; a running job saves a checkpoint first ...")
-    except StackError as error:
-        raise typer.Exit(_complain(1, str(error))) from error
-    except KeyboardInterrupt:
-        pass  # during the start, or a second Ctrl-C
-    typer.echo("Stopped. No process is left.")
+app.add_typer(local_stack.app)
 
 
 @app.command(rich_help_panel=HERE)
@@ -158,9 +141,9 @@ def demo(
     require("local", "calibrl demo")
     from calibrl.commands.demo import run
 
-    _end_like_ctrl_c(signal.SIGTERM, signal.SIGHUP)
+    end_like_ctrl_c(signal.SIGTERM, signal.SIGHUP)
     code = run(
-        _data_dir(data),
+        data_dir(data),
         exit_when_done=exit,
         as_json=as_json,
         compare=compare,
@@ -218,53 +201,56 @@ def show_schema() -> None:
 def show(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
     """Show a job: status, events, checkpoints, result and spec."""
     with Client(data_dir=data) as client:
-        shown = client.job(find(client, job).id)
+        shown = client.job(job)
+        events, checkpoints = follow_job.history(client, shown.id), client.checkpoints(shown.id)
         if as_json:
-            print_json(shown)
+            print_json({**shown.model_dump(mode="json"), "events": events, "checkpoints": checkpoints})
         else:
             waits = None
             if not (shown.status.held or shown.status.final):
                 waits = next((entry for entry in client.queue(shown.project) if entry.job_id == shown.id), None)
-            print_rich(
-                terminal.job_page(shown, waits, follow_job.history(client, shown.id), client.checkpoints(shown.id))
-            )
+            print_rich(terminal.job_page(shown, waits, events, checkpoints))
 
 
 @app.command(rich_help_panel=JOBS)
 def watch(job: JobArgument, data: StackFolder = None) -> None:
     """Show the progress and metrics of a job until it ends. Exit code 0 if it succeeded, else 1."""
     with Client(data_dir=data) as client:
-        summary = find(client, job)
-        screen = console()
-        shown = None
-        with Live(console=screen, auto_refresh=False) as live:
-            for now, rows, happened in follow_job.follow(client, summary.id):
-                for warning in filter(None, map(terminal.warning, happened)):
-                    screen.print(warning, soft_wrap=True)  # stays above what is drawn live
-                if screen.is_terminal:
-                    live.update(terminal.live_view(now, rows), refresh=True)
-                elif shown != (shown := (now.status, 10 * now.step // (now.steps_total or 1))):
-                    typer.echo(terminal.headline(now))
-    raise typer.Exit(0 if now.status is JobStatus.SUCCEEDED else 1)
+        ended = follow_job.watch(client, client.find_job(job).id)
+    raise typer.Exit(0 if ended.status is JobStatus.SUCCEEDED else 1)
 
 
 @app.command(rich_help_panel=JOBS)
 def logs(
     job: JobArgument,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the job ends.")] = False,
+    tail: Annotated[
+        int | None, typer.Option("--tail", "-n", min=0, help="Begin with the last N lines.", show_default="all lines")
+    ] = None,
     data: StackFolder = None,
 ) -> None:
     """Print the log of a job."""
     with Client(data_dir=data) as client:
-        id = find(client, job).id
-        for text in follow_job.log_text(client, id) if follow else follow_job.LogReader(client, id).rest():
+        log = follow_job.LogReader(client, client.find_job(job).id)
+        for text in log.rest() if tail is None else log.last_lines(tail):
             typer.echo(terminal.plain(text), nl=False)
+        for text in log.follow() if follow else ():
+            typer.echo(terminal.plain(text), nl=False)
+
+
+@app.command(rich_help_panel=JOBS)
+def events(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
+    """List the events of a job, such as starts, alerts and checkpoints."""
+    with Client(data_dir=data) as client:
+        happened = follow_job.history(client, client.find_job(job).id)
+    print_json(happened) if as_json else print_rich(terminal.event_table(happened))
 
 
 app.add_typer(evaluations.app)
 app.add_typer(what_if.app)
 app.add_typer(bisect.app)
 app.add_typer(datasets.app)
+app.add_typer(init.app)
 app.add_typer(jobs.app)
 app.add_typer(reproduce.app)
 app.add_typer(queue.app)
@@ -276,33 +262,9 @@ app.add_typer(verdicts.app)
 app.add_typer(export.app)
 app.add_typer(metrics.app)
 app.add_typer(studies.app, name="study", rich_help_panel=JOBS)
+app.add_typer(webhooks.app)
 access.install(app)
 profiles.install(app)
-
-
-def _data_dir(folder: Path | None) -> Path:
-    return folder.expanduser().absolute() if folder else ClientSettings.read().data_dir
-
-
-def _end_like_ctrl_c(*numbers: signal.Signals) -> None:
-    """Make these signals end the command as Ctrl-C does: each `with` block then cleans up."""
-    for number in numbers:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, signal.default_int_handler)
-
-
-def _addresses(dashboard_url: str | None, api_url: str, folder: Path, options: str) -> Table:
-    table = Table.grid(padding=(0, 2))
-    for label, value in {
-        "Dashboard": dashboard_url or "none",
-        "API": f"{api_url}/docs",
-        "Data": str(folder),
-        "Logs": str(folder / "logs"),
-        "Submit a job": f"calibrl submit FILE.yaml{options}",
-        "Stop": "Ctrl-C",
-    }.items():
-        table.add_row(label, Text(value, style="bold"))
-    return table
 
 
 def main() -> None:

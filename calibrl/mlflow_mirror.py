@@ -10,11 +10,14 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
+import httpx
+
 from calibrl.client import CalibrlError, Client
 from calibrl.extras import require
 from calibrl.schemas import Job, JobStatus, MetricRow
 
 JOB, STEP, TIME = "calibrl.job", "calibrl.last_step", "calibrl.last_ts"  # tags
+ANSWER_SECONDS = 5.0
 BATCH = 1000  # maximum number of metrics per request to MLflow
 PARAMETERS = 100  # maximum number of parameters per request
 LONGEST = 250, 6000  # characters of the name and of the value of a parameter
@@ -34,6 +37,7 @@ class Mirror:
         from mlflow import MlflowClient
 
         self._client, self._job_id, self._experiment = client, job_id, experiment
+        _check_server(uri)
         with _explained(uri):
             self._mlflow = MlflowClient(tracking_uri=uri)
 
@@ -103,6 +107,20 @@ class Mirror:
         for part in _parts(metrics, BATCH):
             self._mlflow.log_batch(run_id, metrics=part)
         self._mlflow.log_batch(run_id, tags=last)  # last: a batch that was sent without the tags is sent again
+
+
+def _check_server(uri: str) -> None:
+    """Check that a server answers: MLflow itself tries for minutes.
+
+    Raises:
+        CalibrlError: no server answers.
+    """
+    if not uri.startswith(("http://", "https://")):
+        return
+    try:
+        httpx.get(uri, timeout=ANSWER_SECONDS)
+    except httpx.TransportError as error:
+        raise CalibrlError(f"nothing answers at {uri}: start MLflow there, or correct the address") from error
 
 
 @contextmanager

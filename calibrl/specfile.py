@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,37 +11,62 @@ import yaml
 
 from calibrl.schemas.spec_paths import set_fields
 
+STANDARD_INPUT = Path("-")
+
 
 class SpecError(ValueError):
     """A spec file or an override is invalid. The message is one line with place and remedy."""
 
 
-def read_spec(path: Path, overrides: list[str]) -> dict[str, Any]:
-    """Return the spec of a file with each `key.path=value` applied.
+def read_spec(path: Path, overrides: Sequence[str], unset: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the spec of a file with each `key.path=value` applied, then without the fields `unset`.
 
     Relative paths of models and data become absolute: paths in the file from the folder of the file, paths in
-    overrides from the current folder.
+    overrides from the current folder. The path `-` is standard input, whose paths count from the current folder.
+
+    Raises:
+        SpecError: the file or an override is invalid.
+    """
+    spec = read_specs(path, overrides, unset)
+    if not isinstance(spec, dict):
+        raise SpecError(f"{path}: this is a list of specs; only `calibrl submit` takes several")
+    return spec
+
+
+def read_specs(
+    path: Path, overrides: Sequence[str], unset: Sequence[str] = ()
+) -> dict[str, Any] | list[dict[str, Any]]:
+    """Return the spec of a file, or the list of specs of a pipeline; as `read_spec`. Overrides of a list begin with a
+    number from 0: `1.steps=40`.
 
     Raises:
         SpecError: the file or an override is invalid.
     """
     spec = load_file(path)
-    if not isinstance(spec, dict):
+    specs = spec if isinstance(spec, list) else [spec]
+    if not specs or not all(isinstance(one, dict) for one in specs):
         raise SpecError(f"{path}: the spec of a job is a mapping that begins with its kind, such as `kind: train`")
-    make_paths_absolute(spec, path.resolve().parent)
+    folder = Path.cwd() if path == STANDARD_INPUT else path.resolve().parent
+    for one in specs:
+        make_paths_absolute(one, folder)
     _override_all(spec, overrides)
-    make_paths_absolute(spec, Path.cwd())
-    return spec
+    for key in unset:
+        _unset(spec, key)
+    for one in specs:
+        make_paths_absolute(one, Path.cwd())
+    return spec  # type: ignore[no-any-return]
 
 
-def read_changes(overrides: list[str]) -> dict[str, Any]:
-    """Return a merge patch that sets each `key.path=value`. Relative paths become absolute.
+def read_changes(overrides: Sequence[str], unset: Sequence[str] = ()) -> dict[str, Any]:
+    """Return a merge patch that sets each `key.path=value`, and removes the fields `unset`. Relative paths become
+    absolute.
 
     Raises:
         SpecError: an override is invalid.
     """
     changes: dict[str, Any] = {}
     _override_all(changes, overrides)
+    _override_all(changes, [f"{key}=null" for key in unset])
     make_paths_absolute(changes, Path.cwd())
     return changes
 
@@ -117,7 +143,7 @@ def load_file(path: Path) -> Any:
         SpecError: the file cannot be read, or is invalid.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = sys.stdin.read() if path == STANDARD_INPUT else path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise SpecError(f"{path}: not UTF-8 text") from error
     except OSError as error:
@@ -125,7 +151,20 @@ def load_file(path: Path) -> Any:
     return _json(text, path) if path.suffix == ".json" else _yaml(text, str(path))
 
 
-def _override_all(spec: dict[str, Any], overrides: list[str]) -> None:
+def _unset(spec: Any, key: str) -> None:
+    *outer, last = key.split(".")
+    place = spec
+    for part in outer:
+        if isinstance(place, list):
+            place = place[int(part)] if part.isdecimal() and int(part) < len(place) else None
+        else:
+            place = place.get(part) if isinstance(place, dict) else None
+    if not isinstance(place, dict) or last not in place:
+        raise SpecError(f"--unset {key!r}: the spec has no such field")
+    del place[last]
+
+
+def _override_all(spec: Any, overrides: Sequence[str]) -> None:
     """Apply all overrides `a.b.0.c=value`, each value parsed as YAML. The last one of a path counts."""
     changes: dict[str, Any] = {}
     for override in overrides:

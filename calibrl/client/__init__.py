@@ -12,7 +12,6 @@ from calibrl.client.access import AccessRequests
 from calibrl.client.address import STACK_FILE, Stack, read_stack
 from calibrl.client.checkpoints import CheckpointRequests
 from calibrl.client.connection import checked
-from calibrl.client.datasets import DatasetRequests
 from calibrl.client.errors import CalibrlError
 from calibrl.client.evaluations import EvaluationRequests
 from calibrl.client.hours import HourRequests
@@ -50,7 +49,6 @@ class Client(
     StreamRequests,
     EvaluationRequests,
     StudyRequests,
-    DatasetRequests,
     QueueRequests,
     WorkerRequests,
     ProjectRequests,

@@ -39,6 +39,10 @@ class AccessRequests(Connection):
         changes = UserChanges(**{field: value for field, value in fields.items() if value is not None})
         return self._send("PATCH", User, path_of("users", name), changes)
 
+    def remove_user(self, name: str) -> None:
+        """Remove a user with all keys and roles. For admins. The last active admin stays (409)."""
+        self._delete(path_of("users", name))
+
     def members(self, project: str) -> list[Member]:
         """Return the members of a project with their roles."""
         return self._get(Page[Member], path_of("projects", project, "members")).data

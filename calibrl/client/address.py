@@ -1,6 +1,7 @@
 """URL and key of the service."""
 
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 from pydantic import BaseModel, Field, ValidationError
@@ -19,6 +20,9 @@ class Stack(BaseModel):
     api_url: str
     dashboard_url: str | None = None
     api_key: str = Field(repr=False)
+    pid: int | None = None  # of `calibrl up`
+    database_url: str | None = Field(None, repr=False)
+    redis_url: str | None = Field(None, repr=False)
 
 
 def read_stack(data_dir: Path) -> Stack | None:
@@ -37,6 +41,21 @@ def read_stack(data_dir: Path) -> Stack | None:
         return None
     except (OSError, ValidationError) as error:
         raise CalibrlError(f"{path} can't be used; stop its stack and start again with `calibrl up`") from error
+
+
+def job_page_url(job_id: UUID, data_dir: Path | None) -> str | None:
+    """Return the URL of a job's page in the dashboard of the local stack; None if another service is used.
+
+    Raises:
+        CalibrlError: the file of the stack cannot be read.
+    """
+    if profiles.selected(data_dir) is not None:
+        return None
+    settings = ClientSettings.read()
+    stack = read_stack(data_dir or settings.data_dir)
+    if stack is None or stack.dashboard_url is None or (data_dir is None and "api_url" in settings.model_fields_set):
+        return None
+    return f"{stack.dashboard_url.partition('/signin')[0]}/job?id={job_id}"
 
 
 def http_address(url: str) -> httpx.URL:

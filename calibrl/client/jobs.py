@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 
-from calibrl.client.connection import Connection, JobId, job_path
+from calibrl.client import lookup
+from calibrl.client.connection import JobId, job_path
+from calibrl.client.datasets import DatasetRequests
 from calibrl.client.job import Job
 from calibrl.schemas import (
     AnySpec,
@@ -20,31 +23,42 @@ from calibrl.schemas import (
     Page,
     Priority,
 )
-from calibrl.specfile import read_spec
+from calibrl.specfile import read_spec, read_specs
 
-Spec = Mapping[str, Any] | AnySpec | Path | str
+Spec = Mapping[str, Any] | AnySpec | Path | str  # a path: of its YAML or JSON file
 SUBMIT_TIMEOUT = httpx.Timeout(120.0, connect=3.0)  # the service reads the spec's data files first
 
 
-def _read(spec: Spec) -> Mapping[str, Any] | AnySpec:
-    return read_spec(Path(spec), []) if isinstance(spec, Path | str) else spec
-
-
-class JobRequests(Connection):
+class JobRequests(DatasetRequests):
     """Submit, find and change jobs."""
 
     def submit(self, spec: Spec) -> Job:
-        """Submit a job: a spec, or the path of its YAML or JSON file, from whose folder relative paths count.
+        """Submit a job: a spec, or the path of its YAML or JSON file, from whose folder relative paths count. Jobs and
+        datasets can be named as in `find_job`.
 
         Raises:
             CalibrlError: the spec is refused; the error names each field.
             SpecError: the file is invalid.
         """
-        return self._send("POST", Job, "/v1/jobs", _read(spec), timeout=SUBMIT_TIMEOUT)
+        return self._send("POST", Job, "/v1/jobs", self._complete(spec), timeout=SUBMIT_TIMEOUT)
+
+    def submit_pipeline(self, specs: Sequence[Mapping[str, Any]] | Path | str) -> list[Job]:
+        """Submit jobs together: specs with different names, or the path of a file with a list of specs. `@name` in
+        `from_job` or `depends_on` is an earlier job. Jobs and datasets of the service can be named as
+        in `find_job`.
+
+        Raises:
+            CalibrlError: a spec is refused; no job is submitted.
+            SpecError: the file is invalid.
+        """
+        read = read_specs(Path(specs), []) if isinstance(specs, Path | str) else specs
+        listed = [read] if isinstance(read, Mapping) else read
+        pipeline = {"jobs": [self._with_ids(spec) for spec in listed]}
+        return self._send("POST", Page[Job], "/v1/pipelines", pipeline, timeout=SUBMIT_TIMEOUT).data
 
     def plan(self, spec: Spec) -> JobPlan:
         """Dry run of a spec: defaults, data, memory, queue, warnings. Takes and refuses what `submit` does."""
-        return self._send("POST", JobPlan, "/v1/jobs:plan", _read(spec), timeout=SUBMIT_TIMEOUT)
+        return self._send("POST", JobPlan, "/v1/jobs:plan", self._complete(spec), timeout=SUBMIT_TIMEOUT)
 
     def fork(
         self,
@@ -55,7 +69,7 @@ class JobRequests(Connection):
         name: str | None = None,
     ) -> Job:
         """Submit the spec of a job again, with a merge patch of changes, from one of its checkpoints."""
-        payload = {"checkpoint": checkpoint, "changes": dict(changes or {}), "name": name}
+        payload = {"checkpoint": checkpoint, "changes": self._with_ids(changes or {}), "name": name}
         return self._send("POST", Job, job_path(id, "fork"), payload, timeout=SUBMIT_TIMEOUT)
 
     def what_if(
@@ -91,8 +105,34 @@ class JobRequests(Connection):
         return self._send("PATCH", Job, job_path(id), changes)
 
     def job(self, id: JobId) -> Job:
-        """Return the current state of a job."""
-        return self._get(Job, job_path(id))
+        """Return the current state of a job, which can be named as in `find_job`."""
+        return self._get(Job, job_path(id if lookup.is_id(id) else self.find_job(str(id)).id))
+
+    def find_job(self, text: str) -> JobSummary:
+        """Return the job that a text names: `latest`, an id, the beginning of one id, or the name of one job.
+
+        Raises:
+            CalibrlError: no job, or more than one, matches.
+        """
+        if lookup.is_id(text):
+            return self._get(Job, job_path(text))
+        q = None if text == lookup.LATEST else text
+        limit = 1 if q is None else 100
+        return lookup.find(text, "job", lambda after: self.jobs(q=q, after=after, limit=limit))
+
+    def _complete(self, spec: Spec) -> Mapping[str, Any] | AnySpec:
+        read = read_spec(Path(spec), []) if isinstance(spec, Path | str) else spec
+        return self._with_ids(read) if isinstance(read, Mapping) else read
+
+    def _with_ids(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        def job(text: str) -> UUID:
+            return self.find_job(text).id
+
+        def dataset(text: str) -> UUID:
+            return self.find_dataset(text).id
+
+        complete: dict[str, Any] = lookup.with_ids(spec, job, dataset)
+        return complete
 
     def jobs(
         self,
@@ -151,6 +191,12 @@ class JobRequests(Connection):
     def prioritise(self, id: JobId, priority: Priority) -> Job:
         """Change the priority class of a job. Refused (409) if it has ended."""
         return self._send("PATCH", Job, job_path(id), {"priority": priority})
+
+    def remove(self, id: JobId) -> None:
+        """Remove a job that has ended, with its metrics, samples and checkpoints. Refused (409) while a study has it or
+        while jobs depend on it.
+        """
+        self._delete(job_path(id))
 
     def events(self, id: JobId, *, after: int = 0, limit: int = 100) -> Page[Event]:
         """Return the events of a job, by ascending id."""

@@ -11,6 +11,10 @@ class WorkerRequests(Connection):
         """Return up to 1000 machines, by name."""
         return self._get(Page[Worker], "/v1/workers", limit=MOST).data
 
+    def remove_worker(self, name: str) -> None:
+        """Remove a machine that is lost or offline. Refused (409) while it takes jobs or runs one."""
+        self._delete(path_of("workers", name))
+
     def drain(self, name: str, *, now: bool = False) -> Worker:
         """Let a machine start no new jobs. With `now`, also requeue its running jobs, from a checkpoint."""
         return self._send("POST", Worker, path_of("workers", name, "drain"), {"now": now})

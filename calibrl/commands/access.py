@@ -1,13 +1,16 @@
 """Commands of access: me, keys, users, members."""
 
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
 from calibrl.client import Client
+from calibrl.client.lookup import find, is_id
 from calibrl.commands.arguments import ACCESS, AsJson, StackFolder, print_json, print_rich
-from calibrl.schemas import NewKey, Role, Scope
+from calibrl.schemas import ApiKey, NewKey, Page, Role, Scope
 from calibrl.views import terminal
+from calibrl.views.messages import audit_table
 
 keys = typer.Typer(help="API keys: list, create, revoke.", no_args_is_help=True)
 users = typer.Typer(help="Users: list, add, change. Requires an admin.", no_args_is_help=True)
@@ -23,6 +26,7 @@ def install(app: typer.Typer) -> None:
     app.add_typer(keys, name="keys", rich_help_panel=ACCESS)
     app.add_typer(users, name="users", rich_help_panel=ACCESS)
     app.add_typer(members, name="members", rich_help_panel=ACCESS)
+    app.command("audit-log", rich_help_panel=ACCESS)(show_audit_log)
 
 
 def me(data: StackFolder = None, as_json: AsJson = False) -> None:
@@ -69,13 +73,19 @@ def create_key(
 
 @keys.command("revoke")
 def revoke_key(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="Id of the key, from `calibrl keys list`.")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Id of the key, the beginning of the id, or its name.")],
     data: StackFolder = None,
 ) -> None:
     """Revoke a key. The service refuses it from now on."""
     with Client(data_dir=data) as client:
-        revoked = client.revoke_key(key)
+        revoked = client.revoke_key(key if is_id(key) else _own_key(client, key))
     print_rich(f"revoked {revoked.name} of {revoked.user}")
+
+
+def _own_key(client: Client, text: str) -> UUID:
+    own = client.keys()
+    valid = Page[ApiKey](data=[key for key in own if key.revoked_at is None], has_more=False)
+    return find(text, "valid key of yours", lambda _: valid).id
 
 
 @users.command("list")
@@ -113,6 +123,27 @@ def change_user(
     with Client(data_dir=data) as client:
         user = client.change_user(name, admin=admin, active=active)
     print_rich(f"{user.name}: {'admin' if user.admin else 'no admin'}, {'active' if user.active else 'inactive'}")
+
+
+@users.command("remove")
+def remove_user(name: UserName, data: StackFolder = None) -> None:
+    """Remove a user with all keys and roles. The jobs stay."""
+    with Client(data_dir=data) as client:
+        client.remove_user(name)
+    print_rich(f"removed {name}")
+
+
+def show_audit_log(
+    project: Annotated[str | None, typer.Option(metavar="SLUG", help="Only changes in this project.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only changes by this user.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of entries.")] = 100,
+    data: StackFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """List who changed what, newest first. Requires an admin; with --project, an admin of the project."""
+    with Client(data_dir=data) as client:
+        entries = client.audit(project=project, user=user, limit=limit)
+    print_json(entries) if as_json else print_rich(audit_table(entries) if entries else "No changes.")
 
 
 @members.command("list")

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from calibrl.client import Client
-from calibrl.commands.arguments import AsJson, JobArgument, StackFolder, find, print_json, print_rich
+from calibrl.commands.arguments import AsJson, JobArgument, StackFolder, print_json, print_rich
 from calibrl.commands.evaluations import EVALUATIONS
 from calibrl.commands.follow_job import wait_for_success
 from calibrl.views import bisections
@@ -26,7 +26,7 @@ def bisect(
     bisection that has ended.
     """
     with Client(data_dir=data) as client:
-        found = client.job(find(client, job).id)
+        found = client.job(client.find_job(job).id)
         if found.kind != "bisect":
             found = wait_for_success(client.bisect(found.id, rule=rule), "bisection")
         result = client.bisection(found.id)

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from calibrl.client import Client
 from calibrl.client.file_transfer import Progress as OnProgress
-from calibrl.commands.arguments import JOBS, AsJson, JobArgument, StackFolder, find, print_json, print_rich
+from calibrl.commands.arguments import JOBS, AsJson, JobArgument, StackFolder, print_json, print_rich
 from calibrl.extras import require
 from calibrl.views import data_report, datasets
 
@@ -20,7 +20,10 @@ app = typer.Typer()
 data_app = typer.Typer(help="Your datasets: upload, list, show, delete.", no_args_is_help=True)
 app.add_typer(data_app, name="data", rich_help_panel=DATA)
 
-DatasetArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of a dataset, from `calibrl data list`.")]
+DatasetArgument = Annotated[
+    str,
+    typer.Argument(metavar="DATASET", help="Id of a dataset, the beginning of the id, its name, or `latest`."),
+]
 Column = Annotated[
     list[str] | None,
     typer.Option("--column", metavar="FIELD=NAME", help="Column of a field: answer=result", show_default=False),
@@ -49,17 +52,25 @@ def upload(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="A .parquet, .jsonl or .json file, also .gz or .zst.", exists=True, dir_okay=False
+            metavar="FILE",
+            help="A .jsonl, .json, .csv or .parquet file, or a folder or .zip with one and its images.",
+            exists=True,
         ),
     ],
     name: Annotated[str | None, typer.Option(help="Name of the dataset.", show_default="the name of the file")] = None,
-    project: Annotated[str, typer.Option(metavar="SLUG", help="Project of the dataset.")] = "default",
+    project: Annotated[
+        str | None,
+        typer.Option(metavar="SLUG", help="Project of the dataset.", show_default="default, or your only project"),
+    ] = None,
     column: Column = None,
     form: RowFormat = None,
     as_json: AsJson = False,
     data: StackFolder = None,
 ) -> None:
-    """Upload a dataset and print its id, for `data: {dataset: ID}` in a spec. The service checks each row."""
+    """Upload a dataset and print its id, for `data: {dataset: ID}` in a spec. The service checks each row.
+
+    Image files that rows name are uploaded in their rows. Their paths are relative to the folder of the rows.
+    """
     columns = _columns(column)
     with Client(data_dir=data) as client, _bar(f"Uploading {file.name}") as progress:
         dataset = client.upload(file, name, project, columns=columns, format=form, progress=progress)
@@ -131,8 +142,8 @@ def list_datasets(
 def show(id: DatasetArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
     """Show a dataset and its first rows."""
     with Client(data_dir=data) as client:
-        dataset = client.dataset(id)
-        rows = client.preview(id) if dataset.hub is None else []
+        dataset = client.find_dataset(id)
+        rows = client.preview(dataset.id) if dataset.hub is None else []
     print_json(dataset) if as_json else print_rich(datasets.dataset_page(dataset, rows))
 
 
@@ -140,14 +151,14 @@ def show(id: DatasetArgument, as_json: AsJson = False, data: StackFolder = None)
 def delete(id: DatasetArgument, data: StackFolder = None) -> None:
     """Delete a dataset. Refused while a job that has not ended uses it."""
     with Client(data_dir=data) as client:
-        client.delete_dataset(id)
+        client.delete_dataset(client.find_dataset(id).id)
 
 
 @app.command(rich_help_panel=JOBS)
 def checkpoints(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
     """List the checkpoints of a job."""
     with Client(data_dir=data) as client:
-        rows = client.checkpoints(find(client, job).id)
+        rows = client.checkpoints(client.find_job(job).id)
     if as_json:
         print_json(rows)
     else:
@@ -160,19 +171,27 @@ def download(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Target folder. It is created if it does not exist.", file_okay=False)
     ],
-    step: Annotated[int | None, typer.Option(min=0, help="Step of the checkpoint.", show_default="the best")] = None,
+    step: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Step of the checkpoint.", show_default="the best; the last if none is marked as the best"
+        ),
+    ] = None,
+    model_only: Annotated[
+        bool, typer.Option("--model-only", help="Without the state of the optimizer, which only a resume needs.")
+    ] = False,
     as_json: AsJson = False,
     data: StackFolder = None,
 ) -> None:
     """Download a checkpoint, or the results of an evaluation or audit. A repeated call resumes the download."""
     with Client(data_dir=data) as client:
-        summary = find(client, job)
+        summary = client.find_job(job)
         with _bar("Downloading") as progress:
             if summary.kind != "train":
                 paths = client.download_results(summary.id, folder, progress=progress)
             else:
                 chosen = _chosen(client, str(summary.id)) if step is None else step
-                paths = client.download_checkpoint(summary.id, chosen, folder, progress=progress)
+                paths = client.download_checkpoint(summary.id, chosen, folder, model_only=model_only, progress=progress)
     if as_json:
         print_json([str(path) for path in paths])
     else:

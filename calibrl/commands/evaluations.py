@@ -9,7 +9,7 @@ from rich.text import Text
 
 from calibrl.client import Client
 from calibrl.client.evaluations import Compared
-from calibrl.commands.arguments import AsJson, JobArgument, StackFolder, find, print_json, print_rich
+from calibrl.commands.arguments import AsJson, JobArgument, StackFolder, print_json, print_rich
 from calibrl.extras import require
 from calibrl.specfile import read_settings
 from calibrl.views import audits, evaluations
@@ -22,7 +22,7 @@ app = typer.Typer()
 def show_evaluation(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
     """Show the results of an evaluation: each model on each dataset, with 95 % intervals."""
     with Client(data_dir=data) as client:
-        evaluation = client.evaluation(find(client, job).id)
+        evaluation = client.evaluation(client.find_job(job).id)
     print_json(evaluation) if as_json else print_rich(evaluations.evaluation_page(evaluation))
 
 
@@ -73,7 +73,7 @@ def replay(
     """Score the stored completions of a training with other verifiers and list changed verdicts. Changes nothing."""
     rewards = [read_settings(one, "--reward") for one in reward]
     with Client(data_dir=data) as client:
-        id = find(client, job).id
+        id = client.find_job(job).id
         result = client.replay(id, rewards, first_step=first_step, last_step=last_step, limit=limit)
     print_json(result) if as_json else print_rich(evaluations.replay_page(result))
 
@@ -95,7 +95,7 @@ def audit(
     if write:
         require("trainer", "calibrl audit --write")
     with Client(data_dir=data) as client:
-        found = client.job(find(client, job).id)
+        found = client.job(client.find_job(job).id)
         result = client.expert_audit(found.id)
         print_json(result) if as_json else print_rich(audits.audit_page(result, rows))
         if write:
@@ -110,5 +110,5 @@ def _model(client: Client, argument: str) -> Compared:
     job, colon, index = argument.partition(":")
     if colon and not index.isdecimal():
         raise typer.BadParameter(f"{argument!r}: write the index of a model, from 0, after the colon", param_hint="JOB")
-    id = find(client, job).id
+    id = client.find_job(job).id
     return (id, int(index)) if colon else id

@@ -9,7 +9,7 @@ import typer
 
 from calibrl.client import CalibrlError, Client
 from calibrl.client.metrics import ExportFormat
-from calibrl.commands.arguments import JOBS, JobArgument, StackFolder, find
+from calibrl.commands.arguments import JOBS, JobArgument, StackFolder
 
 POLL_SECONDS = 2.0
 app = typer.Typer()
@@ -39,7 +39,7 @@ def tensorboard(
 ) -> None:
     """Write an event file for `tensorboard --logdir DIR`. A repeated call replaces the file."""
     with Client(data_dir=data) as client:
-        summary = find(client, job)
+        summary = client.find_job(job)
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", summary.name)
         own = folder / f"{name}-{str(summary.id)[:8]}"
         try:
@@ -62,7 +62,7 @@ def mlflow(
     from calibrl.mlflow_mirror import Mirror
 
     with Client(data_dir=data) as client:
-        mirror = Mirror(client, find(client, job).id, to, experiment)
+        mirror = Mirror(client, client.find_job(job).id, to, experiment)
         while True:
             run, steps, ended = mirror.update()
             if steps or ended or not follow:
@@ -74,5 +74,5 @@ def mlflow(
 
 def _export(job: str, format: ExportFormat, file: Path, data: Path | None) -> None:
     with Client(data_dir=data) as client:
-        client.export(find(client, job).id, format, file)
+        client.export(client.find_job(job).id, format, file)
     typer.echo(str(file))

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from uuid import UUID
 
 import typer
+from rich.live import Live as LiveScreen
 
 from calibrl.client import CalibrlError, Client, Live
 from calibrl.client import Job as SubmittedJob
+from calibrl.commands.arguments import console
 from calibrl.schemas import Event, Job, JobStatus, LogPiece, MetricRow, RecordBatch, Rewound
 from calibrl.views import terminal
 
@@ -28,6 +30,23 @@ def wait_for_success(job: SubmittedJob, name: str) -> SubmittedJob:
         typer.echo(f"The {name} is {ended.status}: {ended.message or 'see its log'}", err=True)
         raise typer.Exit(1)
     return ended
+
+
+def watch(client: Client, id: UUID) -> Job:
+    """Show the progress and metrics of a job until it ends: live in a terminal, else a line per tenth of its steps.
+    Return the ended job.
+    """
+    screen = console()
+    shown = None
+    with LiveScreen(console=screen, auto_refresh=False) as live:
+        for now, rows, happened in follow(client, id):
+            for warning in filter(None, map(terminal.warning, happened)):
+                screen.print(warning, soft_wrap=True)  # stays above what is drawn live
+            if screen.is_terminal:
+                live.update(terminal.live_view(now, rows), refresh=True)
+            elif shown != (shown := (now.status, 10 * now.step // (now.steps_total or 1))):
+                typer.echo(terminal.headline(now))
+    return now
 
 
 def follow(client: Client, id: UUID) -> Iterator[tuple[Job, Rows, list[Event]]]:
@@ -58,20 +77,10 @@ def follow(client: Client, id: UUID) -> Iterator[tuple[Job, Rows, list[Event]]]:
             yield job, rows, happened
 
 
-def log_text(client: Client, id: UUID) -> Iterator[str]:
-    """Yield the log of a job as it is written, until the job has ended."""
-    stream = _stream(client, id)
-    log = LogReader(client, id)
-    yield from log.rest()
-    if stream is None:
-        while not client.job(id).status.final:
-            yield from log.rest()
-            time.sleep(POLL_SECONDS)
-    else:
-        for live in stream:
-            if isinstance(live.data, LogPiece):
-                yield from log.piece(live.data)
-    yield from log.rest()  # the last lines
+def last_state(client: Client, id: UUID) -> Job:
+    """Wait for the end of a job, and return the ended job."""
+    *_, (ended, _, _) = follow(client, id)
+    return ended
 
 
 class LogReader:
@@ -87,6 +96,26 @@ class LogReader:
         while (chunk := self._client.log(self._id, after=self._place)).next > self._place:
             self._place = chunk.next
             yield chunk.text
+
+    def last_lines(self, count: int) -> Iterator[str]:
+        """Yield the last lines that were not read yet."""
+        text = "".join(self.rest())
+        lines = text.splitlines(keepends=True)
+        yield "".join(lines[-count:] if count else ())
+
+    def follow(self) -> Iterator[str]:
+        """Yield the rest of the log as it is written, until the job has ended."""
+        stream = _stream(self._client, self._id)
+        yield from self.rest()
+        if stream is None:
+            while not self._client.job(self._id).status.final:
+                yield from self.rest()
+                time.sleep(POLL_SECONDS)
+        else:
+            for live in stream:
+                if isinstance(live.data, LogPiece):
+                    yield from self.piece(live.data)
+        yield from self.rest()  # the last lines
 
     def piece(self, piece: LogPiece) -> Iterator[str]:
         """Yield the part of a piece that was not read yet."""

@@ -6,7 +6,7 @@ import typer
 
 from calibrl.client import Client
 from calibrl.commands import completion
-from calibrl.commands.arguments import QUEUE, AsJson, StackFolder, find, print_json, print_rich
+from calibrl.commands.arguments import QUEUE, AsJson, StackFolder, print_json, print_rich
 from calibrl.views import hours as pages
 
 app = typer.Typer()
@@ -36,5 +36,5 @@ def hours(
             found = client.project_hours(project, days=days)
             print_json(found) if as_json else print_rich(pages.project_page(found))
         else:
-            of_job = client.hours(find(client, job).id)
+            of_job = client.hours(client.find_job(job).id)
             print_json(of_job) if as_json else print_rich(pages.job_page(of_job))

@@ -1,5 +1,6 @@
 """Commands of jobs: submit, plan, fork, list, label, note, cancel, pause, resume, retry, priority."""
 
+import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,14 +10,16 @@ from uuid import UUID
 import typer
 
 from calibrl.client import Client
-from calibrl.commands.arguments import JOBS, AsJson, JobArgument, StackFolder, find, print_json, print_rich
+from calibrl.client.address import job_page_url
+from calibrl.commands import follow_job
+from calibrl.commands.arguments import JOBS, AsJson, JobArgument, StackFolder, print_json, print_rich
 from calibrl.schemas import CheckpointChoice, Job, JobSort, JobStatus, Priority
-from calibrl.specfile import read_changes, read_spec
+from calibrl.specfile import read_changes, read_spec, read_specs
 from calibrl.views import plan_summary, terminal
 
 app = typer.Typer()
 
-SpecFile = Annotated[Path, typer.Argument(metavar="FILE", help="Spec of a job: .yaml or .json.")]
+SpecFile = Annotated[Path, typer.Argument(metavar="FILE", help="Spec of a job: .yaml or .json; - is standard input.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the spec: algorithm.negative_slope=0.3"),
@@ -48,19 +51,61 @@ def _checkpoint(text: str) -> CheckpointChoice:
     return int(text)
 
 
+Unset = Annotated[
+    list[str] | None,
+    typer.Option("--unset", metavar="KEY", help="Remove a field of the spec: data.columns. Can be repeated."),
+]
+
+
 @app.command(rich_help_panel=JOBS)
-def submit(file: SpecFile, overrides: Overrides = None, as_json: AsJson = False, data: StackFolder = None) -> None:
-    """Submit a job and print its id."""
-    spec = read_spec(file, overrides or [])
+def submit(
+    file: SpecFile,
+    overrides: Overrides = None,
+    unset: Unset = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for the end. Exit code 0 if it succeeded, else 1.")
+    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Like `calibrl watch` after the submission.")] = False,
+    as_json: AsJson = False,
+    data: StackFolder = None,
+) -> None:
+    """Submit a job, or the jobs of a pipeline, and print each id. FILE `-` is standard input."""
+    spec = read_specs(file, overrides or [], unset or [])
     with Client(data_dir=data) as client:
-        job = client.submit(spec)
-    print_json(job) if as_json else typer.echo(str(job.id))
+        jobs = client.submit_pipeline(spec) if isinstance(spec, list) else [client.submit(spec)]
+        if as_json:
+            print_json(jobs if isinstance(spec, list) else jobs[0])
+        else:
+            typer.echo("\n".join(str(job.id) for job in jobs))
+        _say_what_is_next(jobs[-1], data, waits=wait or watch)
+        if watch:
+            ended = [follow_job.watch(client, job.id) for job in jobs]
+        elif wait:
+            ended = [follow_job.last_state(client, job.id) for job in jobs]
+        else:
+            return
+    raise typer.Exit(0 if all(job.status is JobStatus.SUCCEEDED for job in ended) else 1)
+
+
+def _say_what_is_next(job: Job, data: Path | None, *, waits: bool) -> None:
+    """Print the page of a job of the local stack, and the next command, on stderr."""
+    option = f" --data {shlex.quote(str(data))}" if data else ""
+    if page := job_page_url(job.id, data):
+        typer.echo(f"Dashboard: {page}", err=True)
+    if not waits:
+        typer.echo(f"Progress: calibrl watch {str(job.id)[:8]}{option}", err=True)
 
 
 @app.command(rich_help_panel=JOBS)
-def plan(file: SpecFile, overrides: Overrides = None, as_json: AsJson = False, data: StackFolder = None) -> None:
+def plan(
+    file: SpecFile,
+    overrides: Overrides = None,
+    unset: Unset = None,
+    as_json: AsJson = False,
+    data: StackFolder = None,
+) -> None:
     """Dry run: show data, memory, expected start and warnings of a job. No job is submitted."""
-    spec = read_spec(file, overrides or [])
+    spec = read_spec(file, overrides or [], unset or [])
     with Client(data_dir=data) as client:
         job_plan = client.plan(spec)
     print_json(job_plan) if as_json else print_rich(plan_summary.plan_page(job_plan))
@@ -73,14 +118,15 @@ def fork(
         str, typer.Option(metavar="best|last|STEP", help="Checkpoint of a training job from which the new job starts.")
     ] = "best",
     overrides: Overrides = None,
+    unset: Unset = None,
     name: Annotated[str | None, typer.Option(help="Name of the new job.", show_default="NAME-fork")] = None,
     as_json: AsJson = False,
     data: StackFolder = None,
 ) -> None:
     """Submit the spec of a job again, from one of its checkpoints and with changes. Print the new id."""
-    begins, changes = _checkpoint(checkpoint), read_changes(overrides or [])
+    begins, changes = _checkpoint(checkpoint), read_changes(overrides or [], unset or [])
     with Client(data_dir=data) as client:
-        new_job = client.fork(find(client, job).id, checkpoint=begins, changes=changes, name=name)
+        new_job = client.fork(client.find_job(job).id, checkpoint=begins, changes=changes, name=name)
     print_json(new_job) if as_json else typer.echo(str(new_job.id))
 
 
@@ -152,7 +198,7 @@ def label(
     if not changes:
         raise typer.BadParameter("give labels to set, or --remove", param_hint="KEY=VALUE")
     with Client(data_dir=data) as client:
-        changed = client.edit(find(client, job).id, labels=changes)
+        changed = client.edit(client.find_job(job).id, labels=changes)
     if as_json:
         print_json(changed)
     else:
@@ -168,7 +214,7 @@ def note(
 ) -> None:
     """Set the notes of a job."""
     with Client(data_dir=data) as client:
-        changed = client.edit(find(client, job).id, notes=text)
+        changed = client.edit(client.find_job(job).id, notes=text)
     print_json(changed) if as_json else typer.echo(terminal.headline(changed))
 
 
@@ -183,13 +229,26 @@ VERBS: dict[str, tuple[Callable[[Client, UUID], Job], str]] = {
 def _add_verb(name: str, request: Callable[[Client, UUID], Job], help: str) -> None:
     def command(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
         with Client(data_dir=data) as client:
-            _print_job(request(client, find(client, job).id), as_json)
+            _print_job(request(client, client.find_job(job).id), as_json)
 
     app.command(name, rich_help_panel=JOBS, help=help)(command)
 
 
 for _name, (_request, _help) in VERBS.items():
     _add_verb(_name, _request, _help)
+
+
+@app.command(rich_help_panel=JOBS)
+def remove(
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB...", help="Jobs that have ended, named as elsewhere.")],
+    data: StackFolder = None,
+) -> None:
+    """Remove jobs that have ended, with their metrics, samples and checkpoints. This cannot be undone."""
+    with Client(data_dir=data) as client:
+        found = [client.find_job(job) for job in jobs]
+        for job in found:
+            client.remove(job.id)
+            typer.echo(f"removed {job.id} {terminal.plain(job.name)}")
 
 
 @app.command("priority", rich_help_panel=JOBS)
@@ -201,7 +260,7 @@ def set_priority(
 ) -> None:
     """Change the priority class of a job."""
     with Client(data_dir=data) as client:
-        _print_job(client.prioritise(find(client, job).id, priority), as_json)
+        _print_job(client.prioritise(client.find_job(job).id, priority), as_json)
 
 
 def _print_job(job: Job, as_json: bool) -> None:

@@ -1,11 +1,12 @@
-"""The command `calibrl metrics`: what the metrics of a run mean. It needs no service."""
+"""The command `calibrl metrics`: what the metrics of a run mean, and their last values in a job."""
 
 from typing import Annotated
 
 import typer
 
-from calibrl.commands.arguments import JOBS, print_rich
-from calibrl.views.metrics import metric_page, metric_table
+from calibrl.client import Client
+from calibrl.commands.arguments import JOBS, AsJson, StackFolder, print_json, print_rich
+from calibrl.views.metrics import metric_page, metric_table, value_table
 from calibrl_core.metrics import FAMILIES, HISTOGRAMS, look_up
 
 app = typer.Typer()
@@ -18,8 +19,20 @@ def show_metrics(
         str | None,
         typer.Argument(metavar="NAME", help="Metric to explain, or a prefix such as reward/.", show_default=False),
     ] = None,
+    job: Annotated[
+        str | None,
+        typer.Option("--job", metavar="JOB", help="Show the last values of a job instead.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+    data: StackFolder = None,
 ) -> None:
     """List the metrics that runs report, or explain one: unit, meaning, how to read it, good direction."""
+    if job is not None:
+        with Client(data_dir=data) as client:
+            values = client.metric_names(client.find_job(job).id)
+        values = [one for one in values if name is None or one.name.startswith(name)]
+        print_json(values) if as_json else print_rich(value_table(values) if values else "No metrics.")
+        return
     listed = [metric for metric in ALL if name is None or (name.endswith("/") and metric.name.startswith(name))]
     if listed:
         print_rich(metric_table(listed))

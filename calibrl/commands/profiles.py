@@ -10,12 +10,12 @@ import typer
 from pydantic import SecretStr
 from rich.table import Table
 
-from calibrl.client import profiles
+from calibrl.client import Client, profiles
 from calibrl.client.address import checked_key, http_address
 from calibrl.commands.arguments import HERE, AsJson, print_json, print_rich
 
 app = typer.Typer(help="Named services: list, add, remove.", invoke_without_command=True)
-STARTERS = frozenset({"up", "demo"})  # commands that start a service
+STARTERS = frozenset({"up", "demo", "down", "status"})  # commands of the service on this machine
 Name = Annotated[str, typer.Argument(metavar="NAME")]
 
 
@@ -42,7 +42,7 @@ def choose(
 ) -> None:
     if profile is not None and context.invoked_subcommand in STARTERS:
         raise typer.BadParameter(
-            f"`calibrl {context.invoked_subcommand}` starts its own service: remove the option",
+            f"`calibrl {context.invoked_subcommand}` is about the service on this machine: remove the option",
             param_hint="--profile",
         )
     token = profiles.chosen.set(profile)
@@ -68,6 +68,7 @@ def list_profiles(context: typer.Context, as_json: AsJson = False) -> None:
 def add(
     name: Name,
     url: Annotated[str, typer.Option(metavar="URL", help="URL of the service: https://calibrl.example.com")],
+    check: Annotated[bool, typer.Option(help="Ask the service whether it accepts the key.")] = True,
 ) -> None:
     """Save the URL of a service and your key. The key is typed at a prompt, or read from standard input."""
     if not re.fullmatch(profiles.NAME, name):
@@ -78,16 +79,20 @@ def add(
     if not key.strip():
         raise typer.BadParameter("no key was given: pipe it in, or type it at the prompt", param_hint="key")
     one = profiles.Profile(url=address, api_key=SecretStr(checked_key(key.strip(), "give it as it was shown")))
+    if check:
+        with Client(address, one.api_key.get_secret_value()) as client:
+            user = client.me().user
     with profiles.changing() as known:
         done = "changed" if name in known else "added"
         known[name] = one
-    print_rich(f"{done} {name}: `calibrl --profile {name} me` uses {address}")
+    print_rich(f"{done} {name}: `calibrl --profile {name} jobs` uses {address}{f' as {user}' if check else ''}")
 
 
 @app.command()
 def remove(name: Name) -> None:
     """Remove a service and its key from the profiles."""
-    profiles.named(name)
     with profiles.changing() as known:
-        known.pop(name, None)
+        if known.pop(name, None) is None:
+            names = f"the profiles are {', '.join(sorted(known))}" if known else "there are none"
+            raise typer.BadParameter(f"there is no profile {name!r}; {names}", param_hint="NAME")
     print_rich(f"removed {name}; its key stays valid until it is revoked")

@@ -1,21 +1,20 @@
-"""Commands of projects: limits and usage."""
+"""Commands of projects: list, add, set, remove, usage."""
 
 from math import inf, isfinite, nan
 from typing import Annotated, Any
 
 import typer
 
-from calibrl.client import CalibrlError, Client
+from calibrl.client import Client
 from calibrl.commands.arguments import QUEUE, AsJson, StackFolder, print_json, print_rich
-from calibrl.schemas import ProjectSettings
 from calibrl.views import terminal
 
-NOT_FOUND = 404  # HTTP
 app = typer.Typer()
 projects_app = typer.Typer(invoke_without_command=True)
 app.add_typer(projects_app, name="projects", rich_help_panel=QUEUE)
 
 Limit = float | None  # infinity: no limit
+ProjectName = Annotated[str, typer.Argument(metavar="SLUG", help="Name of the project.")]
 
 
 def _number(text: str) -> float:
@@ -47,11 +46,25 @@ def list_projects(context: typer.Context, as_json: AsJson = False, data: StackFo
     print_json(projects) if as_json else print_rich(terminal.project_table(projects))
 
 
+@projects_app.command("add")
+def add_project(slug: ProjectName, as_json: AsJson = False, data: StackFolder = None) -> None:
+    """Add a project without limits. `calibrl projects set` sets some. Requires an admin."""
+    with Client(data_dir=data) as client:
+        project = client.add_project(slug)
+    print_json(project) if as_json else print_rich(terminal.project_table([project]))
+
+
+@projects_app.command("remove")
+def remove_project(slug: ProjectName, data: StackFolder = None) -> None:
+    """Remove a project that has no jobs, datasets and studies. Requires an admin."""
+    with Client(data_dir=data) as client:
+        client.remove_project(slug)
+    print_rich(f"removed {slug}")
+
+
 @projects_app.command("set")
 def set_project(
-    slug: Annotated[
-        str, typer.Argument(metavar="SLUG", help="Name of the project. It is created if it does not exist.")
-    ],
+    slug: ProjectName,
     weight: Annotated[
         float | None, typer.Option(help="Fair-share weight relative to other projects.", show_default=False)
     ] = None,
@@ -69,7 +82,7 @@ def set_project(
     as_json: AsJson = False,
     data: StackFolder = None,
 ) -> None:
-    """Create a project, or change its limits. Limits that are not given stay the same."""
+    """Change the limits of a project. Limits that are not given stay the same."""
     limits = {
         "weight": weight,
         "max_gpus": max_gpus,
@@ -80,7 +93,7 @@ def set_project(
     }
     changes = {name: None if value == inf else value for name, value in limits.items() if value is not None}
     with Client(data_dir=data) as client:
-        project = client.put_project(slug, _settings(client, slug) | changes)
+        project = client.change_project(slug, changes)
     print_json(project) if as_json else print_rich(terminal.project_table([project]))
 
 
@@ -93,13 +106,3 @@ def show_usage(as_json: AsJson = False, data: StackFolder = None) -> None:
         print_json(usage)
     else:
         print_rich(terminal.usage_table(usage) if usage else "No slot-hours were used this month.")
-
-
-def _settings(client: Client, slug: str) -> dict[str, Any]:
-    """Return the current limits of a project; empty if the project does not exist."""
-    try:
-        return client.project(slug).model_dump(include={*ProjectSettings.model_fields})
-    except CalibrlError as error:
-        if error.status != NOT_FOUND:
-            raise
-        return {}

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from calibrl.client import Client
-from calibrl.commands.arguments import JOBS, AsJson, JobArgument, StackFolder, find, print_json, print_rich
+from calibrl.commands.arguments import JOBS, AsJson, JobArgument, StackFolder, print_json, print_rich
 from calibrl.schemas import PromptList
 from calibrl.views import prompts as pages
 
@@ -28,7 +28,7 @@ def prompts(
 ) -> None:
     """List the prompts of a training job with the share of correct rollouts at each visit."""
     with Client(data_dir=data) as client:
-        id = find(client, job).id
+        id = client.find_job(job).id
         if prompt is None:
             page = client.prompts(id, which, limit=limit)
             print_json(page) if as_json else print_rich(pages.prompts_page(page))

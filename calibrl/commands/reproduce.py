@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from calibrl.client import Client
-from calibrl.commands.arguments import JOBS, AsJson, JobArgument, StackFolder, find, print_json
+from calibrl.commands.arguments import JOBS, AsJson, JobArgument, StackFolder, print_json
 from calibrl.schemas import JobStatus
 from calibrl.views import terminal
 from calibrl.views.reproductions import comparison_lines
@@ -25,7 +25,7 @@ def reproduce(
 ) -> None:
     """Run a job again and compare the series step by step. Exit code 1: a value differs, or a job did not succeed."""
     with Client(data_dir=data) as client:
-        first = find(client, job)
+        first = client.find_job(job)
         if against is None:
             again = client.reproduce(first.id)
             typer.echo(f"{again.id} runs {first.name} again", err=True)
@@ -34,7 +34,7 @@ def reproduce(
                 typer.echo(terminal.headline(again), err=True)
             second = again.id
         else:
-            second = find(client, against).id
+            second = client.find_job(against).id
         found = client.compare_series(second, first.id)
     if as_json:
         print_json(found)

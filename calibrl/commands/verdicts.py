@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from calibrl.client import Client
-from calibrl.commands.arguments import AsJson, JobArgument, StackFolder, find, print_json, print_rich
+from calibrl.commands.arguments import AsJson, JobArgument, StackFolder, print_json, print_rich
 from calibrl.commands.evaluations import EVALUATIONS
 from calibrl.views import verdicts as pages
 
@@ -25,7 +25,7 @@ class Answer(StrEnum):
 def trust(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
     """Show how often the verifiers of a job err, by the verdicts of people, and the accuracy that follows."""
     with Client(data_dir=data) as client:
-        found = client.trust(find(client, job).id)
+        found = client.trust(client.find_job(job).id)
     print_json(found) if as_json else print_rich(pages.trust_page(found))
 
 
@@ -37,7 +37,7 @@ def judge(
 ) -> None:
     """Judge random stored completions of a job: right, wrong or skip. Rewards do not change."""
     with Client(data_dir=data) as client:
-        id = find(client, job).id
+        id = client.find_job(job).id
         for _ in range(count):
             one = client.next_to_judge(id)
             print_rich(pages.completion_page(one))

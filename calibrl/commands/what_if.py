@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from calibrl.client import Client
-from calibrl.commands.arguments import AsJson, JobArgument, StackFolder, find, print_json, print_rich
+from calibrl.commands.arguments import AsJson, JobArgument, StackFolder, print_json, print_rich
 from calibrl.commands.evaluations import EVALUATIONS
 from calibrl.commands.follow_job import wait_for_success
 from calibrl.schemas import CheckpointChoice
@@ -38,7 +38,7 @@ def what_if(
     """
     variants: dict[str, dict[str, Any]] = {text: read_settings(text, "--variant") for text in variant or []}
     with Client(data_dir=data) as client:
-        found = client.job(find(client, job).id)
+        found = client.job(client.find_job(job).id)
         if found.kind != "what_if":
             checkpoint: CheckpointChoice = "last" if step is None else step
             found = wait_for_success(

@@ -109,14 +109,15 @@ class LocalStack(RunningProcesses):
         public = {"CALIBRL_API_URL": self.api_url, "CALIBRL_API_KEY": self.api_key}
         private = public | {"CALIBRL_DATA_DIR": str(self.data_dir)}
         dashboard_ready = self._start_dashboard(public, identity) if self._with_dashboard else None
-        private |= self._start_services() | self._local_settings()
+        services = self._start_services()
+        private |= services | self._local_settings()
         api_ready = self._start_api(private)  # its imports take longer than the migrations
         self._migrate(private)
         self._start_worker(private)
         self._wait(api_ready, "api")
         if dashboard_ready:
             self._wait(dashboard_ready, "dashboard")
-        self._write_stack_file()
+        self._write_stack_file(services)
 
     def _identity(self) -> Identity:
         """Choose the key and the ports, and store them for the next start."""
@@ -237,11 +238,12 @@ class LocalStack(RunningProcesses):
     def _log(self, name: str) -> Path:
         return self._logs / f"{name}.log"
 
-    def _write_stack_file(self) -> None:
+    def _write_stack_file(self, services: dict[str, str]) -> None:
         path = self.data_dir / STACK_FILE
         self._exit.callback(path.unlink, missing_ok=True)
-        stack = {"api_url": self.api_url, "dashboard_url": self.dashboard_url, "api_key": self.api_key}
-        write_private(path, stack)
+        addresses = {"api_url": self.api_url, "dashboard_url": self.dashboard_url, "api_key": self.api_key}
+        for_workers = {name.lower(): url for name, url in services.items()}
+        write_private(path, {**addresses, "pid": os.getpid(), **for_workers})
 
 
 def _stop(service: Postgres | Valkey, _: Process) -> None:

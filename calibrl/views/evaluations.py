@@ -1,5 +1,6 @@
 """Output of the commands of evaluations: data in, renderables and text out."""
 
+import re
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
@@ -21,6 +22,7 @@ SHOWN = {  # of an evaluation's metrics, where it has them
     "pass_at_k": "PASS@K",
     "majority_at_k": "MAJORITY@K",
 }
+_STEP = re.compile(r"/step-(\d+)")  # of the folder of a checkpoint
 
 
 def evaluation_page(evaluation: Evaluation) -> RenderableType:
@@ -28,7 +30,7 @@ def evaluation_page(evaluation: Evaluation) -> RenderableType:
     shown = {name: title for name, title in SHOWN.items() if any(name in row.metrics for row in evaluation.results)}
     table = table_of("SPLIT", ">#", "MODEL~", ">PROMPTS", *(f">{title}" for title in shown.values()))
     for row in evaluation.results:
-        places = (str(row.model_index), Text(model_name(row.chosen)), str(row.prompts))
+        places = (str(row.model_index), Text(model_name(row.chosen, row.model)), str(row.prompts))
         table.add_row(Text(plain(row.split)), *places, *(measured(row.metrics.get(name)) for name in shown))
         for source, part in row.sources.items():
             cells = (measured(part.metrics.get(name)) for name in shown)
@@ -49,7 +51,7 @@ def comparison_page(comparison: Comparison) -> RenderableType:
         job, name, model = (
             f"{str(compared.job_id)[:8]}:{compared.model_index}",
             Text(plain(compared.job)),
-            Text(model_name(compared.chosen)),
+            Text(model_name(compared.chosen, compared.model)),
         )
         models.add_row(str(place), job, name, model, f"{compared.accuracy:.1%}")
     pairs = table_of("COMPARED", ">DIFFERENCE", "VERDICT")
@@ -76,8 +78,8 @@ def replay_page(replay: Replay) -> RenderableType:
     stopped = replay.stopped
     lines = [
         f"{replay.scored} of {replay.completions} completions scored" + (f": {stopped}" if stopped else ""),
-        f"passed before {replay.passed_before}, now {replay.passed_after}: {replay.now_passed} pass that did not, "
-        f"{replay.now_failed} do not that did",
+        f"passed before {replay.passed_before}, now {replay.passed_after}: newly passing {replay.now_passed}, "
+        f"newly failing {replay.now_failed}",
         f"rewards changed: {replay.rewards_changed}; without a verdict: {replay.failures}",
         *_curves(replay),
     ]
@@ -95,10 +97,12 @@ def replay_page(replay: Replay) -> RenderableType:
     return Group(text, Text(), table) if replay.data else text
 
 
-def model_name(model: Mapping[str, Any]) -> str:
-    """Return a short name of a model of a spec."""
+def model_name(model: Mapping[str, Any], loaded: str) -> str:
+    """Return a short name of a model of a spec. `loaded`: the path that the worker loaded, which has the step."""
     if "from_job" in model:
-        return plain(f"{str(model['from_job'])[:8]} ({model.get('checkpoint', 'best')})")
+        step = _STEP.search(loaded)
+        choice = f"step {int(step[1])}" if step else model.get("checkpoint", "best")
+        return plain(f"{str(model['from_job'])[:8]} ({choice})")
     source = model.get("path") or model.get("hub") or model.get("builtin", NONE)
     return plain("/".join(PurePath(str(source)).parts[-2:]))
 

@@ -6,8 +6,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from calibrl.views.terminal import table_of
-from calibrl_core.metrics import Metric
+from calibrl.schemas import MetricName
+from calibrl.views.terminal import plain, table_of
+from calibrl_core.metrics import Metric, describe
 
 GOOD = {"up": "higher is better", "down": "lower is better", "none": "no direction is good in itself"}
 
@@ -18,6 +19,15 @@ def metric_table(metrics: Sequence[Metric]) -> Table:
     for metric in metrics:
         direction = "" if metric.direction == "none" else metric.direction
         table.add_row(Text(metric.name), metric.unit, direction, Text(metric.meaning))
+    return table
+
+
+def value_table(values: Sequence[MetricName]) -> Table:
+    """Return the last value of each metric of a job."""
+    table = table_of("METRIC", ">LAST", "UNIT")
+    for one in values:
+        last = "–" if one.last is None else f"{float(one.last):.4g}"
+        table.add_row(Text(plain(one.name)), last, describe(one.name).unit)
     return table
 
 

@@ -73,13 +73,20 @@ def _queue(queue: QueuePlan) -> Table:
         "position": str(queue.position or "none"),
         "starts": until(queue.estimated_start),
         "why": queue.explanation,
-        "runs for": "not known" if queue.expected_seconds is None else f"about {duration(queue.expected_seconds)}",
+        "runs for": _expected(queue),
         "costs": "not known" if hours is None else f"about {hours:.2f} slot-hours",
     }
     table = Table.grid(padding=(0, 2))
     for name, fact in facts.items():
         table.add_row(Text(name, style="dim"), Text(plain(fact)))
     return table
+
+
+def _expected(queue: QueuePlan) -> str:
+    if queue.expected_seconds is None:
+        return "not known"
+    source = "by its steps" if queue.by_steps else "as recent jobs of this kind, of any length"
+    return f"about {duration(queue.expected_seconds)}, {source}"
 
 
 def _size(bytes: int) -> str:

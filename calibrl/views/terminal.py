@@ -191,18 +191,26 @@ def job_page(
         "machines": plain(", ".join(job.workers)),
         "ran": run_time(job),
         "depends on": "\n".join(str(id) for id in job.depends_on),
+        "forked from": _origin(job),
     }
     for fact, value in values.items():
         if value:
             facts.add_row(Text(fact, style="dim"), Text(value) if isinstance(value, str) else value)
     parts = {
-        "Events": _event_table(events) if events else None,
+        "Events": event_table(events) if events else None,
         "Checkpoints": _checkpoints(checkpoints) if checkpoints else None,
+        "Notes": Text(plain(job.notes)) if job.notes else None,
         "Result": _yaml(_short(job.result)) if job.result else None,
         "Spec": _yaml(job.spec),
     }
     titled = ((Text(f"\n{title}", style="bold"), part) for title, part in parts.items() if part)
     return Group(facts, *(item for pair in titled for item in pair))
+
+
+def _origin(job: Job) -> str:
+    if job.forked_from is None:
+        return ""
+    return str(job.forked_from) + ("" if job.forked_step is None else f", step {job.forked_step}")
 
 
 def _short(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -308,12 +316,19 @@ def _yaml(content: Mapping[str, Any]) -> Text:
     return Text(plain(yaml.safe_dump(dict(content), sort_keys=True, allow_unicode=True)).rstrip())
 
 
-def _event_table(events: Sequence[Event]) -> Table:
+def moment(time: datetime) -> str:
+    """Return a time to the second, in the local time zone."""
+    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def event_table(events: Sequence[Event]) -> Table:
+    """Return events with their times."""
     table = Table.grid(padding=(0, 2))
     for event in events:
         parts = [event.type, f"({event.reason.value})" if event.reason else "", plain(event.message or "")]
-        when = event.ts.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        table.add_row(Text(when, style="dim"), Text(event.actor), Text(" ".join(part for part in parts if part)))
+        table.add_row(
+            Text(moment(event.ts), style="dim"), Text(event.actor), Text(" ".join(part for part in parts if part))
+        )
     return table
 
 

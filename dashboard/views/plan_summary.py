@@ -65,7 +65,10 @@ def _start(queue: QueuePlan) -> str:
         seconds = (queue.estimated_start - datetime.now(UTC)).total_seconds()
         facts.append(f"estimated start in {duration(seconds)}")
     if queue.expected_seconds:
-        facts.append(f"similar jobs took about {duration(queue.expected_seconds)}")
+        if queue.by_steps:
+            facts.append(f"runs for about {duration(queue.expected_seconds)}, by its steps")
+        else:
+            facts.append(f"recent jobs of this kind, of any length, took about {duration(queue.expected_seconds)}")
     text = " · ".join(fact for fact in facts if fact)
     return f'{head}<div style="font-size:.9rem;margin-top:.35rem">{escape(text)}</div>'
 

@@ -22,6 +22,8 @@ NOT_RUN = {
     "calibrl study": "takes minutes: tests/e2e/test_study.py runs a study with few steps",
     "calibrl bisect": "needs a job with a health alert: tests/integration/test_api_bisections.py",
     "calibrl up": "runs until Ctrl-C: the stack of the test was started by it",
+    "calibrl projects add": "the stack of the test has the project: tests/integration/test_api_conventions.py",
+    "calibrl submit pipeline.yaml": "takes minutes: tests/unit/calibrl/test_init.py submits it to a fake service",
     "calibrl demo": "takes minutes: tests/e2e/test_demo.py runs it with few steps",
     "calibrl judge": "asks a person: tests/unit/calibrl/test_verdict_commands.py answers",
     "calibrl export mlflow": "needs the extra `mlflow`: tests/integration/test_exports.py runs it with MLflow",

@@ -18,6 +18,7 @@ from calibrl.schemas import StudySpec, job_spec_adapter
 from calibrl_core.health import RULES
 from calibrl_core.metrics import FAMILIES, HISTOGRAMS
 from jobs.settings import Settings
+from jobs.specs.pipelines import with_ids
 from jobs.studies.expansion import expand
 from tests.support import documents, programs
 from tests.support.documents import Block
@@ -199,7 +200,10 @@ def completed(part: dict[str, Any]) -> dict[str, Any]:
 @per_block("yaml")
 def test_yaml_examples_are_parts_of_a_spec_or_a_study(block: Block) -> None:
     part = yaml.safe_load(re.sub(r"\bID\b", SOME_ID, block.text))
-    if part.keys() <= StudySpec.model_fields.keys():
+    if isinstance(part, list):
+        for _, spec in with_ids(part):
+            job_spec_adapter.validate_python(spec)
+    elif part.keys() <= StudySpec.model_fields.keys():
         expand(StudySpec.model_validate(STUDY | part))
     else:
         job_spec_adapter.validate_python(completed(part))

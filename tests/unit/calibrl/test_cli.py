@@ -1,5 +1,6 @@
 """The commands over real HTTP: what they print, their exit codes, and every error in one line on stderr."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,23 @@ import pytest
 from calibrl import cli, presets
 from calibrl.commands import follow_job
 from calibrl.schemas import job_spec_adapter
+from calibrl.specfile import read_spec
 
-from .conftest import JOB_ID, JOB_PATH, OTHER_ID, Service, calibrl, entry, fault, job, page, problem
+from .conftest import (
+    DATASET_ID,
+    JOB_ID,
+    JOB_PATH,
+    KEY,
+    OTHER_ID,
+    Service,
+    calibrl,
+    dataset,
+    entry,
+    fault,
+    job,
+    page,
+    problem,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -66,8 +82,7 @@ def test_help_without_arguments_names_every_command() -> None:
         (["up", "--port", "x"], "--port"),
         (["presets", "nope"], "Invalid value for NAME: there is no preset 'nope'; `calibrl presets` lists them"),
         (["submit", "/nowhere.yaml"], "/nowhere.yaml: No such file or directory"),
-        (["watch", "xyz"], "Invalid value for JOB: 'xyz' is not an id, a prefix of an id, or `latest`"),
-        (["watch", ""], "Invalid value for JOB"),
+        (["watch", ""], "name a job: its id, the beginning of the id, its name, or `latest`"),
     ],
 )
 def test_bad_usage_is_one_line(service: Service, arguments: list[str], says: str) -> None:
@@ -118,9 +133,9 @@ def test_submit_as_json(service: Service, tmp_path: Path) -> None:
 def test_a_refused_spec_names_each_field(service: Service, tmp_path: Path) -> None:
     errors = [{"field": "steps", "message": "must be at least 1"}, {"field": "name", "message": "is missing"}]
     service.on("POST", "/v1/jobs", problem(422, "Invalid job spec", errors=errors))
-    assert fault(calibrl("submit", spec_file(tmp_path)), 2) == (
-        "calibrl: Invalid job spec: steps: must be at least 1; name: is missing\n"
-    )
+    result = calibrl("submit", spec_file(tmp_path))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "calibrl: Invalid job spec:\n  steps: must be at least 1\n  name: is missing\n"
 
 
 def test_failures_of_the_service_are_exit_code_1(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,14 +171,14 @@ def test_jobs_as_a_table_and_as_json(service: Service) -> None:
 def test_no_jobs(service: Service) -> None:
     service.on("GET", "/v1/jobs", page())
     assert calibrl("jobs").stdout == "No jobs.\n"
-    assert "there are no jobs yet" in fault(calibrl("show", "latest"), 2)
+    assert "there is no job yet" in fault(calibrl("show", "latest"), 2)
 
 
 def test_a_job_is_found_by_latest_prefix_and_id(service: Service) -> None:
     service.on("GET", "/v1/jobs", page(job(), job(OTHER_ID)))
     service.on("GET", JOB_PATH, job())
     service.on("POST", f"{JOB_PATH}/cancel", job(status="cancelling"))
-    for name in ("latest", "11111111-2", str(JOB_ID), str(JOB_ID).upper()):
+    for name in ("11111111-2", str(JOB_ID), str(JOB_ID).upper(), "latest"):
         result = calibrl("cancel", name)
         assert (result.exit_code, result.stdout) == (0, f"{JOB_ID} digits: cancelling, step 3/10\n")
 
@@ -177,8 +192,77 @@ def test_a_prefix_is_searched_on_every_page(service: Service) -> None:
 
 def test_a_prefix_of_two_or_no_jobs_is_refused(service: Service) -> None:
     service.on("GET", "/v1/jobs", page(job(), job(OTHER_ID)))
-    assert "more than one job id begins with '1111'" in fault(calibrl("cancel", "1111"), 2)
-    assert "no job id begins with 'ffff'" in fault(calibrl("cancel", "ffff"), 2)
+    refused = fault(calibrl("cancel", "1111"), 2)
+    assert "2 jobs have an id that begins with '1111': give the id (11111111, 11111111 ...)" in refused
+    assert "no job has an id that begins with 'ffff', or this name" in fault(calibrl("cancel", "ffff"), 2)
+    assert "2 jobs have the name 'digits'" in fault(calibrl("cancel", "digits"), 2)
+
+
+def test_a_job_is_found_by_its_name(service: Service) -> None:
+    service.on("GET", "/v1/jobs", page(job(), job(OTHER_ID, name="another", notes="digits")))
+    service.on("POST", f"{JOB_PATH}/cancel", job(status="cancelling"))
+    assert calibrl("cancel", "digits").exit_code == 0
+    assert service.requests[0].query["q"] == "digits"
+
+
+def test_specs_name_jobs_and_datasets_as_commands_do(service: Service, tmp_path: Path) -> None:
+    service.on("GET", "/v1/jobs", page(job()))
+    service.on("GET", "/v1/datasets", page(dataset()))
+    service.on("POST", "/v1/jobs", (201, job()))
+    text = "kind: evaluate\nmodels: [{from_job: latest}]\ndata: [{dataset: mine}]\ndepends_on: [1111, " + f"{OTHER_ID}]"
+    assert calibrl("submit", spec_file(tmp_path, text.replace("1111,", "'1111',"))).exit_code == 0
+    sent = service.requests[-1].body
+    assert sent["models"] == [{"from_job": str(JOB_ID)}] and sent["data"] == [{"dataset": DATASET_ID}]
+    assert sent["depends_on"] == [str(JOB_ID), str(OTHER_ID)]
+
+
+def test_submit_says_the_next_command_and_can_wait(service: Service, tmp_path: Path) -> None:
+    service.on("POST", "/v1/jobs", (201, job(status="queued")))
+    service.on("GET", JOB_PATH, job(status="failed"))
+    service.on("GET", f"{JOB_PATH}/metrics", page())
+    service.on("GET", f"{JOB_PATH}/events", page())
+    result = calibrl("submit", spec_file(tmp_path))
+    assert (result.stdout, result.stderr) == (f"{JOB_ID}\n", "Progress: calibrl watch 11111111\n")
+    waited = calibrl("submit", "--wait", spec_file(tmp_path))
+    assert (waited.exit_code, waited.stdout, waited.stderr) == (1, f"{JOB_ID}\n", "")
+    watched = calibrl("submit", "--watch", spec_file(tmp_path))
+    assert (watched.exit_code, watched.stdout.splitlines()[1:]) == (1, [f"{JOB_ID} digits: failed, step 3/10"])
+
+
+def test_a_spec_is_read_from_standard_input(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO("kind: train\ndata: {path: d.jsonl}\n"))
+    assert read_spec(Path("-"), []) == {"kind": "train", "data": {"path": str(tmp_path / "d.jsonl")}}
+
+
+def test_a_list_of_specs_is_submitted_as_a_pipeline(service: Service, tmp_path: Path) -> None:
+    service.on("POST", "/v1/pipelines", (201, page(job(), job(OTHER_ID))))
+    text = "- {kind: train, name: a, steps: 10}\n- {kind: train, name: b, model: {from_job: '@a'}}\n"
+    result = calibrl("submit", spec_file(tmp_path, text), "--set", "0.steps=5", "--unset", "1.name")
+    assert (result.exit_code, result.stdout) == (0, f"{JOB_ID}\n{OTHER_ID}\n")
+    first, second = service.requests[0].body["jobs"]
+    assert first["steps"] == 5 and second == {"kind": "train", "model": {"from_job": "@a"}}
+    assert "only `calibrl submit` takes several" in fault(calibrl("plan", spec_file(tmp_path, text)), 2)
+
+
+def test_the_profile_can_be_named_after_the_command(service: Service) -> None:
+    assert "there is no profile 'lab'" in fault(calibrl("jobs", "--profile", "lab"), 1)
+    assert "there is no profile 'lab'" in fault(calibrl("jobs", "--limit", "5", "--profile=lab"), 1)
+
+
+@pytest.mark.parametrize("arguments", [["data"], ["keys"], ["jobs", "-h"], ["-h"]])
+def test_help_is_no_error(arguments: list[str]) -> None:
+    result = calibrl(*arguments)
+    assert (result.exit_code, result.stderr) == (0, "") and "Usage" in result.stdout
+
+
+def test_commands_of_the_local_stack_without_one(service: Service, tmp_path: Path) -> None:
+    stopped = calibrl("status", "--data", tmp_path)
+    assert (stopped.exit_code, stopped.stdout) == (1, f"No service runs on {tmp_path}.\n")
+    assert calibrl("down", "--data", tmp_path).stdout == stopped.stdout
+    variables = f"export CALIBRL_API_URL={service.url}\nexport CALIBRL_API_KEY={KEY}\n"
+    assert calibrl("env").stdout == variables
+    assert "no service runs on" in fault(calibrl("env", "--worker", "--data", tmp_path), 1)
 
 
 def test_a_job_that_does_not_exist(service: Service) -> None:

@@ -103,7 +103,7 @@ def test_a_replay_lists_the_changed_verdicts(service: Service) -> None:
         "last_step": 60,
         "limit": 40,
     }
-    for part in ("40 of 40 completions scored", "1 pass that did not, 0 do not that did", "now passes", "no verdict"):
+    for part in ("40 of 40 completions scored", "newly passing 1, newly failing 0", "now passes", "no verdict"):
         assert part in shown.stdout
     assert "\x1b" not in shown.stdout
     service.on("POST", REPLAY_PATH, replayed(scored=16, stopped="scoring took more than 60 s", data=[]))

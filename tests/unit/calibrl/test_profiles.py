@@ -12,7 +12,7 @@ from calibrl.client import CalibrlError, Client, profiles
 from calibrl.stack.local import LocalStack
 from tests.support.waiting import LIMIT_SECONDS
 
-from .conftest import KEY, Service, calibrl, fault
+from .conftest import KEY, Service, calibrl, fault, problem
 
 ME = {"user": "ada", "admin": False, "scope": "write", "projects": {"vision": "member"}, "key_id": None}
 SECRET = "calibrl_of-the-lab"
@@ -28,8 +28,16 @@ def file(service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> P
     return tmp_path / "config" / "calibrl" / "profiles.toml"
 
 
-def add(name: str, url: str, key: str = SECRET) -> Result:
-    return CliRunner().invoke(cli.app, ["profiles", "add", name, "--url", url], input=f"{key}\n")
+def add(name: str, url: str, key: str = SECRET, *options: str) -> Result:
+    check = () if url.startswith("http://127.0.0.1:") and url != "http://127.0.0.1:9" else ("--no-check",)
+    return CliRunner().invoke(cli.app, ["profiles", "add", name, "--url", url, *check, *options], input=f"{key}\n")
+
+
+def test_a_key_that_the_service_refuses_is_not_saved(service: Service, file: Path) -> None:
+    service.on("GET", "/v1/me", problem(401, "Unauthorized", detail="The service does not accept this key."))
+    assert "does not accept this key" in fault(add("lab", service.url), 1)
+    assert "there is no profile 'lab'; there are none" in fault(calibrl("profiles", "remove", "lab"), 2)
+    assert not file.exists()
 
 
 def test_a_profile_is_added_used_listed_and_removed(service: Service, file: Path) -> None:
@@ -74,7 +82,7 @@ def test_commands_that_start_a_service_refuse_a_profile(
 ) -> None:
     monkeypatch.setattr(LocalStack, "__enter__", lambda stack: pytest.fail("it was started"))
     said = fault(calibrl("--profile", "lab", command), 2)
-    assert f"`calibrl {command}` starts its own service" in said
+    assert f"`calibrl {command}` is about the service on this machine" in said
 
 
 def test_a_stacks_folder_is_not_a_profile(service: Service, file: Path, tmp_path: Path) -> None:

@@ -77,11 +77,10 @@ def test_a_project_keeps_fields_that_are_not_given(service: Service) -> None:
     }
 
 
-def test_a_new_project_has_the_given_fields(service: Service) -> None:
-    service.on("GET", "/v1/projects/new", problem(404, "Not found"))
-    service.on("PUT", "/v1/projects/new", project(slug="new"))
-    assert calibrl("projects", "set", "new", "--max-queued", "3").exit_code == 0
-    assert service.requests[-1].body == {"max_queued": 3}
+def test_limits_of_a_misspelt_project_are_refused(service: Service) -> None:
+    service.on("GET", "/v1/projects/new", problem(404, "Not found", detail="There is no project new."))
+    assert "There is no project new" in fault(calibrl("projects", "set", "new", "--max-queued", "3"), 2)
+    assert [request.method for request in service.requests] == ["GET"]
 
 
 @pytest.mark.parametrize(
@@ -101,10 +100,10 @@ def test_bad_usage_of_projects_is_one_line(service: Service, arguments: list[str
 
 def test_a_limit_that_the_service_refuses_is_bad_input(service: Service) -> None:
     service.on("GET", "/v1/projects/vision", project())
-    errors = [{"field": "max_gpus", "message": "Input should be greater than or equal to 0"}]
+    errors = [{"field": "max_gpus", "message": "Must be at least 0"}]
     service.on("PUT", "/v1/projects/vision", problem(422, "Invalid request", errors=errors))
     refused = fault(calibrl("projects", "set", "vision", "--max-gpus", "-1"), 2)
-    assert refused == "calibrl: Invalid request: max_gpus: Input should be greater than or equal to 0\n"
+    assert refused == "calibrl: Invalid request: max_gpus: Must be at least 0\n"
 
 
 def test_projects_and_usage_as_tables_and_as_json(service: Service) -> None:

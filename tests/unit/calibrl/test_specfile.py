@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from calibrl.specfile import SpecError, read_spec
+from calibrl.specfile import SpecError, read_changes, read_spec
 
 
 def write(folder: Path, text: str, name: str = "spec.yaml") -> Path:
@@ -82,6 +82,33 @@ def test_another_source_removes_the_fields_of_the_previous_one(tmp_path: Path) -
     )
     changed = read_spec(file, ["data.answer=y", "data.dataset=d", "model.builtin=tiny-vlm"])
     assert changed == {"model": {"builtin": "tiny-vlm"}, "data": {"dataset": "d", "rows": 5, "answer": "y"}}
+
+
+def test_another_type_removes_the_settings_of_the_previous_one(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        "algorithm: {type: calibrl, negative_slope: 0.5}\n"
+        "rewards: [{type: math, weight: 2, x: 1}]\nlabels: {type: a, b: c}",
+    )
+    overrides = ["algorithm.clip=0.1", "algorithm.type=grpo", "rewards.0.type=exact", "labels.type=d"]
+    assert read_spec(file, overrides) == {
+        "algorithm": {"type": "grpo", "clip": 0.1},
+        "rewards": [{"type": "exact", "weight": 2}],
+        "labels": {"type": "d", "b": "c"},
+    }
+    assert read_spec(file, ["algorithm.type=calibrl"])["algorithm"]["negative_slope"] == 0.5
+
+
+def test_a_field_can_be_removed(tmp_path: Path) -> None:
+    file = write(tmp_path, "data: {path: /a, columns: {answer: b}}\nmodels: [{path: /a, revision: c}]")
+    assert read_spec(file, [], ["data.columns", "models.0.revision"]) == {
+        "data": {"path": "/a"},
+        "models": [{"path": "/a"}],
+    }
+    for path in ("data.nothing", "models.1.path", "models.x", "data.path.a"):
+        with pytest.raises(SpecError, match=f"--unset '{path}': the spec has no such field"):
+            read_spec(file, [], [path])
+    assert read_changes(["steps=3"], ["data.columns"]) == {"steps": 3, "data": {"columns": None}}
 
 
 def test_overrides_reach_into_mappings_and_lists(tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+"""Commands of webhooks: list, add, remove, ping, deliveries."""
+
+from typing import Annotated
+
+import typer
+
+from calibrl.client import CalibrlError, Client
+from calibrl.commands.arguments import ACCESS, AsJson, StackFolder, print_json, print_rich
+from calibrl.schemas import NewWebhook, Webhook
+from calibrl.schemas.webhooks import DEFAULT_EVENTS
+from calibrl.views import messages
+
+app = typer.Typer()
+webhooks_app = typer.Typer(
+    help="Webhooks of a project: list, add, remove, ping, deliveries. Requires an admin of the project.",
+    no_args_is_help=True,
+)
+app.add_typer(webhooks_app, name="webhooks", rich_help_panel=ACCESS)
+
+Project = Annotated[str, typer.Option("--project", metavar="SLUG", help="Project of the webhook.")]
+WebhookArgument = Annotated[
+    str, typer.Argument(metavar="WEBHOOK", help="Id of a webhook, or the beginning of the id.", show_default=False)
+]
+
+
+@webhooks_app.command("list")
+def list_webhooks(project: Project = "default", as_json: AsJson = False, data: StackFolder = None) -> None:
+    """List the webhooks of a project."""
+    with Client(data_dir=data) as client:
+        rows = client.webhooks(project)
+    print_json(rows) if as_json else print_rich(messages.webhook_table(rows) if rows else "No webhooks.")
+
+
+@webhooks_app.command("add")
+def add_webhook(
+    url: Annotated[str, typer.Argument(metavar="URL", help="https address that receives the messages.")],
+    events: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--event",
+            metavar="EVENT",
+            help="Event to send, such as job.succeeded. Can be repeated.",
+            show_default=", ".join(DEFAULT_EVENTS),
+        ),
+    ] = None,
+    project: Project = "default",
+    as_json: AsJson = False,
+    data: StackFolder = None,
+) -> None:
+    """Add a webhook and print the secret that signs its messages. It cannot be shown again."""
+    new = NewWebhook.model_validate({"url": url} | ({"events": events} if events else {}))
+    with Client(data_dir=data) as client:
+        added = client.add_webhook(project, new)
+    print_json(added) if as_json else typer.echo(added.secret)
+
+
+@webhooks_app.command("remove")
+def remove_webhook(webhook: WebhookArgument, project: Project = "default", data: StackFolder = None) -> None:
+    """Remove a webhook."""
+    with Client(data_dir=data) as client:
+        client.remove_webhook(project, _find(client, project, webhook).id)
+
+
+@webhooks_app.command("ping")
+def ping_webhook(
+    webhook: WebhookArgument, project: Project = "default", as_json: AsJson = False, data: StackFolder = None
+) -> None:
+    """Send a test message to a webhook. `calibrl webhooks deliveries` shows the result."""
+    with Client(data_dir=data) as client:
+        sent = client.ping_webhook(project, _find(client, project, webhook).id)
+    print_json(sent) if as_json else typer.echo(f"message {sent.id} is {sent.status}")
+
+
+@webhooks_app.command("deliveries")
+def list_deliveries(
+    webhook: WebhookArgument, project: Project = "default", as_json: AsJson = False, data: StackFolder = None
+) -> None:
+    """List the newest messages to a webhook with their results."""
+    with Client(data_dir=data) as client:
+        rows = client.deliveries(project, _find(client, project, webhook).id)
+    print_json(rows) if as_json else print_rich(messages.delivery_table(rows) if rows else "No messages.")
+
+
+def _find(client: Client, project: str, text: str) -> Webhook:
+    found = [one for one in client.webhooks(project) if str(one.id).startswith(text.lower())]
+    if len(found) != 1:
+        fault = "several webhooks have" if found else "no webhook has"
+        raise CalibrlError(f"{fault} an id that begins with {text!r}; `calibrl webhooks list` shows them", status=404)
+    return found[0]
