@@ -42,7 +42,7 @@ SECURITY_HEADERS = {
 EXPOSED = ("ETag", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", REQUEST_ID)
 PREFLIGHT_SECONDS = 3600  # for which a browser remembers which requests a page of another site can send
 # Files, archives and streams: they are binary, or are sent as they come.
-_UNCOMPRESSED = re.compile(r".*/(content|archive|stream|tensorboard|results|checkpoints/\d+|files(/.*)?|images/\w+)")
+_UNCOMPRESSED = re.compile(r".*/(content|archive|stream|tensorboard|results/.*|files(/.*)?|images/\w+)")
 _NO_CONTENT = "default-src 'none'; frame-ancestors 'none'"
 
 log = structlog.get_logger()

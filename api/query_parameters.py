@@ -1,6 +1,5 @@
 """Refusal of unknown query parameters: a misspelt filter must not return everything."""
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,10 +8,11 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from api import openai
 from calibrl.schemas.field_names import similar_names
 from jobs.errors import FieldError, Invalid
 
-_METADATA = re.compile(r"metadata(\[.*\])?")  # of OpenAI's client; the endpoint checks it
+METADATA = "metadata"  # begins the names of filters of OpenAI's client; the endpoint checks them
 _of_endpoints: dict[Any, frozenset[str]] = {}  # names of the parameters; routes cannot be keys
 
 
@@ -23,7 +23,10 @@ async def known_parameters(request: Request) -> None:
         Invalid: the endpoint does not have a parameter.
     """
     known = _names(request.scope["route"])
-    unknown = [name for name in request.query_params if name not in known and not _METADATA.fullmatch(name)]
+    of_openai = openai.speaks(request.url.path)
+    unknown = [
+        name for name in request.query_params if name not in known and not (of_openai and name.startswith(METADATA))
+    ]
     if unknown:
         faults = (FieldError(name[:100], _message(name, known)) for name in dict.fromkeys(unknown))
         raise Invalid("The address has unknown parameters.", tuple(faults))

@@ -6,6 +6,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from itertools import chain
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -232,9 +233,9 @@ def logs(
     """Print the log of a job."""
     with Client(data_dir=data) as client:
         log = follow_job.LogReader(client, client.find_job(job).id)
-        for text in log.rest() if tail is None else log.last_lines(tail):
-            typer.echo(terminal.plain(text), nl=False)
-        for text in log.follow() if follow else ():
+        ends = () if tail is None else log.last_lines(tail)
+        rest = log.follow() if follow else log.rest()  # after `last_lines`, only what is new
+        for text in chain(ends, rest):
             typer.echo(terminal.plain(text), nl=False)
 
 

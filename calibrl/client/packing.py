@@ -26,7 +26,11 @@ LONGEST_CELL = 2**25  # characters of CSV
 INVALID = 422  # HTTP status of rows that the service refuses
 _CAN_HOLD_IMAGES = re.compile(r"(?i)ima?ge?|picture")  # in the name of a column
 _HOLDS_IMAGES = re.compile(r"(decoded_)?(images?|img|pictures?)(_(path|file|url)s?|_?\d{1,3})?")
-_PATH = re.compile(r"(?i)(?!data:|https?://)\S.*\.\w{2,5}")
+# A path of an image, by its suffix: no other file is read. The service names those formats that it does not take.
+_PATH = re.compile(
+    r"(?i)(?!data:|https?://)\S.*\.(png|jpe?g|webp|gif|bmp|tiff?|p[bgpn]m|jp2|j2k|avif|qoi|heic|svg|pdf|jxl|ico)"
+)
+_READ_BY_SERVICE = (b"PAR1", b"\x28\xb5\x2f\xfd")  # first bytes of Parquet and zstd, which need pyarrow
 
 
 @contextmanager
@@ -43,7 +47,7 @@ def packed(path: Path, columns: Mapping[str, str]) -> Iterator[Path]:
         source = _unzipped(path, Path(made) / "zip") if zipfile.is_zipfile(path) else path
         try:
             files = _files(source)
-            if len(files) == 1 and kind_of(files[0]) == "parquet":
+            if len(files) == 1 and _first_bytes(files[0]) in _READ_BY_SERVICE:
                 yield files[0]
                 return
             target = Path(made) / f"{bare_name(path)}.jsonl"
@@ -89,6 +93,11 @@ def _files(source: Path) -> list[Path]:
     if len(files) > 1 and kind_of(files[0]) == "parquet":
         raise DataError("has several Parquet files: upload each, and list them in the spec's data")
     return files
+
+
+def _first_bytes(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(4)
 
 
 def _is_data(file: Path, source: Path) -> bool:

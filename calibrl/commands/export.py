@@ -12,11 +12,12 @@ from calibrl.client.metrics import ExportFormat
 from calibrl.commands.arguments import JOBS, JobArgument, StackFolder
 
 POLL_SECONDS = 2.0
+STANDARD_OUTPUT = Path("-")
 app = typer.Typer()
 export_app = typer.Typer(help="Export the metrics of a job: CSV, Parquet, TensorBoard, MLflow.")
 app.add_typer(export_app, name="export", rich_help_panel=JOBS)
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="File to write. An existing file is replaced.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="File to write; - is standard output.")]
 
 
 @export_app.command()
@@ -74,5 +75,11 @@ def mlflow(
 
 def _export(job: str, format: ExportFormat, file: Path, data: Path | None) -> None:
     with Client(data_dir=data) as client:
-        client.export(client.find_job(job).id, format, file)
+        id = client.find_job(job).id
+        if file == STANDARD_OUTPUT:
+            output = typer.get_binary_stream("stdout")
+            for piece in client.exported(id, format):
+                output.write(piece)
+            return
+        client.export(id, format, file)
     typer.echo(str(file))

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import typer
 
-from calibrl.client import Client
+from calibrl.client import CalibrlError, Client
 from calibrl.client.address import job_page_url
 from calibrl.commands import follow_job
 from calibrl.commands.arguments import JOBS, AsJson, JobArgument, StackFolder, print_json, print_rich
@@ -94,6 +94,17 @@ def _say_what_is_next(job: Job, data: Path | None, *, waits: bool) -> None:
         typer.echo(f"Dashboard: {page}", err=True)
     if not waits:
         typer.echo(f"Progress: calibrl watch {str(job.id)[:8]}{option}", err=True)
+
+
+@app.command("open", rich_help_panel=JOBS)
+def open_page(job: JobArgument, data: StackFolder = None) -> None:
+    """Open the page of a job in the dashboard of the local stack, and print its address."""
+    with Client(data_dir=data) as client:
+        page = job_page_url(client.find_job(job).id, data)
+    if page is None:
+        raise CalibrlError("the address of the dashboard is known of a local stack only: open the job there by its id")
+    typer.echo(page)
+    typer.launch(page)
 
 
 @app.command(rich_help_panel=JOBS)

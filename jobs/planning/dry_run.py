@@ -68,8 +68,23 @@ def dry_run(session: Session, spec: AnySpec, *, actor: str, visible_projects: fr
         data=data,
         memory=memory,
         queue=lifecycle.queue_forecast(session, job, waits=waits),
-        warnings=[*advice.warnings(spec, data, memory), *of_data, *of_models, *unknown],
+        warnings=[
+            *advice.warnings(spec, data, memory),
+            *_of_labels(session, spec.resources.labels),
+            *of_data,
+            *of_models,
+            *unknown,
+        ],
     )
+
+
+def _of_labels(session: Session, labels: dict[str, str]) -> Iterator[Notice]:
+    """Yield a notice if no machine has the labels: the job waits for one, without limit."""
+    known = [worker.labels for worker, _, _ in workers.page(session, limit=1000, silent_seconds=0)]
+    if labels and not any(labels.items() <= of_machine.items() for of_machine in known):
+        wanted = ", ".join(f"{key}={value}" for key, value in labels.items())
+        text = f"no machine has the labels {wanted}: the job waits until one has them"
+        yield Notice(field="resources.labels", message=text)
 
 
 def read_files(spec: AnySpec, known: Mapping[UUID, models.Dataset], tokenizer: Path | None) -> None:

@@ -157,6 +157,14 @@ def test_what_is_created_can_be_removed(http: httpx.Client) -> None:
     assert http.get("/v1/workers").json()["data"] == []
 
 
+def test_the_plan_warns_of_labels_that_no_machine_has(http: httpx.Client) -> None:
+    job_steps.machine("w")
+    wanted = TRAIN | {"resources": {"labels": {"site": "c"}}}
+    notices = http.post("/v1/jobs:plan", json=wanted).json()["warnings"]
+    (found,) = [notice["message"] for notice in notices if notice["field"] == "resources.labels"]
+    assert found == "no machine has the labels site=c: the job waits until one has them"
+
+
 def test_the_plan_counts_the_steps(http: httpx.Client) -> None:
     job_steps.machine("w")
     done = submitted(http, steps=10)["id"]

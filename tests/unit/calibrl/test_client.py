@@ -54,8 +54,8 @@ def test_only_the_given_parameters_are_sent(service: Service) -> None:
 
 def test_a_job_id_stays_one_part_of_the_path(service: Service) -> None:
     with Client() as client, pytest.raises(CalibrlError):
-        client.job("../workers?x=")
-    assert service.requests[0].path == "/v1/jobs/..%2Fworkers%3Fx%3D"
+        client.cancel("../workers?x=")
+    assert service.requests[0].path == "/v1/jobs/..%2Fworkers%3Fx%3D/cancel"
 
 
 def test_actions_on_a_job_are_posted(service: Service) -> None:

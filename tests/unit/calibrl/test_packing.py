@@ -77,13 +77,19 @@ def test_folders_archives_and_tables_become_lines(tmp_path: Path, kind: str) -> 
 def test_rows_without_image_files_are_sent_as_they_are(tmp_path: Path) -> None:
     path = folder(tmp_path, {"question": "Sum?", "answer": "3"}) / "train.jsonl"
     path.write_bytes(path.read_bytes() + b"no json\n")
-    with packed(path, {}) as made:
-        assert made == path
+    (path.parent / "notes.txt").touch()
+    other = path.with_name("other.jsonl")
+    other.write_text('{"image": "notes.txt"}')  # not the name of an image
+    parquet = path.with_name("rows.parquet")
+    parquet.write_bytes(b"PAR1")
+    for file in (path, other, parquet):
+        with packed(file, {}) as made:
+            assert made == file
 
 
 def test_missing_images_and_paths_outside_the_folder_are_one_fault(tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(PNG)
-    made = folder(tmp_path, *({"image": name} for name in ("images/1.png", "../secret.png", "/etc/a.conf", "none.png")))
+    made = folder(tmp_path, *({"image": name} for name in ("images/1.png", "../secret.png", "/etc/a.png", "none.png")))
     with pytest.raises(CalibrlError) as refused, packed(made, {}):
         pass
     (error,) = refused.value.errors

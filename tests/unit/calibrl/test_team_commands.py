@@ -1,6 +1,7 @@
 """Commands for the team and for what jobs report, over real HTTP: webhooks, audit log, events, metrics, removal."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,6 +87,11 @@ def test_jobs_users_machines_and_projects_are_removed(service: Service) -> None:
     assert "put options after `remove`" in fault(calibrl("workers", "--json", "remove", "x"), 2)
 
 
+def test_the_page_of_a_job_is_known_of_a_local_stack_only(service: Service) -> None:
+    service.on("GET", JOB_PATH, job())
+    assert "known of a local stack only" in fault(calibrl("open", str(JOB_ID)), 1)
+
+
 def test_a_project_is_added_only_once(service: Service) -> None:
     service.on("PUT", "/v1/projects/new", (200, project(slug="new")), problem(412, "Changed meanwhile"))
     assert calibrl("projects", "add", "new").exit_code == 0
@@ -103,8 +109,16 @@ def test_limits_are_changed_from_the_state_that_was_read(service: Service) -> No
     assert (puts[-1].body["weight"], puts[-1].body["max_gpus"]) == (3.0, 4)
 
 
+def test_an_export_goes_to_standard_output(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    service.on("GET", JOB_PATH, job())
+    service.on("GET", f"{JOB_PATH}/metrics", (200, b"step,loss\n1,2\n"))
+    assert calibrl("export", "csv", str(JOB_ID), "-").stdout == "step,loss\n1,2\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["optimizer-00001.safetensors", "trainer.json"])
-def test_a_download_can_leave_out_the_state_of_the_optimizer(service: Service, tmp_path: Any, name: str) -> None:
+def test_a_download_can_leave_out_the_state_of_the_optimizer(service: Service, tmp_path: Path, name: str) -> None:
     files = [{"name": one, "bytes": 4, "etag": "e"} for one in ("model.safetensors", name)]
     checkpoint = {"step": 5, "path": "/p", "best": True, "metrics": {}, "created_at": TIME, "files": files}
     service.on("GET", JOB_PATH, job())
