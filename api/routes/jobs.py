@@ -98,9 +98,13 @@ def plan_job(spec: Annotated[AnySpec, Depends(_looked_at)], session: Db, caller:
 
 @router.get("")
 def list_jobs(session: Db, caller: CurrentCaller, filters: Annotated[JobFilter, Query()]) -> Page[JobSummary]:
-    """List the jobs of your projects, newest first by default, without specs, results and notes."""
+    """List the jobs of your projects, newest first by default, without specs, results and notes. `fields` adds fields
+    of the specs."""
     rows = jobs.page(session, filters, caller.projects)
     data = [JobSummary.model_validate(job) for job in rows[: filters.limit]]
+    if filters.fields:
+        values = jobs.spec_values(session, [job.id for job in data], filters.fields)
+        data = [job.model_copy(update={"fields": values[job.id]}) for job in data]
     return Page(data=data, has_more=len(rows) > filters.limit)
 
 

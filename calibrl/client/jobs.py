@@ -146,6 +146,7 @@ class JobRequests(DatasetRequests):
         created_before: datetime | None = None,
         q: str | None = None,
         derived_from: JobId | None = None,
+        fields: Sequence[str] = (),
         sort: JobSort | None = None,
         after: JobId | None = None,
         limit: int = 100,
@@ -153,7 +154,8 @@ class JobRequests(DatasetRequests):
         """Return jobs, by default newest first. `after` is the id of the last job of the previous page.
 
         Filters: any of the statuses, all of the labels, `q` in name or notes or at the start of the id, and jobs that
-        derive from the job `derived_from`.
+        derive from the job `derived_from`. `fields`: paths of fields of the specs, such as `optimizer.lr`, that each
+        job of the answer has in its `fields`.
         """
         return self._get(
             Page[JobSummary],
@@ -167,6 +169,7 @@ class JobRequests(DatasetRequests):
             created_before=created_before and created_before.isoformat(),
             q=q,
             derived_from=derived_from,
+            fields=list(fields),
             sort=sort,
             after=after,
             limit=limit,

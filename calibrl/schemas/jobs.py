@@ -18,6 +18,8 @@ MAX_LABELS = 32
 MAX_NOTES_LENGTH = 10_000  # characters
 LABEL_FILTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,63}:.{0,512}", re.DOTALL)
 Notes = Annotated[str, Field(max_length=MAX_NOTES_LENGTH, description="Free text.")]
+MAX_FIELDS = 32  # of the spec, in a list of jobs
+FieldPath = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*$")]
 JobSort = Literal["created", "-created", "name", "-name", "status", "-status", "finished", "-finished"]
 
 
@@ -56,6 +58,12 @@ class JobFilter(BaseModel):
         None,
         description="Jobs derived from this one: forks, jobs that start from or evaluate its checkpoints, and "
         "dependents.",
+    )
+    fields: list[FieldPath] = Field(
+        [],
+        max_length=MAX_FIELDS,
+        description="Fields of the spec to return with each job, such as `optimizer.lr`. Items of lists have numbers: "
+        "`rewards.0.weight`.",
     )
     sort: JobSort = Field(
         "-created", description="Sort key; prefix `-` for descending. With `finished`, unfinished jobs sort last."
@@ -168,6 +176,9 @@ class JobSummary(Record):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    fields: dict[str, Any] = Field(
+        {}, description="Values of the fields of the spec that the request of a list names, by path."
+    )
     alerts: list[str] = Field([], description="Health rules that fire now, or fired when the job ended.")
     ended_seconds: float = Field(
         0.0, description="Seconds of its attempts that have ended, together: without pauses and waits in the queue."

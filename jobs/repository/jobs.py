@@ -142,6 +142,17 @@ def _conditions(filters: JobFilter) -> Iterator[ColumnElement[bool]]:
         yield named | Job.id.between(*ids) if ids else named
 
 
+def spec_values(session: Session, ids: Collection[UUID], paths: Sequence[str]) -> dict[UUID, dict[str, Any]]:
+    """Return the values of fields of the specs of jobs, by job and path. A field that a spec does not have is left
+    out."""
+    parts = [Job.spec[tuple(path.split("."))] for path in paths]
+    rows = session.execute(select(Job.id, *parts).where(Job.id.in_(ids)))
+    return {
+        id: {path: value for path, value in zip(paths, values, strict=True) if value is not None}
+        for id, *values in rows
+    }
+
+
 def _derived(id: UUID) -> ColumnElement[bool]:
     # A job that uses a fixed checkpoint step has no dependency row; its spec names the other job.
     waits = Job.id.in_(select(JobDependency.job_id).where(JobDependency.depends_on_id == id))

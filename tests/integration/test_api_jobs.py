@@ -295,3 +295,17 @@ def query_plan(wanted: JobFilter) -> str:
         jobs.page(session, wanted)
         (sql, args), *_ = (one for one in statements if "FROM jobs" in one[0] and "LIMIT" in one[0])
         return "\n".join(row[0] for row in connection.exec_driver_sql(f"EXPLAIN ANALYZE {sql}", args))
+
+
+def test_a_list_has_the_fields_of_the_specs_that_are_asked_for(http: httpx.Client) -> None:
+    submitted(http)
+    names = ("algorithm.type", "rewards.0.type", "optimizer.lr", "no.such")
+    (job,) = http.get("/v1/jobs", params={"fields": names}).json()["data"]
+    spec = http.get(f"/v1/jobs/{job['id']}").json()["spec"]
+    assert job["fields"] == {
+        "algorithm.type": spec["algorithm"]["type"],
+        "rewards.0.type": spec["rewards"][0]["type"],
+        "optimizer.lr": spec["optimizer"]["lr"],
+    }
+    assert http.get("/v1/jobs").json()["data"][0]["fields"] == {}
+    assert http.get("/v1/jobs", params={"fields": "a..b"}).status_code == 422
