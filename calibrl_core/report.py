@@ -74,6 +74,7 @@ class SampleGroup(TypedDict):
     answer: str
     images: list[str]  # sha256 of the PNG files
     expert: str | None
+    expert_tokens: NotRequired[list[str]]  # its tokens, with which the gaps are computed; missing without an expert
     completions: list[SampleCompletion]
 
 

@@ -11,6 +11,7 @@ from calibrl_core.models.policy import Policy
 from calibrl_core.report import Report, SampleCompletion, SampleGroup
 
 TOKENS = 32_768  # stored per group, shared evenly by its completions; about 50 bytes each
+EXPERT_TOKENS = 4096  # stored per expert: the first ones
 CHARACTERS = 500_000  # stored per group of completion texts, per prompt and per expert
 
 
@@ -23,7 +24,7 @@ def report_groups(report: Report, step: int, policy: Policy, batch: StepBatch, c
 
 def _group(report: Report, policy: Policy, batch: StepBatch, index: int) -> SampleGroup:
     example, size = batch.examples[index], batch.rollouts.group_size
-    return SampleGroup(
+    group = SampleGroup(
         prompt_id=example.id,
         prompt=shortened(example.question, CHARACTERS),
         answer=example.answer,
@@ -31,6 +32,10 @@ def _group(report: Report, policy: Policy, batch: StepBatch, index: int) -> Samp
         expert=None if example.expert is None else shortened(example.expert, CHARACTERS),
         completions=[_completion(policy, batch, row) for row in range(index * size, (index + 1) * size)],
     )
+    if example.expert is not None:
+        tokens = batch.experts.tokens[index][batch.experts.mask[index]][:EXPERT_TOKENS].tolist()
+        group["expert_tokens"] = [policy.tokenizer.decode([token]) for token in tokens]
+    return group
 
 
 def _completion(policy: Policy, batch: StepBatch, row: int) -> SampleCompletion:

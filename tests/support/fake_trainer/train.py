@@ -96,6 +96,7 @@ def group(prompt_id: str, image: str, size: int, doubt: float = 0.0) -> SampleGr
         "answer": "7",
         "images": [image],
         "expert": "<think>The digits are 3 and 4.</think><answer>7</answer>",
+        "expert_tokens": ["<think>", "The", " digits", " are", " 3", " and", " 4", ".", "</think>", "<answer>", "7"],
         "completions": [completion(index) for index in range(size)],
     }
 

@@ -70,6 +70,9 @@ def test_the_group_with_most_spread_is_first_with_all_its_numbers(tmp_path: Path
     assert (passed["passed"], passed["truncated"], passed["left_out"]) == (True, True, 0)
     assert (len(failed["tokens"]), len(failed["gaps"]), failed["truncated"]) == (2, 2, False)
     assert second["group"]["completions"][0]["gaps"] == [None] * LENGTH
+    assert (
+        first["group"]["expert_tokens"] == [policy.tokenizer.decode([1])] * 7 and "expert_tokens" not in second["group"]
+    )
 
 
 def test_each_token_has_its_ratio_where_the_update_met_it(tmp_path: Path, policy: Policy, batch: Any) -> None:
