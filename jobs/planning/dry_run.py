@@ -31,7 +31,7 @@ from jobs.lifecycle.requests import Checked
 from jobs.planning import advice, memory, model_shapes
 from jobs.planning.data_warnings import data_warnings
 from jobs.planning.expert_lengths import expert_tokenizer, expert_tokens
-from jobs.planning.local_rows import LocalRows, hub_sources, local_rows, rows_of_plan
+from jobs.planning.local_rows import LocalRows, hub_sources, rows_of_plan
 from jobs.planning.model_shapes import ModelShape, UnknownShape
 from jobs.planning.model_warnings import model_warnings
 from jobs.planning.origins import origin
@@ -52,7 +52,7 @@ def dry_run(session: Session, spec: AnySpec, *, actor: str, visible_projects: fr
     job = lifecycle.new_job(checked, actor=actor)
     waits = checked.open_dependencies > 0
     job.status = JobStatus.WAITING if waits else JobStatus.QUEUED
-    local = {rows.named.field: rows for rows in local_rows(checked.references.data, checked.datasets)}
+    local = {rows.named.field: rows for rows in rows_of_plan(spec, checked.references, checked.datasets)}
     data = [_facts(one, checked.datasets, local.get(one.field)) for one in checked.references.data]
     steps = _steps(spec, advice.together(spec, data)) if isinstance(spec, TrainSpec) else None
     job.steps_total = steps
@@ -126,6 +126,8 @@ def _facts(named: NamedData, datasets: Mapping[UUID, models.Dataset], local: Loc
     if isinstance(source, KnownData):
         known = datasets[source.dataset]
         rows = known.rows if known.rows is None or source.rows is None else min(known.rows, source.rows)
+        if local is not None:
+            return _surveyed(field, known.name, rows, local.first().survey)
         return DataFacts(field=field, name=known.name, rows=rows, checked=rows or 0, with_expert=None, with_images=None)
     if isinstance(source, BuiltinData):
         rows = source.row_count  # all rows have an image and an expert

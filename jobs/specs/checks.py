@@ -214,6 +214,8 @@ def _model_problems(path: Path) -> list[str]:
     if path.suffix == ".gguf":
         if not _is_file(path):
             return [f"there is no file {path} on the server"]
+    elif not os.path.isdir(path):  # noqa: PTH112 - also False for a name that is too long
+        return [f"there is no folder {path} on the server"]
     elif not _is_file(path / "config.json"):
         return [f"{path} is not the folder of a saved model: it has no config.json"]
     refused = model_problem(path)

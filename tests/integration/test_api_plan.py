@@ -181,7 +181,9 @@ def test_the_plan_warns_of_rows_that_harm_the_job(http: httpx.Client, tmp_path: 
         answer = http.post("/v1/datasets/upload", content=path.read_bytes(), params={"name": "mine"})
         data = {"dataset": answer.json()["id"]}
     validation = {"data": {"path": str(held_out)}, "every_steps": 10}
-    notices = planned(http, data=data, validation=validation)["warnings"]
+    plan = planned(http, data=data, validation=validation)
+    assert (plan["data"][0]["with_expert"], plan["data"][0]["with_images"]) == (3, 0)
+    notices = plan["warnings"]
     found = [notice["message"] for notice in notices if notice["field"] == "data"]
     assert [text.partition(":")[0] for text in found] == [
         "1 of 2 prompts are in the validation data too, whose results then show memory",
@@ -284,3 +286,11 @@ def test_a_plan_shows_the_check_of_an_earlier_job_of_the_project(http: httpx.Cli
     assert planned(http, model={"builtin": "tiny-vlm", "seed": 1})["models"][0]["check"] is None
     http.put("/v1/projects/other", json={})
     assert planned(http, project="other")["models"][0]["check"] is None
+
+
+def test_a_model_folder_that_does_not_exist_is_said_to_be_missing(http: httpx.Client, tmp_path: Path) -> None:
+    missing, empty = tmp_path / "missing", tmp_path / "empty"
+    empty.mkdir()
+    texts = [http.post("/v1/jobs:plan", json=TRAIN | {"model": {"path": str(path)}}).text for path in (missing, empty)]
+    assert f"there is no folder {missing} on the server" in texts[0]
+    assert "it has no config.json" in texts[1]
