@@ -15,7 +15,12 @@ SELECTED = (
 )
 
 st.set_page_config(page_title="CalibRL", page_icon=str(HERE / "icon.svg"), layout="wide")
-st.html(f"<style>{SELECTED}{{color:inherit!important}}.st-key-link_clicks{{display:none}}</style>")
+# Streamlit marks a link that has the focus by a pale background only.
+FOCUSED = "[data-testid='stTopNavLink']:focus-visible,[data-testid='stPageLink'] a:focus-visible,a:focus-visible"
+st.html(
+    f"<style>{SELECTED}{{color:inherit!important}}.st-key-link_clicks{{display:none}}"
+    f"{FOCUSED}{{outline:2px solid currentColor!important;outline-offset:2px}}</style>"
+)
 st.logo(str(HERE / "logo.svg"))
 page = st.navigation(
     [
@@ -27,10 +32,12 @@ page = st.navigation(
         st.Page("app_pages/evaluations.py", title="Evaluations", icon=":material/grading:", url_path="evaluations"),
         st.Page("app_pages/studies.py", title="Studies", icon=":material/science:", url_path="studies"),
         st.Page("app_pages/datasets.py", title="Datasets", icon=":material/database:", url_path="data"),
+        st.Page("app_pages/admin.py", title="Administration", url_path="admin", visibility="hidden"),
         st.Page("app_pages/settings.py", title="Settings", icon=":material/settings:", url_path="settings"),
     ],
     position="top",
 )
+st.set_page_config(page_title=f"{page.title} · CalibRL")
 keep_form_values()
 keep_clicks()
 page.run()

@@ -13,9 +13,22 @@ def reset(key: str) -> None:
 
 
 def after(key: str) -> UUID | None:
-    """Return the id after which the current page begins; None for the first page."""
-    before: list[UUID] = st.session_state.setdefault(key, [])
+    """Return the id after which the current page begins; None for the first page. The URL names it, as `key`."""
+    if key not in st.session_state:
+        st.session_state[key] = _named(st.query_params.get(key, ""))
+    before: list[UUID] = st.session_state[key]
+    if before:
+        st.query_params[key] = str(before[-1])
+    else:
+        st.query_params.pop(key, None)
     return before[-1] if before else None
+
+
+def _named(text: str) -> list[UUID]:
+    try:
+        return [UUID(text)]
+    except ValueError:
+        return []
 
 
 def _back(before: list[UUID]) -> None:

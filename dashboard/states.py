@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from urllib.parse import urlencode, urlsplit
 
@@ -22,6 +23,7 @@ REFUSED = {  # by status: title, remedy
     503: ("Service busy", "Try again in a moment."),
 }
 READ_AT = "read-at"  # session key: time of the last live read without an error
+_warned_above: ContextVar[bool] = ContextVar("warned_above", default=False)
 NO_ACCESS = (401, 403, 404)  # statuses of what the viewer cannot see, or can no longer see
 
 
@@ -114,6 +116,16 @@ def reread(job: Job) -> Job:
 
 
 @contextmanager
+def warned_above() -> Iterator[None]:
+    """Draw no further warning: the head of the page has one already."""
+    token = _warned_above.set(True)
+    try:
+        yield
+    finally:
+        _warned_above.reset(token)
+
+
+@contextmanager
 def tolerated() -> Iterator[None]:
     """Draw an error of a live read as one line above the older data; the next tick tries again.
 
@@ -124,6 +136,8 @@ def tolerated() -> Iterator[None]:
     except CalibrlError as error:
         if error.status in NO_ACCESS:
             raise
+        if _warned_above.get():
+            return
         problem, _ = _advice(error)
         read_at: datetime | None = st.session_state.get(READ_AT)
         state = f"Data from {clock(read_at)}; retrying…" if read_at else "Retrying…"

@@ -14,6 +14,7 @@ PATHS = (
     "studies",
     "data",
     "settings",
+    "admin",
 )  # of the pages in navigation.py
 
 _mount = st.components.v2.component(

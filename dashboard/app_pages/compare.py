@@ -1,5 +1,6 @@
 """Curves of several jobs in shared charts: /compare?jobs=ID,ID."""
 
+from itertools import count
 from uuid import UUID
 
 import streamlit as st
@@ -10,23 +11,33 @@ from dashboard.charts import figures, live_chart
 from dashboard.charts.cards import Card, Line, metrics_of
 from dashboard.forms import job_picker
 from dashboard.forms.job_picker import Wanted
-from dashboard.markup import escape, job_link, status_chip, table
+from dashboard.markup import job_link, status_chip
 from dashboard.palette import MODELS
 from dashboard.reads import catalogue, live, service
-from dashboard.views import evaluation_table
+from dashboard.views import chart_look, compare_tables, evaluation_table, run_rows
 from dashboard.views.compare_curves import (
-    AXES,
     RATE,
+    SECONDS,
     Attempts,
-    Axis,
     JobCurves,
     JobLine,
     group_name,
     job_lines,
     seed_groups,
 )
-from dashboard.views.spec_diff import flat
 
+MOST_METRICS = 24  # charts
+MOST_IN_LEGEND = 4  # lines; more make the legend of a chart higher than the chart. The page has a legend of its own.
+SIGNS = {  # of dashes, in the legend; with the colours they tell 56 jobs apart
+    "solid": "●",
+    "dash": "╍╍",
+    "dot": "┅┅",
+    "dashdot": "━•",
+    "longdash": "━━",
+    "longdashdot": "━━•",
+    "2px 6px": "• •",
+}
+DASHES = tuple(SIGNS)
 # Each card has one metric; its lines are the jobs.
 CARDS = (
     Card(
@@ -60,69 +71,91 @@ def _names(jobs: list[Job]) -> dict[UUID, str]:
     return {job.id: job.name if names.count(job.name) == 1 else f"{job.name} {str(job.id)[:8]}" for job in jobs}
 
 
+def _places(jobs: list[Job]) -> dict[UUID, int]:
+    """Return a number per job, from which its colour and dash follow. A job keeps it when others come and go."""
+    known: dict[UUID, int] = st.session_state.setdefault("compare-places", {})
+    taken = {known[job.id] for job in jobs if job.id in known}
+    free = (number for number in count() if number not in taken)
+    known |= {job.id: next(free) for job in jobs if job.id not in known}
+    return known
+
+
 def _lines(jobs: list[Job], by_config: bool) -> list[JobLine]:
     """Return one line per job, or one per config over different seeds."""
-    names = _names(jobs)
+    names, places = _names(jobs), _places(jobs)
     groups = seed_groups(jobs) if by_config else [(job,) for job in jobs]
-    return [
-        JobLine(names[group[0].id] if len(group) == 1 else group_name(group), MODELS[index], group)
-        for index, group in enumerate(groups)
-    ]
+    lines = []
+    for group in groups:
+        more, colour = divmod(places[group[0].id], len(MODELS))
+        name = names[group[0].id] if len(group) == 1 else group_name(group)
+        lines.append(JobLine(name, MODELS[colour], group, DASHES[more % len(DASHES)]))
+    return lines
 
 
-def _draw(shown: list[Job], by_config: bool, axis: Axis) -> None:
-    """Draw the jobs with their status, and the charts. The page runs again when a job ends, which stops its timer."""
+def _cards() -> tuple[Card, ...]:
+    """Return the cards of the chosen metrics."""
+    known = {metrics_of([card])[0]: card for card in CARDS}
+    chosen: list[str] = st.session_state.get("metrics") or list(known)
+    return tuple(known.get(name) or Card(name, name, (Line("", name),), value_format=".4g") for name in chosen)
+
+
+def _draw(shown: list[Job], by_config: bool, baseline: UUID | None) -> None:
+    """Draw the jobs with their status, the values and the charts. The page runs again when a job ends, which stops its
+    timer."""
     with states.explained("trouble-live"):
         jobs = shown
         with states.tolerated():
-            jobs = [states.reread(job) for job in shown]
-        lines = _lines(jobs, by_config)
+            jobs = [job if job.status.final else states.reread(job) for job in shown]
+        lines, cards, axis = _lines(jobs, by_config), _cards(), chart_look.axis()
         _legend(lines)
-        comparison = live.compared_curves(jobs, (*metrics_of(CARDS), RATE))
+        comparison = live.compared_curves(jobs, (*metrics_of(cards), RATE, SECONDS))
         attempts = {}
         with states.tolerated():
             comparison.refresh()
             if axis == "time":
                 attempts = {job.id: catalogue.attempts(job.id) for job in jobs}
-        _charts(lines, comparison.curves(), axis, attempts)
+        curves = comparison.curves()
+        _values(jobs, curves, cards, baseline)
+        _charts(lines, cards, curves, attempts)
         if [job.status.final for job in jobs] != [job.status.final for job in shown]:
             st.rerun()
 
 
-def _charts(lines: list[JobLine], curves: JobCurves, axis: Axis, attempts: Attempts) -> None:
+def _values(jobs: list[Job], curves: JobCurves, cards: tuple[Card, ...], baseline: UUID | None) -> None:
+    with st.expander("Last and best values", expanded=True, icon=":material/table:"):
+        titles = {metrics_of([card])[0]: card.title for card in cards}
+        found = compare_tables.values(jobs, curves, [*titles])
+        st.html(compare_tables.value_table(jobs, found, titles, _names(jobs), baseline))
+
+
+def _charts(lines: list[JobLine], cards: tuple[Card, ...], curves: JobCurves, attempts: Attempts) -> None:
+    axis, look = chart_look.axis(), chart_look.current(legend=len(lines) <= MOST_IN_LEGEND)
     with st.grid(2, min_column_width=400):
-        for card in CARDS:
+        for card in cards:
             (metric,) = metrics_of([card])
             drawn = [*job_lines(lines, curves, metric, axis, attempts)]
-            figure = figures.curves(drawn, unit=card.unit_text, x_title=AXES[axis], share=card.share)
+            figure = figures.curves(
+                drawn, unit=card.unit_text, share=card.share, value_format=card.value_format, look=look
+            )
             key = f"compare-{axis}-{metric.replace('/', '-')}"
             live_chart.card(card.title, card.text, figure, key=key)
 
 
 def _differences(jobs: list[Job]) -> None:
-    specs = [flat(job.spec) for job in jobs]
-    fields = sorted({field for spec in specs for field in spec} - {"name"})
-    different = [field for field in fields if len({spec.get(field) for spec in specs}) > 1]
-    st.subheader("Config diff", anchor=False)
-    if not different:
-        st.caption("Same config; only the names differ.")
-        return
-    names = _names(jobs)
-    rows = (
-        f"<tr><td><code>{escape(field)}</code></td>"
-        + "".join(f"<td>{escape(spec.get(field, '–'))}</td>" for spec in specs)
-        + "</tr>"
-        for field in different
-    )
-    st.html(table(("Field", *(names[job.id] for job in jobs)), rows))
+    with st.expander("Config diff", expanded=True, icon=":material/difference:"):
+        found = compare_tables.differences(jobs, _names(jobs))
+        if found is None:
+            st.caption("Same config; only the names differ.")
+        else:
+            st.html(found)
 
 
 def _legend(lines: list[JobLine]) -> None:
     st.html(
         '<div style="display:flex;flex-wrap:wrap;gap:.4rem 1.4rem">'
         + "".join(
-            f'<span><span aria-hidden="true" style="color:{line.colour}">●</span> {job_link(job.id, job.name)} '
-            f"{status_chip(job.status)} step {job.step}</span>"
+            f'<span><span aria-hidden="true" style="color:{line.colour}">{SIGNS[line.dash]}</span> '
+            f"{job_link(job.id, job.name)} {status_chip(job.status)} step {job.step}</span>"
             for line in lines
             for job in line.jobs
         )
@@ -156,18 +189,31 @@ def page() -> None:
             "Select two or more jobs", "Their curves appear in shared charts, with the differences of their configs."
         )
         return
-    with st.container(horizontal=True, vertical_alignment="center"):
-        axis: Axis = st.segmented_control(
-            "X axis", list(AXES), default="step", required=True, key="axis", bind="query-params",
-            label_visibility="collapsed",
-        )  # fmt: skip
-        by_config = len(seed_groups(jobs)) < len(jobs) and st.toggle(
-            "Group seeds", key="seeds", help="One line for jobs that differ in their seeds only: mean, min and max."
-        )
+    by_config, baseline = _choose(jobs)
     runs = any(not job.status.final for job in jobs)
-    st.fragment(_draw, run_every=service.LIST_TICK if runs else None)(jobs, by_config, axis)
-    _evaluated(jobs)
     _differences(jobs)
+    st.fragment(_draw, run_every=service.LIST_TICK if runs else None)(jobs, by_config, baseline)
+    _evaluated(jobs)
+
+
+def _choose(jobs: list[Job]) -> tuple[bool, UUID | None]:
+    """Draw the choices of the comparison. Return whether seeds are grouped, and the baseline."""
+    known = [metrics_of([card])[0] for card in CARDS]
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    left.multiselect(
+        "Metrics", [*dict.fromkeys([*known, *run_rows.known_metrics()])], known, key="metrics", bind="query-params",
+        max_selections=MOST_METRICS, accept_new_options=True, placeholder="Metric",
+    )  # fmt: skip
+    names = _names(jobs)
+    baseline = right.selectbox(
+        "Baseline", [None, *names], format_func=lambda id: names.get(id, "None"), key="baseline",
+        help="The table of values shows the difference of each job from it.",
+    )  # fmt: skip
+    chart_look.choose()
+    by_config = len(seed_groups(jobs)) < len(jobs) and st.toggle(
+        "Group seeds", key="seeds", help="One line for jobs that differ in their seeds only: mean, min and max."
+    )
+    return by_config, baseline
 
 
 with states.explained():

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from calibrl.schemas import JobStatus, JobSummary
-from dashboard import paging, states
+from dashboard import addresses, paging, states
 from dashboard.forms import job_picker
 from dashboard.forms.job_picker import Wanted
 from dashboard.markup import escape, job_link, moment, status_chip, table
@@ -70,6 +70,7 @@ def page() -> None:
     with action, st.container(horizontal=True, horizontal_alignment="right"):
         if catalogue.own_projects() and st.button("New evaluation", icon=":material/add:"):
             st.switch_page("app_pages/new_job.py", query_params={"kind": "Evaluation"})
+    addresses.check("view", [LIST, COMPARE, REPLAY], LIST)
     view = st.segmented_control(
         "View",
         [LIST, COMPARE, REPLAY],

@@ -2,17 +2,15 @@
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
 from uuid import UUID
 
 import streamlit as st
 
 from calibrl.client import CalibrlError
 from calibrl.schemas import Job, JobStatus, Reason
-from dashboard import states
-from dashboard.forms import fork_dialog, what_if_dialog
-from dashboard.markup import KINDS, as_markdown, duration, elapsed, escape, job_link, moment, progress_bar, status_chip
-from dashboard.palette import NEUTRAL, POLICY
+from dashboard import addresses, states
+from dashboard.forms import edit_dialog, fork_dialog, form_start, what_if_dialog
+from dashboard.markup import as_markdown
 from dashboard.panels import (
     audit,
     bisection,
@@ -32,14 +30,14 @@ from dashboard.panels import (
 )
 from dashboard.panels.common import has_rollouts
 from dashboard.panels.installed import installed_panels
-from dashboard.reads import live, service
-from dashboard.views import alerts
+from dashboard.reads import service
+from dashboard.views import alerts, chart_look, job_head
 from dashboard.views.new_job_page import submit_and_open
 
 Panel = Callable[[Job], None]
 EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception): .*$", re.MULTILINE)
 PAUSABLE = (JobStatus.QUEUED, JobStatus.WAITING, JobStatus.RUNNING)
-COUNTED = {"train": "steps", "what_if": "updates", "bisect": "probes"}  # progress of other kinds is in batches
+CHARTED = ("Overview", "Exploration", "Expert mismatch", "Metrics", "System")
 RECORDS: dict[str, Panel] = {
     "Log": records.log,
     "Files": files.draw,
@@ -78,94 +76,14 @@ def _requested() -> UUID | None:
         return None
 
 
-def _facts(job: Job) -> str:
-    facts = [
-        KINDS[job.kind],
-        f"project {job.project}",
-        f"submitted {moment(job.created_at)}",
-    ]
-    if (seconds := elapsed(job)) is not None:
-        facts.append(f"{'duration' if job.finished_at else 'running for'} {duration(seconds)}")
-    if job.attempt > 1:
-        facts.append(f"attempt {job.attempt}")
-    if len(job.workers) > 1:
-        facts.append(f"on {', '.join(job.workers)}")
-    facts += [f"{name}: {value}" for name, value in job.labels.items()]
-    return " · ".join(escape(fact) for fact in facts)
-
-
-def _title(job: Job) -> str:
-    return (
-        '<div style="display:flex;flex-wrap:wrap;align-items:center;gap:0.4rem 0.9rem">'
-        '<h1 style="font-size:1.9rem;font-weight:700;margin:0;padding:0;overflow-wrap:anywhere">'
-        f"{escape(job.name)}</h1>"
-        f"{status_chip(job.status)}</div>"
-        f'<div style="opacity:0.8;font-size:0.9rem;margin-top:0.35rem">{_facts(job)}</div>'
-    )
-
-
-def _time_left(job: Job) -> str:
-    if job.status != JobStatus.RUNNING or job.steps_total is None or job.kind != "train":
-        return ""
-    history = live.history(job.id, job.attempt, (live.STEP_SECONDS,))
-    history.refresh()
-    pace = history.seconds_per_step(job.attempt_started_at)
-    return "" if pace is None else f", about {duration(pace * (job.steps_total - job.step))} left"
-
-
-def _progress(job: Job) -> str:
-    if job.steps_total is None:
-        return ""
-    text = f"{job.step} of {job.steps_total} {COUNTED.get(job.kind, 'batches')}{_time_left(job)}"
-    colour = POLICY if job.status.held else NEUTRAL
-    bar = progress_bar(job.step / max(job.steps_total, 1), colour, "progress")
-    return f'<div style="margin-top:0.6rem">{bar}<div style="font-size:0.85rem;margin-top:0.25rem">{text}</div></div>'
-
-
-def _dependencies(job: Job) -> str:
-    if job.attempt or job.status.final or not job.depends_on:  # later the overview shows the lineage
-        return ""
-    links = ", ".join(_dependency(id) for id in job.depends_on)
-    return f'<div style="font-size:0.9rem;margin-top:0.3rem">Depends on {links}</div>'
-
-
-def _dependency(id: UUID) -> str:
-    try:
-        return job_link(id, service.job(str(id)).name)
-    except CalibrlError:  # deleted, or in a project without access
-        return f"{escape(str(id)[:8])} (no access)"
-
-
-def _queue_place(job: Job) -> str:
-    """The queue position of a queued job, the reason why it waits, and its estimated start."""
-    entry = service.queue(job.project).get(job.id) if job.status == JobStatus.QUEUED else None
-    if entry is None:
-        return ""
-    facts = [f"Queue position {entry.position}", entry.explanation]
-    if entry.reason and entry.estimated_start:
-        seconds = (entry.estimated_start - datetime.now(UTC)).total_seconds()
-        facts.append(f"estimated start in {duration(seconds)}")
-    return f'<div style="font-size:0.9rem;margin-top:0.3rem">{escape(" · ".join(facts))}</div>'
-
-
-def _header(shown: Job) -> None:
-    """Draw the live head of the page. A new status reruns the whole page, which starts or stops its timers."""
-    job = shown
-    with states.explained("trouble-head"), states.tolerated():
-        job = states.reread(shown)
-        place = [*_panels(job), "Health"].index("Health") + 1
-        st.html(_title(job) + _dependencies(job) + _queue_place(job) + _progress(job) + alerts.notice(job, place))
-    if (job.status, job.attempt) != (shown.status, shown.attempt):
-        st.rerun()
-
-
 def _reason(job: Job) -> None:
     """Draw why a job failed, was paused or was cancelled. The message can hold the end of a log: plain text."""
     reason = job.reason.value.replace("_", " ") if job.reason else "no reason given"
     if job.status == JobStatus.FAILED:
         st.error(f"Failed: {as_markdown(_cause(job) or reason)}", icon=":material/error:")
         if job.message:
-            st.code(job.message, language=None, wrap_lines=True)
+            with st.expander("Last log lines", icon=":material/notes:"):
+                st.code(job.message, language=None, wrap_lines=True)
     elif job.status == JobStatus.PAUSED and job.reason == Reason.HEALTH:
         st.warning(as_markdown(_paused_by(job)), icon=":material/pause:")
     elif job.message and job.status != JobStatus.SUCCEEDED:
@@ -196,6 +114,14 @@ def _request(job: Job, change: Callable[[UUID], Job]) -> None:
     st.rerun()
 
 
+def _effect_of_cancel(job: Job) -> str:
+    if job.status.held:
+        return "The trainer saves a checkpoint and stops."
+    if job.attempt == 0:
+        return "The job has not started. It leaves the queue."
+    return f"The job does not run now. Its files up to step {job.step} stay."
+
+
 def _actions(job: Job) -> None:
     """Draw the buttons that the job's status and the viewer's role allow."""
     if not service.me().may_change(job.project):
@@ -211,10 +137,36 @@ def _actions(job: Job) -> None:
         "Retry", icon=":material/replay:", key="retry", help="Continues from the last checkpoint, if there is one."
     ):
         _request(job, client.retry)
+    if (
+        job.kind == "train"
+        and job.attempt
+        and st.button(
+            "Evaluate", icon=":material/grading:", key="evaluate", help="Fill in an evaluation of its best checkpoint."
+        )
+    ):
+        st.switch_page("app_pages/new_job.py", query_params={"evaluate": str(job.id)})
     if st.button(
         "Fork", icon=":material/fork_right:", key="fork", help="Start a new job from a checkpoint, with changes."
     ):
         fork_dialog.dialog(job)
+    with st.popover("More", icon=":material/more_horiz:"):
+        _more(job)
+    if not job.status.final and job.status != JobStatus.CANCELLING:
+        with st.popover("Cancel", icon=":material/stop_circle:"):
+            st.write(f"{_effect_of_cancel(job)} Jobs that depend on this job will fail.")
+            if st.button("Cancel job", type="primary", key="cancel"):
+                _request(job, client.cancel)
+
+
+def _more(job: Job) -> None:
+    """Draw the buttons that are needed less often."""
+    client = service.client()
+    if job.kind in form_start.KINDS and st.button(
+        "Clone", icon=":material/content_copy:", key="clone", help="Fill in the form of a new job with this config."
+    ):
+        st.switch_page("app_pages/new_job.py", query_params={"clone": str(job.id)})
+    if st.button("Edit", icon=":material/edit:", key="edit", help="Name, labels and notes"):
+        edit_dialog.dialog(job)
     if has_rollouts(job) and st.button(
         "What if",
         icon=":material/alt_route:",
@@ -229,11 +181,6 @@ def _actions(job: Job) -> None:
         help="Run it again and compare: panel Spec of the new job.",
     ):
         submit_and_open(lambda: client.reproduce(job.id))
-    if not job.status.final and job.status != JobStatus.CANCELLING:
-        with st.popover("Cancel", icon=":material/stop_circle:"):
-            st.write("The trainer saves a checkpoint and stops. Jobs that depend on this job will fail.")
-            if st.button("Cancel job", type="primary", key="cancel"):
-                _request(job, client.cancel)
 
 
 def page() -> None:
@@ -252,11 +199,16 @@ def page() -> None:
         return
     head, action = st.columns([3, 1], vertical_alignment="top")
     with head:
-        st.fragment(_header, run_every=None if job.status.final else service.TICK)(job)
+        health_place = [*_panels(job), "Health"].index("Health") + 1
+        st.fragment(job_head.draw, run_every=None if job.status.final else service.TICK)(job, health_place)
     with action, st.container(horizontal=True, horizontal_alignment="right"):
         _actions(job)
     _reason(job)
+    if job.notes:
+        with st.expander("Notes", icon=":material/sticky_note_2:"):
+            st.text(job.notes)
     panels = _panels(job)
+    addresses.check("panel", panels, next(iter(panels)))
     chosen = st.segmented_control(
         "Panel",
         list(panels),
@@ -266,6 +218,8 @@ def page() -> None:
         bind="query-params",
         label_visibility="collapsed",
     )
+    if job.kind == "train" and job.attempt and chosen in CHARTED:
+        chart_look.choose()
     panels.get(chosen or "", next(iter(panels.values())))(job)
 
 

@@ -7,10 +7,11 @@ import numpy as np
 import streamlit as st
 
 from calibrl.schemas import JobSort, JobStatus, JobSummary, Series
-from dashboard import paging, states
+from dashboard import addresses, paging, states
 from dashboard.charts.series import fence
 from dashboard.markup import (
     KINDS,
+    as_markdown,
     chip,
     duration,
     elapsed,
@@ -24,13 +25,14 @@ from dashboard.markup import (
 )
 from dashboard.palette import ENTROPY, NEUTRAL, POLICY, VALIDATION
 from dashboard.reads import catalogue, service
-from dashboard.views import alerts
+from dashboard.views import alerts, run_table
 
+VIEWS = LIST, TABLE = ("List", "Table")
 ALL = "all"  # no filter by status or project
 PAGES = "before"  # key of the list's pages
 PAGE = 30  # jobs shown at once: one call returns curves of at most 32 jobs
 MAX_LABELS = 4  # shown per row
-MAX_COMPARED = 8
+MAX_COMPARED = 50
 LATEST = "newest"
 SORTS: dict[str, JobSort] = {
     LATEST: "-created",
@@ -111,13 +113,18 @@ def _progress(job: JobSummary) -> str:
     )
 
 
+def _origin(job: JobSummary) -> str:
+    """The beginning of the ID, and who submitted the job."""
+    return f' <span style="font-size:.8rem;opacity:.75">{str(job.id)[:8]} · {escape(job.user)}</span>'
+
+
 def _row(job: JobSummary, curves: Curves, with_project: bool) -> str:
     seconds = elapsed(job)
     lasted = "–" if seconds is None else duration(seconds)
     labels = "".join(f" {chip(f'{name}: {value}', NEUTRAL)}" for name, value in list(job.labels.items())[:MAX_LABELS])
     project = f'<td data-label="{PROJECT}">{escape(job.project)}</td>' if with_project else ""
     return (
-        f"<tr><td>{job_link(job.id, job.name)}<div>{labels}</div></td>{project}"
+        f"<tr><td>{job_link(job.id, job.name)}{_origin(job)}<div>{labels}</div></td>{project}"
         f"<td>{status_chip(job.status)} {alerts.count(job)}</td><td>{KINDS[job.kind]}</td><td>{_progress(job)}</td>"
         f'<td data-label="Accuracy">{_accuracy(job, curves)}</td>'
         f'<td data-label="Entropy">{_entropy(job, curves)}</td>'
@@ -153,6 +160,12 @@ def _labels() -> dict[str, str]:
     return {name.strip(): value.strip() for name, colon, value in pairs if colon and name.strip()}
 
 
+def _unread_labels() -> list[str]:
+    """The parts of the filter by labels that have no key and value."""
+    parts = [text.strip() for text in st.session_state.get("label", "").split(",")]
+    return [text for text in parts if text and (":" not in text or text.startswith(":"))]
+
+
 def _query() -> dict[str, Any]:
     """The filters and the order of the list, as arguments of `Client.jobs`."""
     status = st.session_state.get("status", ALL)
@@ -176,6 +189,7 @@ def _jobs() -> bool:
         curves = _curves(page.data)
         several = len(catalogue.projects()) > 1
         titles = (TITLES[0], PROJECT, *TITLES[1:]) if several else TITLES
+        st.caption(f"{len(page.data)} jobs, more on the next page" if page.has_more else f"{len(page.data)} jobs")
         st.html(table(titles, (_row(job, curves, several) for job in page.data)))
     else:
         _show_empty(len(query) > 1)
@@ -210,6 +224,10 @@ def _first_page() -> None:
 
 
 def _filters() -> None:
+    projects = catalogue.projects()
+    addresses.check("status", [ALL, *(status.value for status in JobStatus)], ALL, str.capitalize)
+    addresses.check("sort", SORTS, LATEST)
+    addresses.check("project", [ALL, *projects], ALL)
     st.segmented_control(
         "Status",
         [ALL, *(status.value for status in JobStatus)],
@@ -221,7 +239,6 @@ def _filters() -> None:
         on_change=_first_page,
         label_visibility="collapsed",
     )
-    projects = catalogue.projects()
     search, labels, *project, sort = st.columns([2, 2, 1, 1] if len(projects) > 1 else [2, 2, 1])
     for column in project:
         column.selectbox(PROJECT, [ALL, *projects], key="project", bind="query-params", on_change=_first_page)
@@ -233,6 +250,8 @@ def _filters() -> None:
         "Labels", key="label", bind="query-params", on_change=_first_page, placeholder="team:vision, stage:final",
         max_chars=500,
     )  # fmt: skip
+    if unread := _unread_labels():
+        labels.warning(as_markdown(f"Not a label: {', '.join(unread)}. Write key:value, such as team:vision."))
     sort.selectbox("Sort by", list(SORTS), key="sort", bind="query-params", on_change=_first_page)
 
 
@@ -244,6 +263,13 @@ def page() -> None:
         if catalogue.own_projects() and st.button("New job", icon=":material/add:"):
             st.switch_page("app_pages/new_job.py")
     _filters()
+    addresses.check("view", VIEWS, LIST)
+    view = st.segmented_control(
+        "View", VIEWS, default=LIST, required=True, key="view", bind="query-params", label_visibility="collapsed"
+    )
+    if view == TABLE:
+        run_table.draw(_query())
+        return
     active = st.session_state.get("active", True)
     st.fragment(_live, run_every=service.LIST_TICK if active else service.IDLE_TICK)(active)
 

@@ -12,7 +12,8 @@ import yaml
 from calibrl import presets
 from calibrl.client import CalibrlError
 from calibrl.schemas import AuditSpec, Dataset, EvaluateSpec, JobPlan, JobSummary, TrainSpec
-from dashboard import states
+from dashboard import addresses, states
+from dashboard.forms import form_start
 from dashboard.forms.job_picker import Wanted
 from dashboard.forms.schema import Schema, label
 from dashboard.forms.schema_form import FORM, SpecForm
@@ -20,7 +21,10 @@ from dashboard.markup import as_markdown, heading
 from dashboard.reads import catalogue, service
 from dashboard.views import plan_summary
 
-TRAINING, EVALUATION, AUDIT = "Training", "Evaluation", "Audit"
+TYPES = TRAINING, EVALUATION, AUDIT = (*form_start.KINDS.values(),)
+FIRST_PRESET = "calibrl"
+LONGEST_YAML = 100_000  # characters
+IMPORTED = "kind: train\nname: my-first-job\nmodel: ..."
 SCHEMAS = {
     "train": Schema(TrainSpec.model_json_schema()),
     "evaluate": Schema(EvaluateSpec.model_json_schema()),
@@ -98,16 +102,12 @@ FOLDED: dict[str, dict[str, tuple[str, ...]]] = {  # sections that are folded at
 
 
 def _start() -> tuple[str, str, dict[str, Any]]:
-    """Draw the choice of type and preset. Return the kind of job, the key of its form, and the initial values."""
+    """Draw the choice of type and preset. Return the kind of job, the key of its form, and the preset's values."""
+    addresses.keep("kind", TYPES, TRAINING)
+    addresses.keep("preset", presets.names(), FIRST_PRESET, _preset_title)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        kind = st.segmented_control(
-            "Type",
-            [TRAINING, EVALUATION, AUDIT],
-            default=TRAINING,
-            required=True,
-            key="kind",
-            bind="query-params",
-        )
+        kind = st.segmented_control("Type", TYPES, required=True, key="kind")
+        addresses.note("kind", kind, TRAINING)
         if kind == EVALUATION:
             return "evaluate", "evaluate", FIRST_EVALUATION
         if kind == AUDIT:
@@ -115,15 +115,32 @@ def _start() -> tuple[str, str, dict[str, Any]]:
         chosen = st.selectbox(
             "Preset",
             presets.names(),
-            presets.names().index("calibrl"),
-            format_func=lambda name: NAMED.get(name, label(name)),
+            format_func=_preset_title,
             key="preset",
-            bind="query-params",
-            help="A complete config per algorithm. Changing it resets the form.",
+            help="A complete config per algorithm. Another preset keeps what you have changed of name, project, model, "
+            "data, validation and queue settings. It sets the rest.",
         )
+        addresses.note("preset", chosen, FIRST_PRESET, _preset_title)
     st.caption(as_markdown(presets.summary(chosen)))
     st.caption(INTRODUCTION)
     return "train", chosen, yaml.safe_load(presets.text(chosen))
+
+
+def _preset_title(name: str) -> str:
+    return NAMED.get(name, label(name))
+
+
+def _import() -> None:
+    """Draw the fields for a YAML text that fills the form in."""
+    with st.expander("Import YAML", icon=":material/upload_file:"):
+        file = st.file_uploader("File", ["yaml", "yml", "json"], max_upload_size=1, key="import-file")
+        pasted = st.text_area(
+            "Or paste a spec", max_chars=LONGEST_YAML, height=160, key="import-text", placeholder=IMPORTED
+        )
+        text = file.getvalue().decode(errors="replace") if file else pasted
+        st.button("Fill in the form", disabled=not text.strip(), on_click=form_start.fill_from_yaml, args=(text,))
+        for fault in st.session_state.get(form_start.REFUSED, ()):
+            st.code(fault, language=None, wrap_lines=True)
 
 
 def _job_option(job: JobSummary) -> str:
@@ -257,18 +274,21 @@ def page() -> None:
             "You need the member role in a project and a key with write scope. An admin can grant both.",
         )
         return
+    form_start.fill_from_url()
     left, right = st.columns([3, 2], gap="large")
     with left:
-        kind, key, start = _start()
+        kind, key, first = _start()
+        _import()
         form = SpecForm(
             SCHEMAS[kind],
-            start,
+            form_start.start_of(kind, key, first, SCHEMAS[kind]),
             key=f"{FORM}{key}",
             offered={"project": {slug: slug for slug in projects}},
             named=NAMED,
             common=COMMON,
         )
         _fill_in(form, kind)
+        form_start.remember(kind, key, form.value)
     with right, st.container(key="plan"):
         st.html(STICKY)
         st.subheader("Plan", anchor=False)

@@ -1,24 +1,32 @@
 """The queue: waiting jobs with their reasons, running jobs, and machines with their GPUs."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import get_args
-from uuid import UUID
 
 import streamlit as st
 
-from calibrl.client import CalibrlError
-from calibrl.schemas import JobStatus, JobSummary, Me, Priority, QueueEntry, Worker, WorkerStatus
+from calibrl.schemas import JobStatus, JobSummary, Me, QueueEntry, Worker, WorkerStatus
 from dashboard import states
-from dashboard.markup import chip, duration, elapsed, escape, gpu_table, job_link, progress_bar, status_chip, table
+from dashboard.markup import (
+    as_markdown,
+    chip,
+    duration,
+    elapsed,
+    escape,
+    gpu_table,
+    job_link,
+    progress_bar,
+    status_chip,
+    table,
+)
 from dashboard.palette import CORRECT, NEUTRAL, POLICY, RARENESS, WRONG
 from dashboard.reads import catalogue, service
-from dashboard.views import hours
+from dashboard.views import hours, queue_actions
 
 PERIODS = (7, 30, 90, 366)  # days
 MAX_SHOWN = 200  # waiting jobs, and running jobs
-WAITING_TITLES = ("#", "Job", "Project", "User", "Priority", "Resources", "Reason", "Est. start")
-RUNNING_TITLES = ("Job", "Status", "Project", "User", "Resources", "Progress", "Running for")
+WAITING_TITLES = ("#", "Job", "Project", "User", "Priority", "Resources", "Reason", "Est. start", "")
+RUNNING_TITLES = ("Job", "Status", "Project", "User", "Resources", "Progress", "Running for", "")
 FAIR_SHARE = (
     "Order: priority first. Within a priority, fair share: the project with the lowest recent use, relative to its "
     "weight. Within a project, the oldest job. A job can start earlier if it does not delay a job before it."
@@ -44,17 +52,18 @@ def _starts(entry: QueueEntry) -> str:
     return f"in about {duration(seconds)}" if seconds > 1 else "now"
 
 
-def _waiting_row(entry: QueueEntry) -> str:
+def _waiting_row(entry: QueueEntry, me: Me) -> str:
     place = str(entry.position) if entry.position else "–"
     return (
         f'<tr><td data-label="#">{place}</td><td>{job_link(entry.job_id, entry.name)}</td>'
         f'<td data-label="Project">{escape(entry.project)}</td><td data-label="User">{escape(entry.user)}</td>'
         f'<td data-label="Priority">{escape(entry.priority)}</td><td data-label="Resources">{_slots(entry)}</td>'
-        f'<td>{escape(entry.explanation)}</td><td data-label="Est. start">{_starts(entry)}</td></tr>'
+        f'<td>{escape(entry.explanation)}</td><td data-label="Est. start">{_starts(entry)}</td>'
+        f"<td>{queue_actions.job_link(entry.job_id, entry.name) if me.may_change(entry.project) else ''}</td></tr>"
     )
 
 
-def _running_row(job: JobSummary) -> str:
+def _running_row(job: JobSummary, me: Me) -> str:
     seconds = elapsed(job)
     progress = "–"
     if job.steps_total:
@@ -64,22 +73,29 @@ def _running_row(job: JobSummary) -> str:
         f"<tr><td>{job_link(job.id, job.name)}</td><td>{status_chip(job.status)}</td>"
         f'<td data-label="Project">{escape(job.project)}</td><td data-label="User">{escape(job.user)}</td>'
         f'<td data-label="Resources">{_slots(job)}</td><td>{progress}</td>'
-        f'<td data-label="Running for">{"–" if seconds is None else duration(seconds)}</td></tr>'
+        f'<td data-label="Running for">{"–" if seconds is None else duration(seconds)}</td>'
+        f"<td>{queue_actions.job_link(job.id, job.name) if me.may_change(job.project) else ''}</td></tr>"
     )
 
 
 def _jobs() -> bool:
     """Draw the running and the waiting jobs. Return true if there are any."""
-    waiting = service.whole_queue()
+    me, waiting = service.me(), service.whole_queue()
     running = service.jobs(status=[status for status in JobStatus if status.held], limit=MAX_SHOWN).data
+    machines = service.workers()
+    others = len({id for machine in machines for id in machine.jobs} - {job.id for job in running})
     st.subheader(f"Running ({len(running)})", anchor=False)
     if running:
-        st.html(table(RUNNING_TITLES, map(_running_row, running)))
-    else:
+        st.html(table(RUNNING_TITLES, (_running_row(job, me) for job in running)))
+    elif not others:
         st.caption("No running jobs")
+    if others:
+        st.caption(f"{_count(others, 'job')} of other projects {'run' if others > 1 else 'runs'}")
     st.subheader(f"Waiting ({len(waiting)})", anchor=False)
     if waiting:
-        st.html(table(WAITING_TITLES, map(_waiting_row, waiting[:MAX_SHOWN])))
+        for note in _notes(waiting, machines):
+            st.caption(note)
+        st.html(table(WAITING_TITLES, (_waiting_row(entry, me) for entry in waiting[:MAX_SHOWN])))
         if len(waiting) > MAX_SHOWN:
             st.caption(f"First {MAX_SHOWN} of {len(waiting)}. `calibrl queue` lists all.")
     else:
@@ -87,7 +103,21 @@ def _jobs() -> bool:
     return bool(running or waiting)
 
 
-def _machine(worker: Worker) -> str:
+def _notes(waiting: list[QueueEntry], machines: list[Worker]) -> Iterator[str]:
+    """Yield what the rows do not say: jobs of other projects between them, and machines that are draining."""
+    positions = [entry.position for entry in waiting if entry.position is not None]
+    if positions and (hidden := max(positions) - len(positions)):
+        yield f"{_count(hidden, 'job')} of other projects {'are' if hidden > 1 else 'is'} between these positions"
+    draining = [machine.name for machine in machines if machine.status is WorkerStatus.DRAINING]
+    if draining:
+        yield f"Draining, no new jobs start there: {as_markdown(', '.join(draining))}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number != 1 else ''}"
+
+
+def _machine(worker: Worker, me: Me) -> str:
     silent = (datetime.now(UTC) - worker.heartbeat_at).total_seconds()
     on_gpus = {gpu.job_id for gpu in worker.gpus}
     on_cpu = [id for id in worker.jobs if id not in on_gpus]
@@ -95,11 +125,12 @@ def _machine(worker: Worker) -> str:
     facts += [f"{name}: {value}" for name, value in worker.labels.items()]
     if worker.status in (WorkerStatus.LOST, WorkerStatus.OFFLINE):
         facts.append(f"last heartbeat {duration(silent)} ago")
+    manage = queue_actions.machine_link(worker.name) if me.admin and me.scope == "write" else ""
     head = (
         '<div style="display:flex;flex-wrap:wrap;gap:.4rem .9rem;align-items:center">'
         f'<h3 style="font-size:1.05rem;margin:0;padding:0;overflow-wrap:anywhere">{escape(worker.name)}</h3>'
         f"{chip(worker.status.value, MACHINE_COLOURS[worker.status])}"
-        f'<span style="opacity:.8;font-size:.9rem">{escape(" · ".join(facts))}</span></div>'
+        f'<span style="opacity:.8;font-size:.9rem">{escape(" · ".join(facts))}</span>{manage}</div>'
     )
     if not worker.gpus:
         return head
@@ -113,7 +144,7 @@ def _machines() -> None:
         states.empty("No machines yet", "Start a worker. It registers itself and then takes jobs.")
     for worker in machines:
         with st.container(border=True):
-            st.html(_machine(worker))
+            st.html(_machine(worker, service.me()))
 
 
 def _live(shown_as_active: bool) -> None:
@@ -125,52 +156,6 @@ def _live(shown_as_active: bool) -> None:
     if active != shown_as_active:
         st.session_state["queue-active"] = active
         st.rerun()
-
-
-def _request(change: Callable[[], object]) -> None:
-    """Request a change and run the page again, or show the error."""
-    try:
-        change()
-    except CalibrlError as error:
-        st.text(str(error))
-        return
-    service.clear_job_caches()
-    st.rerun()
-
-
-def _drain(machines: list[Worker]) -> None:
-    with st.form("drain", border=False):
-        st.write("**Drain a machine**")
-        name = st.selectbox("Machine", [worker.name for worker in machines])
-        now = st.checkbox("Also stop running jobs at a checkpoint and requeue them")
-        drain, again = st.columns(2)
-        if drain.form_submit_button("Drain", width="stretch"):
-            _request(lambda: service.client().drain(name, now=now))
-        if again.form_submit_button("Undrain", width="stretch"):
-            _request(lambda: service.client().undrain(name))
-
-
-def _prioritise(waiting: list[QueueEntry]) -> None:
-    with st.form("priority", border=False):
-        st.write("**Change priority**")
-        names = {entry.job_id: f"{entry.name} ({entry.priority})" for entry in waiting}
-        chosen: UUID = st.selectbox("Job", list(names), format_func=lambda id: names[id])
-        priority: Priority = st.selectbox("Priority", get_args(Priority), index=1)
-        if st.form_submit_button("Change", width="stretch"):
-            _request(lambda: service.client().prioritise(chosen, priority))
-
-
-def _actions(me: Me) -> None:
-    """Draw the actions that the viewer is allowed."""
-    waiting = [entry for entry in service.whole_queue() if me.may_change(entry.project)]
-    machines = service.workers() if me.admin and me.scope == "write" else []
-    if not waiting and not machines:
-        return
-    with st.popover("Manage", icon=":material/tune:"):
-        if waiting:
-            _prioritise(waiting)
-        if machines:
-            _drain(machines)
 
 
 def _hours() -> None:
@@ -190,11 +175,9 @@ def _hours() -> None:
 def page() -> None:
     """Draw the page."""
     me = service.me()
-    title, action = st.columns([3, 1], vertical_alignment="center")
-    title.title("Queue", anchor=False)
-    with action, st.container(horizontal=True, horizontal_alignment="right"):
-        _actions(me)
+    st.title("Queue", anchor=False)
     st.caption(FAIR_SHARE)
+    queue_actions.draw(me)
     active = st.session_state.get("queue-active", True)
     st.fragment(_live, run_every=service.LIST_TICK if active else service.IDLE_TICK)(active)
     _hours()

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from calibrl.client import CalibrlError
-from calibrl.schemas import ApiKey, Me, NewKey
+from calibrl.schemas import ApiKey, Me, NewKey, Role
 from dashboard import signin, states, theme
 from dashboard.forms import numbers
 from dashboard.markup import escape, moment
@@ -52,12 +52,12 @@ def _keys(me: Me) -> None:
         name, state, used, action = st.columns([3, 2, 2, 1], vertical_alignment="center")
         name.html(f"<b>{escape(key.name)}</b> <span style='opacity:.75'>{escape(key.prefix)}… {key.scope}</span>")
         is_current = bool(key.prefix) and signin.key().startswith(key.prefix)
-        if key.prefix and signin.own().startswith(key.prefix):
+        is_own = bool(key.prefix) and signin.own().startswith(key.prefix)
+        if is_own:
             name.caption("Key of the local service. The link that calibrl up prints signs in with it.")
         state.write(f"{_state(key)}, current" if is_current else _state(key))
         used.write(f"used {moment(key.last_used_at)}" if key.last_used_at else "never used")
-        usable = me.scope == "write" and key.revoked_at is None
-        if usable:
+        if me.scope == "write" and key.revoked_at is None and not is_own:
             with action.popover("Revoke"):
                 st.write(f"Clients with this key lose access at once{', also this browser' if is_current else ''}.")
                 if st.button("Revoke key", key=f"revoke-{key.id}", type="primary"):
@@ -89,6 +89,8 @@ def _new_key() -> None:
 with states.explained():
     me = service.me()
     _who(me)
+    if me.admin or Role.ADMIN in me.projects.values():
+        st.page_link("app_pages/admin.py", label="Administration", icon=":material/admin_panel_settings:")
     theme.choice()
     _keys(me)
     if me.scope == "write":

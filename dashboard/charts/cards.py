@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from calibrl_core.metrics import look_up
 from dashboard.charts import figures
 from dashboard.charts.figures import ChartFigure, Curve, Share
+from dashboard.charts.look import PLAIN, Look
 from dashboard.charts.marks import Mark
 from dashboard.charts.series import StepSeries, scaled
 from dashboard.palette import NEUTRAL
@@ -53,7 +54,7 @@ class Card:
         entry = look_up(self.lines[0].metric)
         return self.unit or (entry.unit if entry else "")
 
-    def figure(self, curves: Curves, alerts: Sequence[Mark] = ()) -> ChartFigure:
+    def figure(self, curves: Curves, alerts: Sequence[Mark] = (), look: Look = PLAIN) -> ChartFigure:
         """Return the chart of these curves, with a mark at each alert."""
         drawn = [
             Curve(
@@ -74,6 +75,7 @@ class Card:
             zero_line=self.zero_line,
             value_format=self.value_format,
             alerts=alerts,
+            look=look,
         )
 
 
@@ -93,10 +95,11 @@ class StackCard:
         """The hint."""
         return self.hint
 
-    def figure(self, curves: Curves, alerts: Sequence[Mark] = ()) -> ChartFigure:
-        """Return the chart of those curves that have a value; its areas hide marks of alerts."""
+    def figure(self, curves: Curves, alerts: Sequence[Mark] = (), look: Look = PLAIN) -> ChartFigure:
+        """Return the chart of those curves that have a value; its areas hide marks of alerts, and are always smoothed
+        and linear, because they add up."""
         parts = [(line.name, curves[line.metric], line.colour) for line in self.lines if len(curves[line.metric])]
-        return figures.stacked(parts, unit=self.unit, shares=self.shares)
+        return figures.stacked(parts, unit=self.unit, shares=self.shares, x_title=look.x_title)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dashboard.charts import marks
+from dashboard.charts.look import PLAIN, Look
 from dashboard.charts.marks import Mark
-from dashboard.charts.series import HistogramColumns, StepSeries, fence, smoothed, spikes
+from dashboard.charts.series import HistogramColumns, Smoothing, StepSeries, fence, smoothed, spikes
 from dashboard.palette import CORRECT, MODELS, NEUTRAL, WRONG, faded
 
 Trace = dict[str, Any]
@@ -100,9 +101,9 @@ def _area(curve: Curve, shown: StepSeries) -> list[Trace]:
     ]
 
 
-def _raw(curve: Curve) -> list[Trace]:
+def _raw(curve: Curve, smoothing: Smoothing) -> list[Trace]:
     """The line of each value behind a smoothed curve, if it has one."""
-    if curve.band or curve.sparse or curve.exact or not curve.raw:
+    if curve.band or curve.sparse or curve.exact or not curve.raw or smoothing == "none":
         return []
     shown, name = spikes(curve.series), plain(curve.name)
     return [
@@ -120,8 +121,8 @@ def _raw(curve: Curve) -> list[Trace]:
     ]
 
 
-def _line(curve: Curve, value_format: str) -> list[Trace]:
-    shown = curve.series if curve.sparse or curve.exact else smoothed(curve.series)
+def _line(curve: Curve, value_format: str, smoothing: Smoothing) -> list[Trace]:
+    shown = curve.series if curve.sparse or curve.exact else smoothed(curve.series, smoothing)
     marked = len(shown) < (MARKED if curve.sparse else 3)
     line = {
         "type": "scatter",
@@ -134,31 +135,31 @@ def _line(curve: Curve, value_format: str) -> list[Trace]:
         "marker": {"color": curve.colour, "size": 6, "symbol": "diamond" if curve.sparse else "circle"},
         "hovertemplate": f"%{{y:{value_format}}}",
     }
-    return [*_area(curve, shown), *_raw(curve), line]
+    return [*_area(curve, shown), *_raw(curve, smoothing), line]
 
 
 def curves(
     lines: Sequence[Curve],
     *,
     unit: str,
-    x_title: str = "step",
     share: Share | None = None,
     zero_line: bool = False,
     value_format: str = ".3f",
     alerts: Sequence[Mark] = (),
+    look: Look = PLAIN,
 ) -> ChartFigure:
     """Return lines over steps, with a mark at each alert.
 
     `share`: values from 0 to 1 as percentages, on an axis to 100 % (`of_all`) or to their maximum (`small`).
     """
-    return _curves(tuple(lines), unit, x_title, share, zero_line, value_format, tuple(alerts))
+    return _curves(tuple(lines), unit, look, share, zero_line, value_format, tuple(alerts))
 
 
 @lru_cache(KEPT)
 def _curves(
     lines: tuple[Curve, ...],
     unit: str,
-    x_title: str,
+    look: Look,
     share: Share | None,
     zero_line: bool,
     value_format: str,
@@ -169,6 +170,10 @@ def _curves(
     lowest, highest, ends = _reach(lines, whole=share is not None)
     if share:
         value_format = ".1%"
+    if look.log:
+        ends = None
+        yaxis |= {"type": "log", **({"tickformat": ".3~%"} if share else {})}
+    elif share:
         top = 1.03 if share == "of_all" else max(0.05, 1.1 * highest)
         yaxis |= {"tickformat": ".0%", "range": [-0.03 * top, top]}
     elif ends:
@@ -176,8 +181,10 @@ def _curves(
         yaxis["range"] = [lowest - margin if lowest < 0 else max(0.0, lowest - margin), highest + margin]
     elif lowest >= 0:
         yaxis["rangemode"] = "nonnegative"  # a constant has no negative seconds below it
-    traces = [trace for curve in lines for trace in _line(curve, value_format)]
-    return _marked(ChartFigure(traces, _layout(unit, x_title, yaxis=yaxis)), lines, ends, alerts if traces else ())
+    traces = [trace for curve in lines for trace in _line(curve, value_format, look.smoothing)]
+    axes = f"{look.x_title}, log {look.log}"  # a zoom is of these axes
+    layout = _layout(unit, look.x_title, yaxis=yaxis, showlegend=look.legend, uirevision=axes)
+    return _marked(ChartFigure(traces, layout), lines, ends, alerts if traces else ())
 
 
 def _reach(lines: Sequence[Curve], *, whole: bool) -> tuple[float, float, tuple[float, float] | None]:
@@ -203,16 +210,18 @@ def _marked(
     return ChartFigure([*figure.data, *added], layout)
 
 
-def stacked(parts: Sequence[tuple[str, StepSeries, str]], *, unit: str, shares: bool) -> ChartFigure:
+def stacked(
+    parts: Sequence[tuple[str, StepSeries, str]], *, unit: str, shares: bool, x_title: str = "step"
+) -> ChartFigure:
     """Return parts of a whole over steps: (name, series, fill colour), from the bottom up.
 
     `shares`: parts of 1, as percentages.
     """
-    return _stacked(tuple(parts), unit, shares)
+    return _stacked(tuple(parts), unit, shares, x_title)
 
 
 @lru_cache(KEPT)
-def _stacked(parts: tuple[tuple[str, StepSeries, str], ...], unit: str, shares: bool) -> ChartFigure:
+def _stacked(parts: tuple[tuple[str, StepSeries, str], ...], unit: str, shares: bool, x_title: str) -> ChartFigure:
     lines = [Curve(name, series, colour) for name, series, colour in parts if len(series)]
     traces = [
         {
@@ -229,7 +238,7 @@ def _stacked(parts: tuple[tuple[str, StepSeries, str], ...], unit: str, shares: 
         for curve in lines
     ]
     yaxis = {"tickformat": ".0%", "range": [0, 1]} if shares else {"rangemode": "tozero"}
-    return _marked(ChartFigure(traces, _layout(unit, yaxis=yaxis)), lines, None)
+    return _marked(ChartFigure(traces, _layout(unit, x_title, yaxis=yaxis)), lines, None)
 
 
 @dataclass(frozen=True)

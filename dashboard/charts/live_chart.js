@@ -140,6 +140,8 @@ export default function ({ data: input, parentElement, setTriggerValue }) {
       if (!host.isConnected) return;
       if (!host.data) host.textContent = "";
       library.react(host, figure.data, themed(figure.layout, host), config);
+      // Zoom needs a mouse: a keyboard stops only at the buttons below the chart.
+      for (const stop of host.querySelectorAll("[tabindex], .modebar-btn")) stop.tabIndex = -1;
       host.observer ??= new ResizeObserver(() => host.offsetWidth && library.Plots.resize(host));
       host.observer.observe(host);
       if (host.picks) return;

@@ -1,9 +1,10 @@
 """Values over steps: the curve of a metric, and the history of a histogram, in a bounded number of buckets."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,12 @@ POINTS = 2 * BUCKETS  # max points of a drawn curve
 KEPT = 512  # cached curves of each kind
 COLUMNS = 240  # max columns of a drawn heat map
 WINDOW = 8  # values of a curve that `smoothed` averages: the same for all curves
+EMA = 0.9  # weight of the values before, in an exponential moving average
 OUTLIER = 100.0  # times the usual size of the values
 MOST_OUTLIERS = 0.02  # share of the values; one is always permitted
+
+
+Smoothing = Literal["mean", "ema", "none"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,26 +107,40 @@ def averaged(series: StepSeries, limit: int) -> StepSeries:
 
 
 @lru_cache(KEPT)
-def smoothed(series: StepSeries) -> StepSeries:
-    """Return the mean of each value and the values before it in a window of WINDOW; the same of `low` and `high`.
+def smoothed(series: StepSeries, smoothing: Smoothing = "mean") -> StepSeries:
+    """Return the smoothed values, and the same of `low` and `high`. Non-finite values do not count, and stay gaps.
 
-    Non-finite values do not count, and stay gaps. A huge value changes only the means of the windows that it is in.
+    `mean`: of each value and the values before it in a window of WINDOW. A huge value changes only the means of the
+    windows that it is in. `ema`: exponential moving average with the weight EMA of what came before, corrected for its
+    start at 0 (Kingma and Ba, 2015, section 3). `none`: the values themselves.
     """
-
-    def means(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        padded = np.concatenate([np.full(WINDOW - 1, np.nan), values])
-        windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)
-        finite = np.isfinite(windows)
-        numbers = finite.sum(axis=1)
-        sums = np.where(finite, windows, 0.0).sum(axis=1)
-        shown = np.isfinite(values)
-        averages: NDArray[np.float64] = np.divide(sums, numbers, out=np.full(len(values), np.nan), where=shown)
-        return averages
-
-    if not len(series):
+    if smoothing == "none" or not len(series):
         return series
-    bounds = [means(values).tolist() for values in (series.values, series.low, series.high)]
+    smooth = _window_means if smoothing == "mean" else _moving_averages
+    bounds = [smooth(values).tolist() for values in (series.values, series.low, series.high)]
     return StepSeries.of(series.steps.tolist(), *bounds)
+
+
+def _window_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    padded = np.concatenate([np.full(WINDOW - 1, np.nan), values])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)
+    finite = np.isfinite(windows)
+    numbers = finite.sum(axis=1)
+    sums = np.where(finite, windows, 0.0).sum(axis=1)
+    averages: NDArray[np.float64] = np.divide(
+        sums, numbers, out=np.full(len(values), np.nan), where=np.isfinite(values)
+    )
+    return averages
+
+
+def _moving_averages(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    averages = np.full(len(values), np.nan)
+    total = weight = 0.0
+    for place, value in enumerate(values.tolist()):
+        if math.isfinite(value):
+            total, weight = EMA * total + (1 - EMA) * value, EMA * weight + (1 - EMA)
+            averages[place] = total / weight
+    return averages
 
 
 def fence(values: NDArray[np.float64]) -> tuple[float, float] | None:

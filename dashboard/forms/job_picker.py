@@ -12,7 +12,7 @@ from calibrl.schemas import Job, JobKind, JobStatus, JobSummary
 from dashboard.markup import as_markdown
 from dashboard.reads import catalogue, service
 
-MAX_JOBS = 8  # as many as there are distinguishable colours
+MAX_JOBS = 50
 MAX_FOUND = 20  # jobs that a search shows
 JOB_ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 BY_TEXT = "Select, or type a name, ID or link"
@@ -104,7 +104,7 @@ def _begin(key: str, wanted: Wanted) -> None:
     if lost := len(set(texts)) - len(jobs):
         notes.append(f"{lost} of {len(set(texts))} jobs in the URL do not exist, do not fit, or you have no access.")
     if len(jobs) > MAX_JOBS:
-        notes.append(f"First {MAX_JOBS} of {len(jobs)} jobs: more have no colours of their own.")
+        notes.append(f"First {MAX_JOBS} of {len(jobs)} jobs: more cannot be distinguished.")
     _offer(key, jobs)
     st.session_state.update({key: [job.id for job in jobs[:MAX_JOBS]], f"{key}-notes": notes})
 

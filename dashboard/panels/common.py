@@ -1,7 +1,7 @@
 """Shared by the panels: reading metrics at each tick, and drawing cards."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext
 
 import streamlit as st
 
@@ -10,9 +10,9 @@ from calibrl.schemas import Job, find_algorithm
 from dashboard import states
 from dashboard.charts import figures, live_chart
 from dashboard.charts.cards import Card, Curves, HeatCard, StackCard, metrics_of
-from dashboard.markup import heading
+from dashboard.markup import as_markdown, heading
 from dashboard.reads import live, service
-from dashboard.views import alerts
+from dashboard.views import alerts, chart_look
 
 LATEST = "Latest"  # in place of a step: the last sampled step
 PanelCard = Card | StackCard | HeatCard | Callable[[Job], None]
@@ -24,9 +24,12 @@ def draw_live(job: Job, draw: Callable[[Job], None]) -> None:
 
 
 def _draw_once(job: Job, draw: Callable[[Job], None]) -> None:
-    with suppress(CalibrlError):  # the header reports an API that does not answer
+    warned: AbstractContextManager[None] = nullcontext()
+    try:
         states.reread(job)
-    with states.explained("trouble-panel"):
+    except CalibrlError:
+        warned = states.warned_above()  # the header reports an API that does not answer
+    with warned, states.explained("trouble-panel"):
         draw(job)
 
 
@@ -53,27 +56,39 @@ def chart_panel(cards: Sequence[PanelCard]) -> Callable[[Job], None]:
 
 def read(job: Job, metrics: Sequence[str]) -> Curves:
     """Return the curves of these metrics, with the latest points."""
-    history = live.history(job.id, job.attempt, tuple(dict.fromkeys(metrics)))
+    axis = chart_look.axis()
+    more = chart_look.TOKENS if axis == "tokens" else ()
+    history = live.history(job.id, job.attempt, tuple(dict.fromkeys((*metrics, *more))))
     with states.tolerated():
         history.refresh()
-    return {metric: history.series(metric) for metric in metrics}
+    if axis == "step":
+        return {metric: history.series(metric) for metric in metrics}
+    return chart_look.on_axis(job, history.buckets(), metrics)
 
 
 def draw_cards(job: Job, cards: Sequence[PanelCard], curves: Curves) -> None:
-    """Draw cards in two columns, one column on a phone."""
+    """Draw cards in two columns, one column on a phone. Cards without data take no place once the job has ended."""
     empty = live_chart.NOT_REPORTED if job.status.final else live_chart.NO_DATA
     events = live.events(job.id)
     with states.tolerated():
         events.refresh()
-    marks = alerts.marks(events.events)
+    look = chart_look.current()
+    marks = alerts.marks(events.events) if chart_look.axis() == "step" else ()
+    absent: list[str] = []
     with st.grid(2, min_column_width=400):
         for card in cards:
             if isinstance(card, Card | StackCard):
-                live_chart.card(card.title, card.text, card.figure(curves, marks), key=card.key, empty=empty)
+                figure = card.figure(curves, marks, look)
+                if job.status.final and not figure.data:
+                    absent.append(card.title)
+                else:
+                    live_chart.card(card.title, card.text, figure, key=card.key, empty=empty)
             elif isinstance(card, HeatCard):
                 heat_map_card(job, card, empty)
             else:
                 card(job)
+    if absent:
+        st.caption(f"{live_chart.NOT_REPORTED}: {', '.join(map(as_markdown, absent))}")
 
 
 def heat_map_card(job: Job, card: HeatCard, empty: str) -> None:

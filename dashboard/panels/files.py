@@ -55,10 +55,18 @@ def _row(job: Job, checkpoint: Checkpoint) -> str:
         link = file_link(address(job.id, f"checkpoint-{checkpoint.step}.tar"), f"Download, {size(total)}")
     return (
         f'<tr><td style="white-space:nowrap">Step {checkpoint.step}{best}</td>'
-        f'<td style="white-space:nowrap">{link}</td><td>{escape(_accuracies(checkpoint))}'
+        f'<td style="white-space:nowrap">{link}<div style="font-size:.85rem">{_next_step(job, checkpoint)}</div></td>'
+        f"<td>{escape(_accuracies(checkpoint))}"
         f'<div style="overflow-wrap:anywhere;font-size:.78rem;opacity:.8">{escape(checkpoint.path)}</div></td>'
         f'<td data-label="Saved">{escape(moment(checkpoint.created_at))}</td></tr>'
     )
+
+
+def _next_step(job: Job, checkpoint: Checkpoint) -> str:
+    """A link to the form of an evaluation of the checkpoint, for those who can submit jobs."""
+    if not service.me().may_change(job.project):
+        return ""
+    return f'<a href="new?evaluate={job.id}&amp;checkpoint={checkpoint.step}" target="_self">Evaluate</a>'
 
 
 def _checkpoints(job: Job) -> None:
@@ -74,7 +82,8 @@ def _checkpoints(job: Job) -> None:
         latest_first = sorted(checkpoints, key=lambda checkpoint: -checkpoint.step)
         titles = ("Checkpoint", "File", "Validation, path on the worker", "Saved")
         st.html(heading("Checkpoints", hint) + table(titles, (_row(job, checkpoint) for checkpoint in latest_first)))
-        st.caption("Resumable download (CLI):")
+        st.caption("Path on the worker, and resumable download (CLI):")
+        st.code(latest_first[0].path, language=None, wrap_lines=True)
         st.code(f"calibrl download {job.id} --step {latest_first[0].step} ./model", language=None)
 
 

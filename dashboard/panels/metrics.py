@@ -1,5 +1,6 @@
 """All metrics that a job reports, found by their names and drawn as charts."""
 
+import re
 from fnmatch import fnmatchcase
 
 import streamlit as st
@@ -7,6 +8,7 @@ import streamlit as st
 from calibrl.schemas import Job
 from dashboard import states
 from dashboard.charts.cards import Card, Line
+from dashboard.markup import as_markdown
 from dashboard.palette import POLICY, VALIDATION
 from dashboard.panels.common import draw_cards, live_panel, read
 from dashboard.reads import service
@@ -16,7 +18,15 @@ SPARSE = ("validation/", "evaluation/", "image/", "expert/probe_", "loss/guidanc
 
 
 def matches(name: str, text: str) -> bool:
-    """Return true if a metric has all words of a text in its name; `*` in a word matches any characters."""
+    """Return true if a metric has all words of a text in its name; `*` in a word matches any characters.
+
+    A text between slashes is a regular expression.
+
+    Raises:
+        re.error: the expression is invalid.
+    """
+    if len(text) > 2 and text[0] == text[-1] == "/":
+        return re.search(text[1:-1], name, re.IGNORECASE) is not None
     return all(fnmatchcase(name.casefold(), f"*{word.casefold()}*") for word in text.split())
 
 
@@ -35,9 +45,18 @@ def _panel(job: Job) -> None:
         return
     text = st.text_input(
         "Search", key="metric", bind="query-params", max_chars=200, icon=":material/search:",
-        placeholder="Words of the name, such as reward, kl or validation *_low", label_visibility="collapsed",
+        placeholder="Words, such as validation *_low, or a regular expression between slashes: /^(kl|loss)/",
+        label_visibility="collapsed",
     )  # fmt: skip
-    found = [name for name in names if matches(name, text)]
+    pinned = st.multiselect(
+        "Pinned", names, key="pinned", bind="query-params", max_selections=MOST_DRAWN,
+        placeholder="Pinned metrics come first and stay in the URL", label_visibility="collapsed",
+    )  # fmt: skip
+    try:
+        found = [*pinned, *(name for name in names if name not in pinned and matches(name, text))]
+    except re.error as error:
+        st.error(as_markdown(f"Invalid regular expression: {error}"))
+        found = pinned
     shown = f", first {MOST_DRAWN} shown" if len(found) > MOST_DRAWN else ""
     st.caption(f"{len(found)} of {len(names)} metrics{shown}")
     cards = [_card(name) for name in found[:MOST_DRAWN]]

@@ -34,7 +34,8 @@ TILES = (
         "Validation accuracy",
         "validation/accuracy",
         ".1%",
-        "Share of sampled completions with a correct answer on validation data, which training never uses.",
+        "Share of sampled completions with a correct answer on validation data, which training never uses. The change "
+        "is since the start.",
         sparse=True,
         rising_is_good=True,
     ),
@@ -42,7 +43,8 @@ TILES = (
         "Train accuracy",
         "reward/answer_accuracy",
         ".1%",
-        "Share of the last step's completions with a correct answer. The chart below also has the mean of some steps.",
+        "Share of the last step's completions with a correct answer. The chart below also has the mean of some steps. "
+        "The change is since the start.",
         rising_is_good=True,
     ),
     Tile("Entropy (nats/token)", "exploration/entropy", ".3f", "Near 0 the policy no longer explores."),
@@ -130,9 +132,18 @@ def _tile(tile: Tile, curves: Curves) -> None:
         delta=change,
         delta_color="normal" if tile.rising_is_good and not unchanged else "off",
         delta_arrow="off" if unchanged else "auto",
-        delta_description="since start",
+        delta_description=_best(tile, series) or "since start",
         chart_data=_small(series if tile.sparse else smoothed(series)),
     )
+
+
+def _best(tile: Tile, series: StepSeries) -> str:
+    """The highest value and its step, of a metric that should rise."""
+    if not tile.rising_is_good:
+        return ""
+    highest = np.where(np.isfinite(series.high), series.high, -np.inf)
+    place = int(highest.argmax())
+    return f"best {format(float(highest[place]), tile.value_format)} at {int(series.steps[place])}"
 
 
 def _small(series: StepSeries) -> list[float] | None:

@@ -8,21 +8,37 @@ import streamlit as st
 
 from calibrl.client import CalibrlError
 from calibrl.schemas import Job, Sample, SampleSummary
-from dashboard import signin, states
-from dashboard.markup import group_link, table
+from dashboard import addresses, signin, states
+from dashboard.markup import as_markdown, group_link, table
 from dashboard.panels.common import LATEST, live_panel, show_if_no_sample
 from dashboard.reads import live, service
 from dashboard.views import completions, verdicts
 
 
-def _choose(steps: dict[int, list[SampleSummary]]) -> SampleSummary:
+def _read_step(job: Job, steps: dict[int, list[SampleSummary]]) -> int:
+    """The step that `LATEST` shows: the latest when the panel was opened. A later one does not replace what is read."""
+    latest, key = next(iter(steps)), f"read-step-{job.id}-{job.attempt}"
+    if st.session_state.get(key) not in steps:
+        st.session_state[key] = latest
+    shown: int = st.session_state[key]
+    if latest != shown and st.button(f"New samples: show step {latest}", icon=":material/update:", key="later-samples"):
+        st.session_state[key] = shown = latest
+    return shown
+
+
+def _choose(job: Job, steps: dict[int, list[SampleSummary]]) -> SampleSummary:
     left, middle = st.columns(2, vertical_alignment="bottom")
+    choices = [*map(str, reversed(steps)), LATEST]
+    addresses.check("step", choices, LATEST)
     with left:
-        step = st.selectbox("Step", [LATEST, *map(str, steps)], key="step", bind="query-params")
-    groups = steps[next(iter(steps)) if step == LATEST else int(step)]
+        step = st.select_slider("Step", choices, value=LATEST, key="step", bind="query-params")
+    groups = steps[_read_step(job, steps) if step == LATEST else int(step)]
+    numbers = [str(number + 1) for number in range(len(groups))]
+    addresses.check("group", numbers, numbers[0])
     with middle:
-        numbers = [str(number + 1) for number in range(len(groups))]
         number = st.selectbox("Group", numbers, key="group", bind="query-params")
+    _neighbours(choices, step, numbers, number)
+    addresses.check("tint", completions.TINTS, next(iter(completions.TINTS)))
     st.segmented_control(
         "Colour tokens by",
         list(completions.TINTS),
@@ -32,6 +48,23 @@ def _choose(steps: dict[int, list[SampleSummary]]) -> SampleSummary:
         bind="query-params",
     )
     return groups[int(number) - 1]
+
+
+def _neighbours(steps: list[str], step: str, numbers: list[str], number: str) -> None:
+    """Draw the buttons of the previous and next step and group."""
+
+    def move(key: str, to: str) -> None:
+        st.session_state[key] = to
+
+    with st.container(horizontal=True):
+        for title, key, options, at in (("step", "step", steps, step), ("group", "group", numbers, number)):
+            place = options.index(at)
+            for text, icon, to in (("Previous", "arrow_back", place - 1), ("Next", "arrow_forward", place + 1)):
+                inside = 0 <= to < len(options)
+                st.button(
+                    f"{text} {title}", icon=f":material/{icon}:", key=f"{text}-{key}", disabled=not inside,
+                    on_click=move, args=(key, options[to] if inside else at),
+                )  # fmt: skip
 
 
 @st.cache_resource(max_entries=256, show_spinner=False)
@@ -48,7 +81,7 @@ def _prompt(job: Job, sample: Sample) -> None:
                 for sha256 in group["images"]:
                     st.html(_picture(job.id, sha256))
         with words:
-            st.caption("Prompt")
+            st.caption(f"Prompt {as_markdown(str(group['prompt_id']))}")
             st.html(completions.plain_box(group["prompt"]))
             st.caption("Reference answer")
             st.html(completions.plain_box(group["answer"]))
@@ -64,7 +97,8 @@ def _completion(
     """
     completion = _sample.group["completions"][index]
     shown = completion | {"clipping": completions.clipping(completion, _settings)}
-    return completions.completion_html(shown, _sample.group["expert"], completions.TINTS[tint], index, window)
+    experts = _sample.group.get("expert_tokens", ())  # samples of older versions have none
+    return completions.completion_html(shown, _sample.group["expert"], completions.TINTS[tint], index, window, experts)
 
 
 def _group(job: Job, summary: SampleSummary) -> None:
@@ -80,12 +114,26 @@ def _group(job: Job, summary: SampleSummary) -> None:
         f"Step {summary.step}: {summary.passed} of {summary.size} correct{reward}. {tint.hint} "
         "Hover or tap a token for its value; arrow keys move between tokens."
     )
-    window = _choose_window(sample)
+    window, shown = _choose_window(sample), _narrowed(sample)
     st.html(completions.legend(tint))
-    for index in range(len(sample.group["completions"])):
+    if not shown:
+        st.caption("No completion of this group matches.")
+    for index, equal in shown:
         with st.container(border=True, key=f"card-completion-{index}"):
+            if equal:
+                numbers = ", ".join(str(number + 1) for number in [index, *equal])
+                st.caption(f"{len(equal) + 1} equal completions: {numbers}")
             st.html(_completion(job.id, summary.id, tint.label, index, window, job.spec["algorithm"], sample))
             verdicts.buttons(job, summary.id, index)
+
+
+def _narrowed(sample: Sample) -> list[tuple[int, list[int]]]:
+    """Draw the filters of the completions. Return the places of those to show, each with those that are equal to it."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        kinds = st.pills("Show only", list(completions.KINDS), selection_mode="multi", key="completion-kinds")
+        order = st.selectbox("Order", list(completions.ORDERS), key="completion-order", width=200)
+        fold = st.toggle("Fold equal completions", value=True, key="completion-fold")
+    return completions.selected(sample.group["completions"], kinds, order, fold=fold)
 
 
 def _choose_window(sample: Sample) -> str:
@@ -145,7 +193,7 @@ def _panel(job: Job) -> None:
         return
     _search(job, steps)
     verdicts.trust(job)
-    _group(job, _choose(steps))
+    _group(job, _choose(job, steps))
 
 
 draw = live_panel(_panel)

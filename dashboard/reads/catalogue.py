@@ -48,6 +48,12 @@ def _projects(key: str) -> list[str]:
     return [project.slug for project in service.client().projects()]
 
 
+def forget_access() -> None:
+    """Read projects and roles again: a viewer has just changed them."""
+    _projects.clear()
+    service.forget_me()
+
+
 def own_projects() -> list[str]:
     """Return the projects in which the viewer can submit jobs and upload data."""
     me = service.me()

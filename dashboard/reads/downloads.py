@@ -11,7 +11,7 @@ from uuid import UUID
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from calibrl.client import CalibrlError, Client
@@ -35,6 +35,11 @@ def dataset_address(id: UUID) -> str:
     return f"files/dataset/{id}"
 
 
+async def _open(request: Request) -> Response:
+    """Open a job's page for its ID in the path."""
+    return RedirectResponse(f"../job?id={request.path_params['job_id']}", 307)
+
+
 async def _send_dataset(request: Request) -> Response:
     id: UUID = request.path_params["id"]
     return await _stream(request, lambda client: _dataset(client, id))
@@ -42,8 +47,13 @@ async def _send_dataset(request: Request) -> Response:
 
 async def _send(request: Request) -> Response:
     job_id, file = request.path_params["job_id"], request.path_params["file"]
-    name = f"events.out.tfevents.{job_id}" if file == "tensorboard" else f"{job_id}-{file.rpartition('/')[2]}"
-    return await _stream(request, lambda client: (name, _file(client, job_id, file)))
+    return await _stream(request, lambda client: (_name(client, job_id, file), _file(client, job_id, file)))
+
+
+def _name(client: Client, job_id: UUID, file: str) -> str:
+    """The name of the saved file, with the job's name and the beginning of its ID."""
+    job = f"{client.job(job_id).name}-{str(job_id)[:8]}"
+    return f"events.out.tfevents.{job}" if file == "tensorboard" else f"{job}-{file.rpartition('/')[2]}"
 
 
 async def _stream(request: Request, read: Callable[[Client], File]) -> Response:
@@ -97,4 +107,5 @@ def _file(client: Client, job_id: UUID, file: str) -> Iterator[bytes]:
 routes = [
     Route("/files/dataset/{id:uuid}", _send_dataset, methods=["GET"]),
     Route("/files/{job_id:uuid}/{file:path}", _send, methods=["GET"]),
+    Route("/job/{job_id:uuid}", _open, methods=["GET"]),
 ]

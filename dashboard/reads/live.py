@@ -14,13 +14,15 @@ import streamlit as st
 
 from calibrl import schemas
 from calibrl.client import Client
-from calibrl.schemas import Event, Job, SampleSummary
+from calibrl.schemas import Curves, Event, Job, SampleSummary
 from dashboard import signin
 from dashboard.charts.series import BUCKETS, COLUMNS, HistogramColumns, StepSeries
 from dashboard.reads.service import FRESH, client
 
 LOG_TAIL = 50_000  # characters of a log on the page
 LOG_KEPT = 4_000_000  # characters of a log's end that a search covers
+JOBS_PER_CALL = 32  # whose curves one call returns
+MANY = 8  # compared jobs, from which on each curve has fewer buckets
 PAGES_PER_TICK = 200  # the next tick reads the rest
 PACE_STEPS = 30  # steps over which the seconds per step are averaged
 STEP_SECONDS = "perf/step_seconds"
@@ -124,6 +126,11 @@ class History(_Reader):
                 self._drawn[name] = curve.at(curve.last_step)
             return self._drawn[name]
 
+    def buckets(self) -> dict[str, Buckets]:
+        """Return the buckets of all its metrics so far, by metric."""
+        with self._lock:
+            return {name: curve.copy() for name, curve in self._curves.items()}
+
     def seconds_per_step(self, since: datetime | None) -> float | None:
         """Return the mean time between the last steps after `since`, the start of the attempt: pauses do not count.
 
@@ -142,11 +149,14 @@ class History(_Reader):
 
 
 class ComparedCurves(_Reader):
-    """Metrics of several jobs in buckets of the same steps, for one viewer. `live`: the jobs that have not ended."""
+    """Metrics of several jobs in buckets of the same steps, for one viewer. `live`: the jobs that have not ended. The
+    more jobs, the fewer buckets.
+    """
 
     def __init__(self, api: Client, ids: Sequence[UUID], names: Sequence[str], live: Collection[UUID]) -> None:
         super().__init__()
         self._api, self._ids, self._names, self._live = api, list(ids), list(names), frozenset(live)
+        self._most = BUCKETS if len(ids) <= MANY else BUCKETS // 4  # buckets
         self._clear()
 
     def _clear(self) -> None:
@@ -171,18 +181,32 @@ class ComparedCurves(_Reader):
         if self._width and not before:
             return False
         start = min(before.values()) // self._width * self._width if self._width else 0
-        curves = self._api.series(self._ids, self._names, points=BUCKETS, from_step=start, width=self._width)
+        answers = self._answers(start)
+        width, last_step = answers[0].width, max(answer.last_step or 0 for answer in answers)
         last = dict.fromkeys(before, 0)
-        for series in curves.series:
+        for series in (series for answer in answers for series in answer.series):
             self._curves.setdefault((series.job_id, series.name), Buckets()).replace_from(series)
             if series.job_id in last and series.last_step:
                 last[series.job_id] = max(last[series.job_id], series.last_step[-1])
-        too_many = self._width is not None and (curves.last_step or 0) // self._width >= BUCKETS
+        too_many = self._width is not None and last_step // self._width >= self._most
         if too_many or any(last[job] < step for job, step in before.items()):
             self._clear()  # for the reasons of a single job
             return True
-        self._width = curves.width
+        self._width = width
         return False
+
+    def _answers(self, start: int) -> list[Curves]:
+        """The curves from a step on, of some jobs each, all in buckets of one width."""
+        parts = [self._ids[first : first + JOBS_PER_CALL] for first in range(0, len(self._ids), JOBS_PER_CALL)]
+
+        def ask(ids: list[UUID], width: int | None) -> Curves:
+            return self._api.series(ids, self._names, points=self._most, from_step=start, width=width)
+
+        answers = [ask(part, self._width) for part in parts]
+        widest = max(answer.width for answer in answers)
+        return [
+            answer if answer.width == widest else ask(part, widest) for part, answer in zip(parts, answers, strict=True)
+        ]
 
 
 class HistogramHistory(_Reader):

@@ -157,6 +157,11 @@ def _project_hours(key: str, slug: str, days: int) -> ProjectHours:
     return _client(key).project_hours(slug, days=days)
 
 
+def forget_me() -> None:
+    """Read the roles of the viewers again."""
+    _me.clear()
+
+
 def me() -> Me:
     """Return the viewer with roles and scope."""
     return _me(signin.key())

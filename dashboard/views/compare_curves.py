@@ -37,6 +37,7 @@ class JobLine:
     name: str
     colour: str
     jobs: tuple[Job, ...]
+    dash: str = "solid"
 
 
 def _is_seed(field: str) -> bool:
@@ -96,21 +97,21 @@ def job_lines(
         placed = [
             (series, places)
             for job, series in measured
-            if (places := _places(job, series, curves, axis, (attempts or {}).get(job.id, [])))
+            if (places := places_of(job, series, curves, axis, (attempts or {}).get(job.id, [])))
         ]
         if not placed:
             continue
         if len(line.jobs) > 1:
-            yield Curve(line.name, _band(placed), line.colour, sparse=sparse, band=True)
+            yield Curve(line.name, _band(placed), line.colour, line.dash, sparse=sparse, band=True)
         else:
             [(series, places)] = placed
-            yield Curve(line.name, series.at(places), line.colour, sparse=sparse)
+            yield Curve(line.name, series.at(places), line.colour, line.dash, sparse=sparse)
 
 
-def _places(
+def places_of(
     job: Job, series: Buckets, curves: JobCurves, axis: Axis, attempts: Sequence[AttemptRecord]
 ) -> Sequence[int]:
-    """The end of each bucket on the axis."""
+    """Return the end of each bucket of a job's curve on the axis; empty if the job lacks what the axis needs."""
     if axis == "time":
         return [int(running_seconds(attempts, at)) for at in series.ts] if attempts else []
     if axis == "tokens":

@@ -6,7 +6,8 @@ All text comes from a model or a dataset, so all text is escaped: it is never HT
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,17 @@ from calibrl.schemas import find_algorithm
 from dashboard.markup import chip, escape
 from dashboard.palette import CORRECT, ENTROPY, EXPERT, NEUTRAL, POLICY, RARENESS, VALIDATION, WRONG, faded
 
+DIRECTION = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # controls of the text direction
 WINDOW = 1000  # coloured tokens of a completion at a time; the others are folded
 LAST = f"last {WINDOW:,}"  # window of a completion's end, where its answer is
 SMALL = 160  # pixels; smaller images are enlarged without blur
 LARGE = 1024  # pixels; larger images are scaled down
+KINDS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+    "Correct": lambda completion: bool(completion["passed"]),
+    "Wrong": lambda completion: not completion["passed"],
+    "Truncated": lambda completion: bool(completion["truncated"]),
+}
+ORDERS = {"As sampled": None, "Highest reward": "reward", "Highest advantage": "advantage"}  # with the field
 TOKEN_STYLE = """<style>
 .tokens label:has(:focus-visible){outline:2px solid;outline-offset:1px}
 .tokens input{position:absolute;opacity:0;width:1px;height:1px;margin:0;pointer-events:none}
@@ -168,7 +176,7 @@ def legend(tint: Tint) -> str:
     )
 
 
-def _token(text: str, value: float | None, tint: Tint, name: str) -> str:
+def _token(text: str, value: float | None, tint: Tint, name: str, expert: str | None) -> str:
     if value is None:
         title, style = f"no {tint.label.lower()} here", "opacity:0.75"
     else:
@@ -176,9 +184,11 @@ def _token(text: str, value: float | None, tint: Tint, name: str) -> str:
             f"{tint.label} {value:+.3f} {tint.unit}",
             f"background:{_colour(value, tint)};border-radius:0.2rem",
         )
+    if expert is not None:
+        title += f"; expert's token {expert!r}"
     blank = "" if text.strip() else f' aria-label="blank, {escape(title)}"'
     button = f'<input type="radio" name="{name}"{blank}>'
-    return f'<label title="{escape(title)}" style="{style}">{button}{escape(text)}</label>'
+    return f'<label title="{escape(title)}" style="{style}">{button}{shown(text)}</label>'
 
 
 def windows(group: Mapping[str, Any]) -> list[str]:
@@ -196,8 +206,11 @@ def _window(count: int, name: str) -> tuple[int, int]:
     return max(begin, 0), max(begin, 0) + WINDOW
 
 
-def coloured(completion: dict[str, Any], tint: Tint, number: int, window: str = LAST) -> str:
+def coloured(
+    completion: dict[str, Any], tint: Tint, number: int, window: str = LAST, experts: Sequence[str] = ()
+) -> str:
     """Return the tokens of completion `number`. Each shows its value on hover, and beside it if it is selected.
+    `experts`: the expert's tokens, of which each token names the one at its position.
 
     They are styled radio buttons, so that no script is needed: a tap selects one, arrow keys move between them, and all
     of them are a single tab stop. Tokens outside the window are folded.
@@ -206,12 +219,12 @@ def coloured(completion: dict[str, Any], tint: Tint, number: int, window: str = 
     values = completion.get(tint.field) or [None] * len(tokens)  # samples of older versions have no ratios
     name = f"token-{number}"
     begin, end = _window(len(tokens), window)
-    spans = [
-        _token(token, _value(value), tint, name)
-        for token, value in zip(tokens[begin:end], values[begin:end], strict=False)
-    ]
     left_out, gap = _left_out(completion), (len(tokens) + 1) // 2
-    before, behind = [escape(token) for token in tokens[:begin]], [escape(token) for token in tokens[end:]]
+    spans = [
+        _token(token, _value(value), tint, name, _at(experts, place + (left_out if place >= gap else 0)))
+        for place, (token, value) in enumerate(zip(tokens[begin:end], values[begin:end], strict=False), begin)
+    ]
+    before, behind = [shown(token) for token in tokens[:begin]], [shown(token) for token in tokens[end:]]
     if left_out:
         at, part = _part_of(gap, begin, end, before, spans, behind)
         part.insert(at, f"<b> [... {left_out:,} tokens omitted ...] </b>")
@@ -219,6 +232,10 @@ def coloured(completion: dict[str, Any], tint: Tint, number: int, window: str = 
     return (
         f'{_folded(before, 1)}<div class="tokens" {role} style="{BOX}">{"".join(spans)}</div>{_folded(behind, end + 1)}'
     )
+
+
+def _at(tokens: Sequence[str], place: int) -> str | None:
+    return tokens[place] if place < len(tokens) else None
 
 
 def _part_of(place: int, begin: int, end: int, *parts: list[str]) -> tuple[int, list[str]]:
@@ -245,9 +262,17 @@ def _left_out(completion: dict[str, Any]) -> int:
     return int(completion.get("left_out", 0))
 
 
+def shown(text: str) -> str:
+    """Return text of a model or dataset as HTML. Controls of its direction, which would turn the text after them round,
+    are named."""
+    return DIRECTION.sub(
+        lambda control: f'<b title="control of the text direction">[U+{ord(control[0]):04X}]</b>', escape(text)
+    )
+
+
 def plain_box(text: str) -> str:
     """Return text of a model or dataset, unchanged."""
-    return f'<div style="{BOX}">{escape(text)}</div>'
+    return f'<div style="{BOX}">{shown(text)}</div>'
 
 
 def _number(value: Any, value_format: str) -> str:
@@ -270,9 +295,17 @@ def _facts(completion: dict[str, Any]) -> str:
     return f'<div style="display:flex;flex-wrap:wrap;gap:0.35rem;margin-bottom:0.5rem">{"".join(chips)}</div>'
 
 
-def completion_html(completion: dict[str, Any], expert: str | None, tint: Tint, number: int, window: str = LAST) -> str:
+def completion_html(
+    completion: dict[str, Any],
+    expert: str | None,
+    tint: Tint,
+    number: int,
+    window: str = LAST,
+    experts: Sequence[str] = (),
+) -> str:
     """Return a completion with rewards and advantage, and the expert beside it (below it on a phone)."""
     heading = "font-size:0.75rem;opacity:0.75;margin-bottom:0.2rem"
+    tokens = coloured(completion, tint, number, window, experts)
     beside = (
         ""
         if expert is None
@@ -283,8 +316,26 @@ def completion_html(completion: dict[str, Any], expert: str | None, tint: Tint, 
         f"{_facts(completion)}"
         '<div style="display:grid;grid-template-columns:repeat(auto-fit,minmax(min(17rem,100%),1fr));gap:0.8rem 1.4rem'
         '">'
-        f'<div><div style="{heading}">Completion</div>{coloured(completion, tint, number, window)}</div>{beside}</div>'
+        f'<div><div style="{heading}">Completion</div>{tokens}</div>{beside}</div>'
     )
+
+
+def selected(
+    completions: Sequence[Mapping[str, Any]], kinds: Collection[str], order: str, *, fold: bool
+) -> list[tuple[int, list[int]]]:
+    """Return the places of the completions to show, each with the places of later ones of the same text, if `fold`.
+
+    Args:
+        kinds: of KINDS, all of which a completion must be.
+        order: of ORDERS.
+    """
+    places = [place for place, one in enumerate(completions) if all(KINDS[kind](one) for kind in kinds)]
+    if (field := ORDERS[order]) is not None:
+        places.sort(key=lambda place: -float(completions[place][field]))
+    groups: dict[object, list[int]] = {}
+    for place in places:
+        groups.setdefault(completions[place]["text"] if fold else place, []).append(place)
+    return [(first, others) for first, *others in groups.values()]
 
 
 def legible(png: bytes) -> bytes:

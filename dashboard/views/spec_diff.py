@@ -32,14 +32,18 @@ def _leaves(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
         for name, item in value.items():
             yield from _leaves(item, f"{at}.{name}" if at else name)
     else:
-        yield at, _text(value)
+        yield at, text_of(value)
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """Return a value of a spec as text; small and large numbers have one notation."""
     if isinstance(value, list):
-        return ", ".join(map(_text, value)) or "none"
+        return ", ".join(map(text_of, value)) or "none"
     if isinstance(value, dict):
-        return " ".join(f"{name}={_text(item)}" for name, item in value.items()) or "none"
+        return " ".join(f"{name}={text_of(item)}" for name, item in value.items()) or "none"
+    if isinstance(value, float) and value and not 1e-3 <= abs(value) < 1e6:
+        mantissa, _, exponent = f"{value:.6e}".partition("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     return "none" if value is None else str(value)
 
 

@@ -11,6 +11,7 @@ from calibrl.schemas import JobStatus, Study, StudyReport
 from calibrl.schemas.study_reports import MetricComparison, StudyComparison, StudyDifference, StudyPoint, StudyRun
 from dashboard.charts import figures, live_chart, study_figures
 from dashboard.charts.figures import Curve
+from dashboard.charts.look import Look
 from dashboard.charts.series import StepSeries
 from dashboard.charts.study_figures import DifferenceRow, Value
 from dashboard.markup import chip, escape, job_link, status_chip, table
@@ -112,7 +113,7 @@ def _bands(report: StudyReport, colours: Mapping[str, str]) -> None:
         label_visibility="collapsed",
     )  # fmt: skip
     lines = [*_curves(report, colours, axis)]
-    drawn = figures.curves(lines, unit="accuracy", x_title=AXES[axis], share="small")
+    drawn = figures.curves(lines, unit="accuracy", look=Look(x_title=AXES[axis]), share="small")
     height = figures.HEIGHT + LEGEND_ROW * len(lines)  # the legend has a row per arm
     figure = figures.ChartFigure(drawn.data, drawn.layout | {"height": height})
     live_chart.card("Validation accuracy", BANDS, figure, key=f"bands-{axis}", empty="No run has validated yet")

@@ -5,6 +5,7 @@ from uuid import uuid4
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from calibrl.schemas import Job
 from dashboard.palette import MODELS
 from dashboard.reads.catalogue import MAX_OPTIONS
 from tests.support.dashboard.pages import charts, finished, html, open_page
@@ -60,7 +61,7 @@ def test_seeds_of_one_config_are_one_line_if_the_reader_says_so(world: World) ->
     for job in jobs:
         world.measure(job, range(1, 41))
     app = compare_page(*(job.id for job in jobs))
-    [toggle] = app.toggle
+    toggle = app.toggle(key="seeds")
     assert not toggle.value
     assert (colours(app), names(app)) == (3, {"grpo-1", "grpo-2", "calibrl"})
     grouped = finished(toggle.set_value(True).run())
@@ -72,7 +73,7 @@ def test_two_runs_of_one_seed_are_no_seeds(world: World) -> None:
     for job in jobs:
         world.measure(job, range(1, 41))
     app = compare_page(*(job.id for job in jobs))
-    assert not app.toggle
+    assert "seeds" not in [toggle.key for toggle in app.toggle]
     assert (colours(app), names(app)) == (2, {"run", "again"})
 
 
@@ -87,7 +88,7 @@ def test_a_pause_is_cut_out_of_the_axis_of_time(world: World) -> None:
     app = compare_page(*(job.id for job in jobs))
     app.button_group(key="axis").set_value("time").run()
     for group in (False, True):
-        shown = finished(app.toggle[0].set_value(group).run())
+        shown = finished(app.toggle(key="seeds").set_value(group).run())
         for figure in charts(shown).values():
             for trace in figure["data"]:
                 assert trace["x"] == sorted(trace["x"])
@@ -95,12 +96,51 @@ def test_a_pause_is_cut_out_of_the_axis_of_time(world: World) -> None:
 
 
 def test_jobs_that_are_left_out_of_an_address_are_counted(world: World) -> None:
-    jobs = [world.add(name=f"job {number}") for number in range(9)]
+    jobs = [world.add(name=f"job {number}") for number in range(51)]
     app = compare_page(uuid4(), *(job.id for job in jobs))
-    assert app.multiselect[0].value == [job.id for job in jobs[:8]]
+    assert app.multiselect[0].value == [job.id for job in jobs[:50]]
     text = " ".join(warning.value for warning in app.warning)
-    assert "1 of 10 jobs in the URL do not exist" in text
-    assert "First 8 of 9 jobs" in text
+    assert "1 of 52 jobs in the URL do not exist" in text
+    assert "First 50 of 51 jobs" in text
+
+
+def test_many_jobs_differ_in_colour_or_dash_without_a_chart_legend(world: World) -> None:
+    jobs = [world.add(name=f"job {number}", spec={"seed": number}) for number in range(40)]
+    for job in jobs:
+        world.measure(job, range(1, 4), {"exploration/entropy": 0.5})
+    app = compare_page(*(job.id for job in jobs))
+    figure = charts(app)["compare-step-exploration-entropy"]
+    looks = {(trace["line"]["color"], trace["line"]["dash"]) for trace in figure["data"] if "dash" in trace["line"]}
+    assert len(looks) == 40 and not figure["layout"]["showlegend"]
+
+
+def test_a_job_keeps_its_colour_when_another_leaves(world: World) -> None:
+    jobs = [world.add(name=f"job {number}") for number in range(3)]
+    app = compare_page(*(job.id for job in jobs))
+
+    def colour(job: Job) -> str:
+        line = next(part for part in html(app).split("<span>") if f"job?id={job.id}" in part and "color:" in part)
+        return line.partition("color:")[2][:7]
+
+    before = colour(jobs[2])
+    app.multiselect[0].set_value([jobs[1].id, jobs[2].id]).run()
+    assert colour(finished(app) and jobs[2]) == before
+
+
+def test_values_are_shown_beside_those_of_a_baseline(world: World) -> None:
+    """Accuracy 0.2, 0.6, 0.5 of the baseline; 0.4 of the other: last -0.1, which is -20 %, best -0.2."""
+    base, other = world.add(name="base", spec={"seed": 1}), world.add(name="other", spec={"seed": 2})
+    for step, value in ((1, 0.2), (2, 0.6), (3, 0.5)):
+        world.measure(base, range(step, step + 1), {"validation/accuracy": value})
+    world.measure(other, range(1, 2), {"validation/accuracy": 0.4})
+    app = compare_page(base.id, other.id)
+    assert "<code>seed</code>" in html(app).partition(">Validation accuracy</th>")[0]  # the differences come first
+    app.multiselect(key="metrics").set_value(["validation/accuracy"])
+    app.selectbox(key="baseline").set_value(base.id).run()
+    text = html(finished(app))
+    assert ">0.5<div" in text and ">best 0.6</div>" in text
+    assert ">0.4 (−0.1, −20.0 %)<div" in text and ">best 0.4 (−0.2, −33.3 %)</div>" in text
+    assert list(charts(app)) == ["compare-step-validation-accuracy"]
 
 
 def test_a_job_older_than_the_latest_is_found_by_name_id_or_link(world: World) -> None:
@@ -122,5 +162,5 @@ def test_a_job_older_than_the_latest_is_found_by_name_id_or_link(world: World) -
 def test_jobs_of_different_configs_cannot_be_grouped(world: World) -> None:
     jobs = [world.add(spec={"steps": steps}) for steps in (1, 2)]
     app = compare_page(*(job.id for job in jobs))
-    assert not app.toggle
+    assert "seeds" not in [toggle.key for toggle in app.toggle]
     assert "No evaluations yet" in " ".join(caption.value for caption in app.caption)

@@ -1,11 +1,13 @@
 """Panels of curves on a job's page: overview, exploration, expert mismatch, system."""
 
+from typing import Any
+
 import pytest
 
-from calibrl.schemas import Job
+from calibrl.schemas import Job, JobStatus
 from dashboard.palette import WRONG
 from dashboard.reads import service
-from tests.support.dashboard.pages import charts, finished, html, job_page, jobs_page, paths
+from tests.support.dashboard.pages import charts, finished, forget_reads, html, job_page, jobs_page, paths
 from tests.support.dashboard.world import World
 
 pytestmark = pytest.mark.integration
@@ -170,6 +172,18 @@ def test_list_and_tile_have_the_same_current_value(world: World, measured: Job) 
     assert f"{entropy:.3f}" in [tile.value for tile in job_page(measured.id).metric]
 
 
+def test_cards_without_data_take_no_place_once_a_job_has_ended(world: World) -> None:
+    job = world.add()
+    world.measure(job, range(1, 5), {"exploration/entropy": 0.5})
+    assert "Not reported by this run" not in " ".join(each.value for each in job_page(job.id, "Exploration").caption)
+    world.change(job, status=JobStatus.SUCCEEDED)
+    forget_reads()
+    app = job_page(job.id, "Exploration")
+    assert {name for name in charts(app) if not name.startswith("heat")} == {"entropy"}
+    (absent,) = (each.value for each in app.caption if each.value.startswith("Not reported by this run: "))
+    assert "Policy entropy" not in absent and "Truncation rate" in absent
+
+
 def test_memory_is_drawn_as_reported(world: World) -> None:
     job = world.add()
     world.measure(job, range(1, 31), {"perf/memory_bytes": 2.0**30})
@@ -189,3 +203,42 @@ def test_every_reported_metric_is_found_and_drawn(world: World) -> None:
     assert list(charts(finished(app))) == ["metric-validation-accuracy_low"]
     assert "1 of 5 metrics" in [caption.value for caption in app.caption]
     assert list(charts(job_page(job.id, "Metrics", metric="reward"))) == ["metric-reward-format", "metric-reward-math"]
+
+
+def test_the_reader_chooses_smoothing_and_axes(world: World) -> None:
+    """A step per second; 10 tokens per second for 2 s are 20 tokens per step."""
+    job = world.add()
+    world.run(job, (0, None))
+    for step in range(1, 5):
+        values = {"reward/mean": float(step == 4), "perf/tokens_per_second": 10.0, "perf/step_seconds": 2.0}
+        world.measure(job, range(step, step + 1), values)
+
+    def shown(**query: str) -> tuple[list[float], list[float], dict[str, Any]]:
+        figure = charts(job_page(job.id, "Metrics", metric="reward/mean", **query))["metric-reward-mean"]
+        return figure["data"][-1]["x"], figure["data"][-1]["y"], figure["layout"]
+
+    assert shown()[1] == [0, 0, 0, 0.25]
+    assert shown(smoothing="None")[1] == [0, 0, 0, 1]
+    places, values, layout = shown(axis="tokens", log="true")
+    assert places == [20, 40, 60, 80] and layout["yaxis"]["type"] == "log"
+    assert layout["xaxis"]["title"]["text"] == "completion tokens so far"
+    assert shown(axis="time")[0] == [1, 2, 3, 4]
+
+
+def test_metrics_are_found_by_a_regular_expression_and_pinned(world: World) -> None:
+    job = world.add()
+    world.measure(job, range(1, 5), {"kl/approx": 0.1, "loss/total": 0.2, "reward/mean": 1.0})
+    app = job_page(job.id, "Metrics", metric="/^(kl|loss)/")
+    assert list(charts(app)) == ["metric-kl-approx", "metric-loss-total"]
+    app.multiselect(key="pinned").set_value(["reward/mean"]).run()
+    assert list(charts(finished(app))) == ["metric-reward-mean", "metric-kl-approx", "metric-loss-total"]
+    app.text_input(key="metric").set_value("/(/").run()
+    assert "Invalid regular expression" in finished(app).error[0].value
+
+
+def test_the_tile_has_the_best_value_and_its_step(world: World) -> None:
+    job = world.add()
+    for step, value in ((1, 0.2), (2, 0.6), (3, 0.5)):
+        world.measure(job, range(step, step + 1), {"validation/accuracy": value})
+    (tile,) = (each for each in job_page(job.id).metric if each.label == "Validation accuracy")
+    assert tile.proto.delta_description == "best 60.0% at 2"

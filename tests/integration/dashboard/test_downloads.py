@@ -42,12 +42,18 @@ def test_a_registered_hub_dataset_has_no_file(world: World, browser: TestClient)
     assert browser.get(f"/{downloads.dataset_address(id)}").status_code == 409
 
 
-def test_files_of_a_job_are_saved_under_its_id(world: World, browser: TestClient) -> None:
+def test_files_of_a_job_are_saved_under_its_name(world: World, browser: TestClient) -> None:
     job = world.add()
     world.log(job, b"step 1 fine\n")
     answer = browser.get(f"/{downloads.address(job.id, 'log.txt')}")
     assert answer.content == b"step 1 fine\n"
-    assert answer.headers["content-disposition"] == f'attachment; filename="{job.id}-log.txt"'
+    assert answer.headers["content-disposition"] == f'attachment; filename="{job.name}-{str(job.id)[:8]}-log.txt"'
+
+
+def test_a_job_opens_by_its_id_in_the_path(browser: TestClient) -> None:
+    id = uuid4()
+    answer = browser.get(f"/job/{id}", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (307, f"../job?id={id}")
 
 
 def test_without_a_cookie_no_data_is_sent(world: World, browser: TestClient) -> None:

@@ -3,10 +3,14 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
-from calibrl.schemas import JobStatus, Reason
+from calibrl.schemas import Job, JobStatus, Reason
+from dashboard.reads import live, service
+from dashboard.views import job_head
 from tests.support.dashboard.pages import charts, finished, forget_reads, html, job_page, jobs_page
 from tests.support.dashboard.world import World
+from tests.support.waiting import LIMIT_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -18,7 +22,14 @@ def test_a_failed_job_shows_why_with_the_end_of_its_log(world: World) -> None:
     assert app.error[0].value == "Failed: RuntimeError\\: \\<b\\>boom\\</b\\>"
     assert app.code[0].value == message
     assert "No metrics" in html(app)
-    assert {button.key for button in app.button} == {"retry", "fork", "what-if"}  # nothing is left to cancel
+    assert {button.key for button in app.button} == {
+        "retry",
+        "evaluate",
+        "clone",
+        "edit",
+        "fork",
+        "what-if",
+    }  # nothing is left to cancel
 
 
 def test_a_running_job_can_be_cancelled(world: World) -> None:
@@ -46,7 +57,8 @@ def test_a_running_job_can_be_cancelled(world: World) -> None:
 def test_only_applicable_actions_are_offered(world: World, status: JobStatus, offered: set[str]) -> None:
     job = world.add(status=status)
     app = job_page(job.id, "Spec")
-    assert {button.key for button in app.button} == {*offered, "fork", "what-if"}
+    always = {"clone", "edit", "fork", "what-if", *(["evaluate"] if job.attempt else [])}
+    assert {button.key for button in app.button} == {*offered, *always}
     assert f"{status.value}</span>" in html(app)
     assert f"{status.value}</span>" in html(jobs_page())
 
@@ -123,6 +135,71 @@ def test_a_waiting_job_names_its_dependency(world: World) -> None:
     assert f"job?id={first.id}" in text
     assert "the-warm-up" in text
     assert "Not started yet" in text
+
+
+def test_a_dependency_that_succeeded_is_not_waited_for(world: World) -> None:
+    done, open_one = world.add(name="done", status=JobStatus.SUCCEEDED), world.add(name="still-open")
+    job = world.add(status=JobStatus.WAITING, depends_on=[done.id, open_one.id])
+    text = html(job_page(job.id))
+    assert "Depends on" in text and "still-open" in text and ">done<" not in text
+    world.change(open_one, status=JobStatus.SUCCEEDED)
+    forget_reads()
+    assert "Depends on" not in html(job_page(job.id))
+
+
+@pytest.mark.parametrize(
+    ("status", "effect"),
+    [
+        (JobStatus.QUEUED, "The job has not started. It leaves the queue."),
+        (JobStatus.RUNNING, "The trainer saves a checkpoint and stops."),
+        (JobStatus.PAUSED, "The job does not run now. Its files up to step 0 stay."),
+    ],
+)
+def test_the_effect_of_a_cancel_depends_on_the_status(world: World, status: JobStatus, effect: str) -> None:
+    app = job_page(world.add(status=status).id, "Spec")
+    assert any(text.value.startswith(effect) for text in app.markdown)
+
+
+def test_the_tab_has_name_and_progress(world: World) -> None:
+    running = world.add(name="mine", step=70)
+    assert job_head.tab_title(running) == "mine · 25% · CalibRL"  # 70 of 280 steps
+    assert job_head.tab_title(world.change(running, status=JobStatus.FAILED)) == "mine · failed · CalibRL"
+
+
+def head_and_panel(job: Job) -> AppTest:
+    """The live parts of a job's page, as a tick draws them."""
+
+    def script(record: str) -> None:
+        from calibrl.schemas import Job
+        from dashboard.panels import overview
+        from dashboard.views import job_head
+
+        job = Job.model_validate_json(record)
+        job_head.draw(job, 1)
+        overview.draw_live(job, overview._reinforcement)
+
+    return finished(AppTest.from_function(script, args=(job.model_dump_json(),), default_timeout=LIMIT_SECONDS).run())
+
+
+def test_the_head_stays_with_one_warning_if_the_api_fails(
+    world: World, measured: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head_and_panel(measured)
+    world.fails = True
+    monkeypatch.setattr(live, "FRESH", 0.0)
+    service.clear_job_caches()
+    app = head_and_panel(measured)
+    assert measured.name in html(app) and "running</span>" in html(app)
+    assert [warning.value.partition(".")[0] for warning in app.warning] == ["API error"]
+
+
+def test_an_unknown_panel_in_the_url_is_named(world: World) -> None:
+    job = world.add()
+    app = job_page(job.id, "Nonsense")
+    (warning,) = app.warning
+    shown = warning.value.replace("\\", "")
+    assert shown == "The URL asks for panel 'Nonsense', which does not exist. Shown: Overview."
+    assert not job_page(job.id, "spec").warning and job_page(job.id, "spec").session_state["panel"] == "Spec"
 
 
 def test_names_and_labels_are_escaped(world: World) -> None:

@@ -147,3 +147,34 @@ def test_an_evaluation_without_accuracies_leaves_the_list(world: World) -> None:
     world.change(other, result=result)
     for text in (html(jobs_page()), html(open_page("evaluations"))):
         assert ">empty</a>" in text and ">other</a>" in text
+
+
+def test_an_unknown_filter_in_the_url_is_named(world: World) -> None:
+    world.add()
+    app = open_page("jobs", status="running")  # the name of the option, whose label is Running
+    assert not app.warning and app.session_state["status"] == "running"
+    assert "asks for sort 'fastest'" in open_page("jobs", sort="fastest").warning[0].value
+
+
+def test_a_part_of_the_label_filter_that_is_no_label_is_named(world: World) -> None:
+    world.add(labels={"team": "vision"})
+    app = jobs_page()
+    app.text_input(key="label").set_value("team:vision, group").run()
+    assert "Not a label\\: group" in finished(app).warning[0].value
+
+
+def test_a_row_has_id_and_user_and_the_list_a_count(world: World) -> None:
+    job = world.add(name="seeds", user="bob")
+    world.add(name="seeds")
+    app = jobs_page()
+    assert f"{str(job.id)[:8]} · bob" in html(app)
+    assert "2 jobs" in [caption.value for caption in app.caption]
+
+
+def test_a_page_of_the_list_has_an_address(world: World) -> None:
+    for number in range(PAGE + 2):
+        world.add(name=f"job-{number:02d}")
+    app = press(jobs_page(), "Older")
+    after = app.query_params["before"]
+    assert html(open_page("jobs", before=after)).count("job?id=") == 2
+    assert "before" not in press(app, "Newer").query_params

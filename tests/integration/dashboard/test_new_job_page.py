@@ -78,6 +78,91 @@ def test_another_preset_resets_the_form(world: World) -> None:
     assert (world.asked(PLAN)[-1]["name"], world.asked(PLAN)[-1]["steps"]) == ("digits-warm-up", 800)
 
 
+def test_another_preset_keeps_name_and_data_that_were_typed(world: World) -> None:
+    app = new_page()
+    app.text_input(key="new-calibrl:name").set_value("my-run")
+    app.selectbox(key="new-calibrl:data").set_value("path")
+    app.run()
+    app.text_input(key="new-calibrl:data:path.path").set_value("/data/mine.jsonl")
+    app.number_input(key="new-calibrl:optimizer.lr").set_value(0.5)
+    finished(app.run())
+    app.selectbox(key="preset").set_value("grpo")
+    finished(app.run())
+    spec = yaml.safe_load(app.code[0].value)
+    assert (spec["name"], spec["data"]["path"]) == ("my-run", "/data/mine.jsonl")
+    assert spec["algorithm"]["type"] == "grpo" and spec["optimizer"]["lr"] != 0.5
+
+
+def test_a_preset_of_the_url_is_taken_by_its_name(world: World) -> None:
+    app = open_page("new_job", preset="grpo")
+    assert app.selectbox(key="preset").value == "grpo" and not app.warning
+    assert "asks for preset 'nonsense'" in open_page("new_job", preset="nonsense").warning[0].value
+
+
+def imported(app: AppTest, text: str) -> AppTest:
+    app.text_area(key="import-text").set_value(text)
+    app.run()
+    return press(app, "Fill in the form")
+
+
+def test_yaml_fills_the_form_in(world: World) -> None:
+    app = new_page()
+    app.number_input(key="new-calibrl:steps").set_value(17)
+    app.run()
+    spec = {
+        "kind": "train",
+        "name": "from-a-file",
+        "model": {"builtin": "tiny-vlm"},
+        "data": {"builtin": "digits"},
+        "algorithm": {"type": "grpo", "clip_high": 0.3},
+        "labels": {"team": "vision"},
+        "steps": 123,
+    }
+    imported(app, yaml.safe_dump(spec))
+    assert app.selectbox(key="preset").value == "grpo"
+    sent = world.asked(PLAN)[-1]
+    assert (sent["name"], sent["steps"], sent["labels"]) == ("from-a-file", 123, {"team": "vision"})
+    assert (sent["algorithm"]["type"], sent["algorithm"]["clip_high"]) == ("grpo", 0.3)
+    imported(app, app.code[0].value)  # the form's own YAML
+    assert world.asked(PLAN)[-1] == sent
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("steps: [1", "Invalid YAML"),
+        ("kind: bisect", "kind: 'bisect' has no form"),
+        (
+            "kind: evaluate\nname: \u00fc\nmodels: [{builtin: tiny-vlm}]\ndata: [{builtin: digits}]",
+            "name: begin with a letter",
+        ),
+    ],
+)
+def test_a_faulty_yaml_is_refused_and_the_form_stays(world: World, text: str, fault: str) -> None:
+    app = new_page()
+    app.number_input(key="new-calibrl:steps").set_value(17)
+    app.run()
+    imported(app, text)
+    assert any(block.value.startswith(fault) for block in app.code)
+    assert world.asked(PLAN)[-1]["steps"] == 17
+
+
+def test_a_job_is_cloned_into_the_form(world: World) -> None:
+    job = world.add(name="the-first", spec={"seed": 7})
+    app = open_page("new_job", clone=str(job.id))
+    sent = world.asked(PLAN)[-1]
+    assert (sent["name"], sent["seed"], sent["steps"]) == ("digits-calibrl", 7, 280)
+    assert "clone" not in app.query_params
+
+
+def test_a_checkpoint_of_a_job_is_evaluated_from_a_link(world: World) -> None:
+    job = world.add(name="trained", status=JobStatus.SUCCEEDED)
+    world.keep_checkpoint(job, 40)
+    open_page("new_job", evaluate=str(job.id), checkpoint="40")
+    sent = world.asked(PLAN)[-1]
+    assert (sent["kind"], sent["models"]) == ("evaluate", [{"from_job": str(job.id), "checkpoint": 40}])
+
+
 def test_earlier_input_is_restored(world: World) -> None:
     """After a look at an evaluation, at another algorithm, at a section that was left out, and at another page."""
     app = new_page()

@@ -5,7 +5,7 @@ from streamlit.testing.v1 import AppTest
 
 from calibrl.schemas import JobStatus, Role
 from dashboard.reads import service
-from tests.support.dashboard.pages import finished, html, open_page
+from tests.support.dashboard.pages import finished, html, open_page, press
 from tests.support.dashboard.world import HOSTILE, World
 
 pytestmark = pytest.mark.integration
@@ -42,18 +42,42 @@ def test_names_are_inert(world: World) -> None:
 
 
 def test_viewers_are_offered_no_queue_actions(world: World) -> None:
-    world.add(status=JobStatus.QUEUED)
-    world.machine()
+    job = world.add(status=JobStatus.QUEUED)
+    machine = world.machine()
     world.sign_in("eve", {"default": Role.VIEWER})
-    assert not queue_page().selectbox
+    for query in ({}, {"manage": str(job.id)}, {"machine": machine}):
+        app = open_page("queue", **query)
+        assert ">Manage</a>" not in html(app) and not app.button
 
 
-def test_members_change_classes_and_admins_drain(world: World) -> None:
-    world.add(status=JobStatus.QUEUED)
+def test_members_manage_a_job_from_its_row(world: World) -> None:
+    job = world.add(status=JobStatus.QUEUED)
     world.machine()
-    assert [box.label for box in queue_page().selectbox] == ["Job", "Priority"]
+    assert f'href="queue?manage={job.id}"' in html(queue_page())
+    assert "queue?machine" not in html(queue_page())  # for admins only
+    app = open_page("queue", manage=str(job.id))
+    app.selectbox(key="priority").set_value("high").run()
+    press(app, "Change priority")
+    assert world.job(job.id).priority == "high"
+    press(app, "Pause")
+    assert world.job(job.id).status is JobStatus.PAUSED
+    press(app, "Resume")
+    press(app, "Cancel job")
+    assert world.job(job.id).status is JobStatus.CANCELLED
+    assert "The job has ended." in [caption.value for caption in app.caption]
+
+
+def test_admins_drain_a_machine_from_its_card(world: World) -> None:
+    machine = world.machine()
+    world.hold(world.add(), machine)
     world.sign_in("root", {"default": Role.MEMBER}, admin=True)
-    assert [box.label for box in queue_page().selectbox] == ["Job", "Priority", "Machine"]
+    assert f'href="queue?machine={machine}"' in html(queue_page())
+    app = open_page("queue", machine=machine)
+    assert "1 job runs on it" in app.markdown[0].value
+    press(app, "Drain")
+    assert "draining" in html(app)
+    press(app, "Undrain")
+    assert "online" in html(app)
 
 
 def test_an_empty_queue_without_machines_is_shown(world: World) -> None:
@@ -67,3 +91,22 @@ def test_an_empty_queue_is_read_at_an_idle_pace(world: World) -> None:
     world.add(status=JobStatus.QUEUED)
     service.clear_job_caches()
     assert finished(app.run()).session_state["queue-active"] is True
+
+
+def test_jobs_of_other_projects_are_counted(world: World) -> None:
+    """Foreign: one job runs, and one waits before the viewer's own."""
+    world.sign_in("eve", {"vision": Role.MEMBER})
+    world.sign_in("ann2", {"default": Role.MEMBER})
+    world.hold(world.add(project="vision"), world.machine(cpu_slots=1))
+    world.add(project="vision", priority="high", status=JobStatus.QUEUED)
+    world.add(status=JobStatus.QUEUED)
+    captions = [each.value for each in queue_page().caption]
+    assert "1 job of other projects runs" in captions and "No running jobs" not in captions
+    assert "1 job of other projects is between these positions" in captions
+
+
+def test_a_draining_machine_is_named_above_the_waiting_jobs(world: World) -> None:
+    name = world.machine("vm")
+    world.add(status=JobStatus.QUEUED)
+    world.drain(name)
+    assert "Draining, no new jobs start there: vm" in [each.value for each in queue_page().caption]

@@ -24,6 +24,7 @@ from calibrl.schemas import (
     NewKey,
     NewUser,
     Role,
+    WorkerStatus,
     job_spec_adapter,
 )
 from calibrl.schemas import Scope as KeyScope
@@ -282,6 +283,11 @@ class World:
             workers.record_heartbeat(session, name, readings, [])
             workers.mark_clean(session, name, {reading.index for reading in readings})
         return name
+
+    def drain(self, machine: str) -> None:
+        """Let a machine take no new jobs."""
+        with session_scope() as session:
+            workers.set_status(session, machine, WorkerStatus.DRAINING)
 
     def hold(self, job: Job, machine: str, gpus: int = 0) -> None:
         """Let a running job hold a slot of one more machine: its first free GPUs, or one CPU slot."""

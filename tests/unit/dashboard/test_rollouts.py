@@ -17,6 +17,8 @@ from dashboard.views.completions import (
     completion_html,
     legend,
     legible,
+    plain_box,
+    selected,
     windows,
 )
 
@@ -199,3 +201,33 @@ def test_a_shortened_completion_says_where_text_is_missing() -> None:
     assert "1238 tokens" in parsed.text
     whole = Parsed(completion_html(completion("a", "b"), None, TINTS["Entropy"], 0))
     assert "omitted" not in whole.text
+
+
+def test_controls_of_the_text_direction_are_named() -> None:
+    assert plain_box("a\u202eb").endswith('>a<b title="control of the text direction">[U+202E]</b>b</div>')
+    given = completion("x", "\u2067")
+    assert "[U+2067]" in coloured(given, TINTS["Entropy"], 0) and "\u2067" not in coloured(given, TINTS["Entropy"], 0)
+
+
+def test_completions_are_ordered_and_filtered() -> None:
+    group = [
+        completion("a", reward=0.1, passed=False),
+        completion("b", reward=0.9, truncated=True),
+        completion("a", reward=0.1, passed=False, truncated=True),
+    ]
+    assert selected(group, (), "As sampled", fold=True) == [(0, [2]), (1, [])]
+    assert selected(group, (), "Highest reward", fold=False) == [(1, []), (0, []), (2, [])]
+    assert selected(group, ("Wrong", "Truncated"), "As sampled", fold=True) == [(2, [])]
+
+
+def test_a_token_names_the_experts_token_at_its_position() -> None:
+    """Two tokens are stored before, and two behind three that are left out: the last ones are the 6th and the 7th."""
+    given = completion("a", "b", "f", "g", left_out=3)
+    experts = ["1", "2", "3", "4", "5", "6"]
+    titles = Parsed(coloured(given, ENTROPY, 0, experts=experts)).titles
+    assert [title.partition("; ")[2] for title in titles] == [
+        "expert's token '1'",
+        "expert's token '2'",
+        "expert's token '6'",
+        "",
+    ]

@@ -110,3 +110,14 @@ def test_new_edges_restart_the_history() -> None:
     columns.put(2, [0.0, 2.0], [7])
     first_steps, _ = columns.shares()
     assert first_steps.tolist() == [2]
+
+
+def test_a_moving_average_is_corrected_for_its_start() -> None:
+    """With the weight 0.9: (0.9 x 0.1 x 1 + 0.1 x 2) / (0.9 x 0.1 + 0.1) = 0.29 / 0.19."""
+    shown = smoothed(StepSeries.of([1, 2, 3], [1.0, 2.0, float("nan")]), "ema")
+    assert shown.values[:2] == pytest.approx([1.0, 0.29 / 0.19]) and np.isnan(shown.values[2])
+
+
+def test_no_smoothing_leaves_the_series() -> None:
+    series = StepSeries.of([1, 2], [1.0, 5.0])
+    assert smoothed(series, "none") is series

@@ -1,7 +1,7 @@
 """The spec of a job as the dashboard shows it: order of its fields, and fields that differ from their defaults."""
 
 from calibrl.schemas import TrainSpec
-from dashboard.views.spec_diff import changed_fields, ordered
+from dashboard.views.spec_diff import changed_fields, flat, ordered
 
 
 def test_a_spec_is_shown_in_the_order_of_its_model() -> None:
@@ -13,3 +13,20 @@ def test_a_spec_is_shown_in_the_order_of_its_model() -> None:
     assert list(ordered(shuffled)["algorithm"]) == list(spec["algorithm"])
     assert changed_fields(shuffled) == changed_fields(spec)
     assert ordered({"kind": "train", "b": 1, "a": 2}) == {"kind": "train", "b": 1, "a": 2}
+
+
+def test_small_numbers_have_one_notation() -> None:
+    spec = {
+        "lr": 1e-4,
+        "min_lr": 1e-06,
+        "decay": 0.00025,
+        "share": 0.05,
+        "zero": 0.0,
+        "size": 12_500_000.0,
+        "steps": 10**7,
+    }
+    shown = {
+        "lr": "1e-4", "min_lr": "1e-6", "decay": "2.5e-4", "share": "0.05", "zero": "0.0", "size": "1.25e7",
+        "steps": "10000000",
+    }  # fmt: skip
+    assert flat(spec) == shown

@@ -1,0 +1,106 @@
+"""The administration page: who sees it, and what it changes."""
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from calibrl.client import Client
+from calibrl.schemas import Role
+from dashboard.reads import service
+from tests.support.dashboard.pages import finished, html, open_page, press
+from tests.support.dashboard.world import World
+
+pytestmark = pytest.mark.integration
+
+
+def admin_page(part: str | None = None) -> AppTest:
+    return open_page("admin", part=part)
+
+
+def client() -> Client:
+    return service.client()
+
+
+def links(app: AppTest) -> list[str]:
+    return [link.proto.label for link in app.get("page_link")]
+
+
+def test_only_admins_get_the_page(world: World) -> None:
+    assert "No access" in html(admin_page()) and "Administration" not in links(open_page("settings"))
+    world.sign_in("ines", {"default": Role.ADMIN})
+    assert "Administration" in links(open_page("settings"))
+    assert admin_page().segmented_control(key="part").options == ["Members", "Webhooks", "Usage", "Audit log"]
+    world.sign_in("root", {"default": Role.MEMBER}, admin=True)
+    assert admin_page().segmented_control(key="part").options[-4:] == ["Limits", "Users", "Keys", "New project"]
+
+
+def test_members_are_added_changed_and_removed(world: World) -> None:
+    world.sign_in("bob", {})
+    world.sign_in("ines", {"default": Role.ADMIN})
+    app = admin_page()
+    app.text_input[0].set_value("bob")
+    press(app, "Add member")
+    assert app.success[0].value == "bob is now member of default\\."
+    app.selectbox(key="role-default-bob").set_value(Role.ADMIN).run()
+    app.button(key="save-bob").click().run()
+    roles = {member.user: member.role for member in client().members("default")}
+    assert roles["bob"] is Role.ADMIN
+    app.button(key="remove-bob").click().run()
+    assert "bob" not in {member.user for member in client().members("default")}
+    finished(app).text_input[0].set_value("nobody")
+    assert "nobody" in press(app, "Add member").text[0].value
+
+
+def test_limits_are_set_and_a_bad_one_is_refused(world: World) -> None:
+    world.sign_in("root", {"default": Role.MEMBER}, admin=True)
+    app = admin_page("Limits")
+    app.number_input(key="default-max_gpus").set_value(4)
+    app.number_input(key="default-weight").set_value(2.5)
+    press(app, "Save limits")
+    project = client().project("default")
+    assert (project.max_gpus, project.weight, project.max_queued) == (4, 2.5, None)
+    app.number_input(key="default-weight").set_value(0.0)
+    assert "weight: Input should be greater than 0" in press(app, "Save limits").text[0].value
+
+
+def test_a_webhook_shows_its_secret_once(world: World) -> None:
+    world.sign_in("ines", {"default": Role.ADMIN})
+    app = admin_page("Webhooks")
+    app.text_input[0].set_value("https://93.184.215.14/hook")
+    app = press(app, "Add webhook")
+    assert not app.text, app.text[0].value
+    assert app.code[0].value.startswith("whsec_")
+    assert not finished(app.run()).code
+    assert len(client().webhooks("default")) == 1
+    press(app, "Remove webhook")
+    assert client().webhooks("default") == []
+
+
+def test_usage_and_audit_log_are_shown(world: World) -> None:
+    world.sign_in("root", {"default": Role.MEMBER}, admin=True)
+    client().put_project("default", {"budget_slot_hours": 10})
+    assert "of 10" in admin_page("Usage").markdown[0].value
+    assert "PUT /v1/projects/{slug}" in html(admin_page("Audit log"))
+
+
+def test_users_and_their_keys_are_made_and_ended(world: World) -> None:
+    world.sign_in("root", {"default": Role.MEMBER}, admin=True)
+    app = admin_page("Users")
+    app.text_input[0].set_value("carl")
+    press(app, "Add user")
+    keys = admin_page("Keys")
+    keys.selectbox(key="keys-of").set_value("carl").run()
+    made = press(keys, "Create key").code[0].value
+    with Client(api_key=made) as carl:
+        assert carl.me().user == "carl"
+    app.button(key="active-carl").click().run()
+    assert [user.active for user in client().users() if user.name == "carl"] == [False]
+
+
+def test_a_project_is_created_and_an_existing_one_is_kept(world: World) -> None:
+    world.sign_in("root", {"default": Role.MEMBER}, admin=True)
+    app = admin_page("New project")
+    app.text_input[0].set_value("default")
+    assert "exists already" in press(app, "Create project").text[0].value
+    app.text_input[0].set_value("vision")
+    press(app, "Create project")
+    assert "vision" in {project.slug for project in client().projects()}
