@@ -35,7 +35,7 @@ TABLE_STYLE = """<style>
 .rows td{padding:.65rem .8rem .65rem 0;border:0;border-bottom:1px solid rgba(125,131,140,.3);vertical-align:middle}
 .rows tr:hover td{background:rgba(125,131,140,.1)}
 .rows a{color:inherit;text-underline-offset:.2em;font-weight:600;overflow-wrap:anywhere}
-@media (max-width:640px){
+@media (max-width:820px){
   .rows thead{display:none}
   .rows tr{display:grid;grid-template-columns:1fr auto;gap:.3rem .8rem;padding:.7rem 0;
     border-bottom:1px solid rgba(125,131,140,.3)}

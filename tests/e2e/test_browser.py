@@ -86,6 +86,9 @@ def test_a_running_job_is_watched_from_the_list_to_its_end(page: Page, client: C
     assert sent == []
 
 
+SHOWN = re.compile(r"^Entropy \+0\.500 nats; expert's token ")
+
+
 def append_sample(stack: LocalStack, job: Job) -> None:
     """Let the trainer report one more group with hostile texts, after all others: step 600."""
     folder = stack.data_dir / "runs" / str(job.id) / "attempt-1"
@@ -107,10 +110,11 @@ def test_a_sampled_group_is_shown_and_hostile_text_is_inert(page: Page, stack: L
     image = page.locator(".st-key-card-prompt img")
     expect(image).to_be_visible()
     page.wait_for_function("document.querySelector('.st-key-card-prompt img')?.naturalWidth > 0")
-    expect(page.locator("[class*=st-key-card-completion]")).to_have_count(4)
+    expect(page.locator("[class*=st-key-card-completion]")).to_have_count(3)  # the other one is equal
     expect(page.locator(".st-key-card-completion-0")).to_contain_text("<think>")
 
     append_sample(stack, job)
+    page.get_by_role("button", name="New samples: show step 600").click()
     expect(page.get_by_text(re.compile(r"^Step 600:"))).to_be_visible()
     for index, text in enumerate(HOSTILE):
         card = page.locator(f".st-key-card-completion-{index}")
@@ -120,9 +124,9 @@ def test_a_sampled_group_is_shown_and_hostile_text_is_inert(page: Page, stack: L
     assert page.evaluate("window.pwned") is None
 
     page.get_by_role("radio", name="Entropy").or_(page.get_by_role("button", name="Entropy")).first.click()
-    expect(page.locator(".st-key-card-completion-0 label[title]")).to_have_attribute("title", "Entropy +0.500 nats")
+    expect(page.locator(".st-key-card-completion-0 label[title]")).to_have_attribute("title", SHOWN)
     page.reload()
-    expect(page.locator(".st-key-card-completion-0 label[title]")).to_have_attribute("title", "Entropy +0.500 nats")
+    expect(page.locator(".st-key-card-completion-0 label[title]")).to_have_attribute("title", SHOWN)
 
 
 def test_a_job_is_paused_for_the_next_in_line_and_resumed(page: Page, client: Client, job: Job) -> None:
