@@ -219,7 +219,7 @@ def test_the_reader_chooses_smoothing_and_axes(world: World) -> None:
 
     assert shown()[1] == [0, 0, 0, 0.25]
     assert shown(smoothing="None")[1] == [0, 0, 0, 1]
-    places, values, layout = shown(axis="tokens", log="true")
+    places, _, layout = shown(axis="tokens", log="true")
     assert places == [20, 40, 60, 80] and layout["yaxis"]["type"] == "log"
     assert layout["xaxis"]["title"]["text"] == "completion tokens so far"
     assert shown(axis="time")[0] == [1, 2, 3, 4]

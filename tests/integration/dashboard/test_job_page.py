@@ -171,12 +171,12 @@ def head_and_panel(job: Job) -> AppTest:
 
     def script(record: str) -> None:
         from calibrl.schemas import Job
-        from dashboard.panels import overview
+        from dashboard.panels import common, overview
         from dashboard.views import job_head
 
         job = Job.model_validate_json(record)
         job_head.draw(job, 1)
-        overview.draw_live(job, overview._reinforcement)
+        common.draw_live(job, overview._reinforcement)
 
     return finished(AppTest.from_function(script, args=(job.model_dump_json(),), default_timeout=LIMIT_SECONDS).run())
 
