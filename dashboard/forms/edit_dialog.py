@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from calibrl.client import CalibrlError
 from calibrl.schemas import Job, JobChanges
+from calibrl.schemas.fault_texts import fault_text
 from calibrl.schemas.jobs import MAX_NOTES_LENGTH
 from dashboard.reads import service
 
@@ -29,7 +30,7 @@ def form(job: Job) -> None:
         service.client().edit(job.id, name=name, labels={**wanted, **removed}, notes=notes)
     except ValidationError as error:
         for fault in error.errors():
-            st.text(f"{'.'.join(map(str, fault['loc']))}: {str(fault['msg']).removeprefix('Value error, ')}")
+            st.text(f"{'.'.join(map(str, fault['loc']))}: {fault_text(fault)}")
     except CalibrlError as error:
         st.text(str(error))
     else:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from calibrl import presets
 from calibrl.schemas import Job, job_spec_adapter
+from calibrl.schemas.fault_texts import fault_text
 from dashboard.forms.fork_dialog import InvalidChanges, parse_changes
 from dashboard.forms.job_picker import readable
 from dashboard.forms.schema import Schema
@@ -96,7 +97,7 @@ def fill_from_yaml(text: str) -> None:
 def _fault(fault: Mapping[str, Any]) -> str:
     """A fault with its field. The location begins with the kind of the job."""
     field = ".".join(map(str, fault["loc"][1:])) or "spec"
-    return f"{field}: {str(fault['msg']).removeprefix('Value error, ')}"
+    return f"{field}: {fault_text(fault)}"
 
 
 def fill_from_url() -> None:

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from calibrl.client import CalibrlError
 from calibrl.schemas import ApiKey, NewKey, ProjectSettings, User
+from calibrl.schemas.fault_texts import fault_text
 from dashboard.markup import as_markdown, moment
 from dashboard.reads import catalogue, service
 
@@ -25,7 +26,7 @@ def change(act: Callable[[], object], done: str) -> None:
         act()
     except ValidationError as error:
         for fault in error.errors():
-            st.text(f"{'.'.join(map(str, fault['loc']))}: {str(fault['msg']).removeprefix('Value error, ')}")
+            st.text(f"{'.'.join(map(str, fault['loc']))}: {fault_text(fault)}")
         return
     except CalibrlError as error:
         st.text(str(error))

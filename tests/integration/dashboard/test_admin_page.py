@@ -59,7 +59,7 @@ def test_limits_are_set_and_a_bad_one_is_refused(world: World) -> None:
     project = client().project("default")
     assert (project.max_gpus, project.weight, project.max_queued) == (4, 2.5, None)
     app.number_input(key="default-weight").set_value(0.0)
-    assert "weight: Input should be greater than 0" in press(app, "Save limits").text[0].value
+    assert "weight: Must be greater than 0" in press(app, "Save limits").text[0].value
 
 
 def test_a_webhook_shows_its_secret_once(world: World) -> None:

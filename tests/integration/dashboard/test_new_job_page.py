@@ -134,7 +134,7 @@ def test_yaml_fills_the_form_in(world: World) -> None:
         ("kind: bisect", "kind: 'bisect' has no form"),
         (
             "kind: evaluate\nname: \u00fc\nmodels: [{builtin: tiny-vlm}]\ndata: [{builtin: digits}]",
-            "name: begin with a letter",
+            "name: Must contain only letters",
         ),
     ],
 )
