@@ -66,7 +66,14 @@ def read_changes(overrides: Sequence[str], unset: Sequence[str] = ()) -> dict[st
     """
     changes: dict[str, Any] = {}
     _override_all(changes, overrides)
-    _override_all(changes, [f"{key}=null" for key in unset])
+    for key in unset:
+        *outer, last = key.split(".")
+        place = changes
+        for part in outer:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise SpecError(f"--unset {key!r}: --set replaces what contains it")
+        place[last] = None
     make_paths_absolute(changes, Path.cwd())
     return changes
 

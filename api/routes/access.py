@@ -72,7 +72,7 @@ def change_user(
     name: Named, changes: UserChanges, session: Db, caller: Admin, response: Response, if_match: IfMatch = None
 ) -> User:
     """Set whether a user is an admin and is active; for admins. The last active admin cannot be changed."""
-    preconditions.check(if_match, rows.user(session, name), preconditions.EDITED["user"])
+    preconditions.check(if_match, rows.lock_user(session, name), preconditions.EDITED["user"])
     return _tagged(callers.change_user(session, name, changes), response)
 
 

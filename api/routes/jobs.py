@@ -137,10 +137,11 @@ def change_job(
 
 @router.delete("/{job_id}", status_code=204)
 def remove_job(job_id: WritableJob, session: Db, caller: CurrentCaller) -> None:
-    """Remove a job that has ended, with its metrics, samples and checkpoints. Refused while a study has it, or while
-    jobs that have not ended depend on it.
+    """Remove a job that has ended, with its metrics, samples and checkpoints. Refused while a study has it, while jobs
+    that have not ended depend on it, and, except for admins of the service, while its slot-hours count for budgets and
+    fair share.
     """
-    lifecycle.remove(session, job_id)
+    lifecycle.remove(session, job_id, admin=caller.admin)
 
 
 def _tagged(job: Job, response: Response) -> Job:

@@ -52,10 +52,12 @@ def put_project(
 ) -> Project:
     """Add a project, or change its limits; omitted fields get their defaults. For admins."""
     caller.need(slug, Role.ADMIN)
-    existing = projects.lock(session, slug)
-    preconditions.check(if_match, existing, preconditions.EDITED["project"])
-    if if_none_match and existing is not None:
-        raise PreconditionFailed(f"Project {slug} exists already.")
+    if if_none_match:
+        added = projects.add(session, slug, settings.model_dump())
+        if added is None:
+            raise PreconditionFailed(f"Project {slug} exists already.")
+        return _tagged(added, response)
+    preconditions.check(if_match, projects.lock(session, slug), preconditions.EDITED["project"])
     return _tagged(projects.put(session, slug, settings.model_dump()), response)
 
 

@@ -37,14 +37,15 @@ def find(text: str, kind: str, pages: Callable[[UUID | None], Page[Item]]) -> It
             by_id.append(row)
         elif row.name == text:
             by_name.append(row)
-    found = by_id or by_name
+    found = [*by_id, *by_name]
     if len(found) == 1:
         return found[0]
     if not found:
         raise CalibrlError(f"no {kind} has an id that begins with {text!r}, or this name", status=NOT_FOUND)
-    what = "an id that begins with" if by_id else "the name"
-    ids = ", ".join(str(row.id)[:8] for row in found[:3])
-    raise CalibrlError(f"{len(found)} {kind}s have {what} {text!r}: give the id ({ids} ...)", status=NOT_FOUND)
+    both = "an id that begins with it, or this name" if by_id and by_name else ""
+    what = both or ("an id that begins with it" if by_id else "this name")
+    ids = ", ".join(str(row.id) for row in found[:3]) + (" ..." if len(found) > 3 else "")
+    raise CalibrlError(f"{text!r}: {len(found)} {kind}s have {what}: give the whole id ({ids})", status=NOT_FOUND)
 
 
 def _rows(pages: Callable[[UUID | None], Page[Item]]) -> Iterator[Item]:
@@ -79,6 +80,8 @@ def with_ids(spec: Any, job: Callable[[str], UUID], dataset: Callable[[str], UUI
 
 
 def _of_field(key: str, value: Any, job: Callable[[str], UUID], dataset: Callable[[str], UUID]) -> Any:
+    if key == "labels":
+        return value
     look_up = {"from_job": job, "depends_on": job, "dataset": dataset}.get(key)
     if look_up is None:
         return with_ids(value, job, dataset)

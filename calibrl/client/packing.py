@@ -8,6 +8,7 @@ import json
 import mimetypes
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 from calibrl.client.errors import CalibrlError
 from calibrl_core.data.json_rows import json_rows
 from calibrl_core.data.schema import DataError
-from calibrl_core.data.shards import bare_name, data_files, kind_of
+from calibrl_core.data.shards import bare_name, check_splits, data_files, kind_of
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 LONGEST_NAME = 1024  # characters; a longer text is not a path
@@ -50,11 +51,15 @@ def packed(path: Path, columns: Mapping[str, str]) -> Iterator[Path]:
             if len(files) == 1 and _first_bytes(files[0]) in _READ_BY_SERVICE:
                 yield files[0]
                 return
-            target = Path(made) / f"{bare_name(path)}.jsonl"
-            changed = _write(files, source if source.is_dir() else source.parent, columns.get("images"), target)
+            root, named = source if source.is_dir() else source.parent, columns.get("images")
+            as_is = len(files) == 1 and files[0].suffix.lower() not in DELIMITERS
+            packed_file = files[0]
+            if not as_is or _names_images(files, root, named):
+                packed_file = Path(made) / f"{bare_name(path)}.jsonl"
+                _write(files, root, named, packed_file)
         except DataError as error:
             raise CalibrlError(f"{path} {error}", status=INVALID) from error
-        yield target if changed or len(files) > 1 or files[0].suffix.lower() in DELIMITERS else files[0]
+        yield packed_file
 
 
 def data_name(path: Path) -> str:
@@ -63,13 +68,14 @@ def data_name(path: Path) -> str:
 
 
 def _unzipped(path: Path, folder: Path) -> Path:
-    with zipfile.ZipFile(path) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > MOST_UNPACKED:
-            raise CalibrlError(f"{path} has more than {MOST_UNPACKED // 10**9} GB unpacked", status=INVALID)
-        try:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > MOST_UNPACKED:
+                raise CalibrlError(f"{path} has more than {MOST_UNPACKED // 10**9} GB unpacked", status=INVALID)
             archive.extractall(folder)  # names that lead outside the folder are changed
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:  # damaged, encrypted
-            raise CalibrlError(f"{path} cannot be unpacked: {error}", status=INVALID) from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        # Damaged, encrypted, or compressed in another way.
+        raise CalibrlError(f"{path} cannot be unpacked: {error}", status=INVALID) from error
     return folder
 
 
@@ -77,17 +83,16 @@ def _files(source: Path) -> list[Path]:
     """Return the file, or the data files of a folder.
 
     Raises:
-        DataError: a folder has none, files of several kinds, or several Parquet files.
+        DataError: a folder has none, files of several kinds or splits, or several Parquet files.
     """
     if not source.is_dir():
         return [source]
-    tables = sorted(file for file in source.rglob("*") if file.suffix.lower() in DELIMITERS and _is_data(file, source))
-    try:
-        files = data_files(source)
-    except DataError:
-        if not tables:
-            raise
+    found = [file for file in source.rglob("*") if _is_data(file, source)]
+    tables = sorted(file for file in found if file.suffix.lower() in DELIMITERS)
+    if tables and not any(map(kind_of, found)):
+        check_splits(source, tables)
         return tables
+    files = data_files(source)
     if tables:
         raise DataError(f"has both {files[0].name} and {tables[0].name}: name the one to upload")
     if len(files) > 1 and kind_of(files[0]) == "parquet":
@@ -104,22 +109,40 @@ def _is_data(file: Path, source: Path) -> bool:
     return not any(part.startswith((".", "_")) for part in file.relative_to(source).parts)  # as macOS adds to archives
 
 
-def _write(files: list[Path], root: Path, named: str | None, target: Path) -> bool:
-    """Write all rows with their images. Return whether a row named an image file.
+def _names_images(files: list[Path], root: Path, named: str | None) -> bool:
+    """Return whether a row names an image file, or should. Nothing is written for the others.
 
     Raises:
-        CalibrlError: image files are missing.
         DataError: a file cannot be read.
     """
     packer = _Packer(root.resolve(), named)
-    with target.open("wb") as output:
-        for file in files:
-            packer.folder = file.resolve().parent
-            for raw in _rows(file):
-                output.write(packer.line(raw))
+    for file in files:
+        packer.folder = file.resolve().parent
+        for raw in _rows(file):
+            packer.line(raw)
+            if packer.changed or packer.missing:
+                return True
+    return False
+
+
+def _write(files: list[Path], root: Path, named: str | None, target: Path) -> None:
+    """Write all rows with their images.
+
+    Raises:
+        CalibrlError: image files are missing, or the temporary file cannot be written.
+        DataError: a file cannot be read.
+    """
+    packer = _Packer(root.resolve(), named)
+    try:
+        with target.open("wb") as output:
+            for file in files:
+                packer.folder = file.resolve().parent
+                for raw in _rows(file):
+                    output.write(packer.line(raw))
+    except OSError as error:
+        raise CalibrlError(f"the rows cannot be written with their images to {target}: {error.strerror}") from error
     if packer.missing:
         raise _missing(packer.missing, root)
-    return packer.changed
 
 
 def _rows(file: Path) -> Iterator[dict[str, Any] | bytes]:
@@ -166,23 +189,28 @@ class _Packer:
         if not isinstance(row, dict):
             return raw.rstrip(b"\r\n") + b"\n" if isinstance(raw, bytes) else b""
         packed = {name: self._cell(name, value) for name, value in row.items()}
-        return json.dumps(packed, ensure_ascii=False).encode() + b"\n"
+        return json.dumps(packed).encode() + b"\n"
 
     def _cell(self, name: str, value: Any) -> Any:
         required = name == self._named if self._named else bool(_HOLDS_IMAGES.fullmatch(name))
-        if isinstance(value, str):
-            if not (required or _CAN_HOLD_IMAGES.search(name)):
-                return value
-            if value.lstrip()[:1] in ("[", "{"):  # a list as text, as in CSV
-                value = _value(value) or value
-        return self._nested(value, required)
+        can_hold = required or bool(_CAN_HOLD_IMAGES.search(name))
+        if can_hold and isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):  # a list as text, as in CSV
+            value = _value(value) or value
+        return self._nested(value, can_hold, required)
 
-    def _nested(self, value: Any, required: bool) -> Any:
+    def _nested(self, value: Any, can_hold: bool, required: bool) -> Any:
+        """Return a value with images. `can_hold`: its column, or a key around it, is for images."""
         if isinstance(value, list):
-            return [self._nested(one, required) for one in value]
+            return [self._nested(one, can_hold, required) for one in value]
         if isinstance(value, dict):
-            return {key: one if key == "text" else self._nested(one, required) for key, one in value.items()}
-        return self._content(value, required) if isinstance(value, str) else value
+            is_image = can_hold or "image" in str(value.get("type"))
+            return {
+                key: one
+                if key == "text"
+                else self._nested(one, is_image or bool(_CAN_HOLD_IMAGES.search(str(key))), required)
+                for key, one in value.items()
+            }
+        return self._content(value, required) if can_hold and isinstance(value, str) else value
 
     def _content(self, text: str, required: bool) -> str:
         """Return the content of the file that a text names; the text itself if it names none."""

@@ -79,7 +79,8 @@ def follow(client: Client, id: UUID) -> Iterator[tuple[Job, Rows, list[Event]]]:
 
 def last_state(client: Client, id: UUID) -> Job:
     """Wait for the end of a job, and return the ended job."""
-    *_, (ended, _, _) = follow(client, id)
+    for ended, _, _ in follow(client, id):  # noqa: B007 - the last one is returned
+        pass
     return ended
 
 

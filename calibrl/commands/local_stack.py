@@ -85,6 +85,8 @@ def down(data: DataFolder = None) -> None:
     folder = data_dir(data)
     stack = read_stack(folder)
     if stack is None:
+        if folder.is_dir() and is_held(folder):
+            raise CalibrlError(f"the service on {folder} is starting or stopping: try again")
         typer.echo(f"No service runs on {folder}.")
         return
     if stack.pid is None:
@@ -160,6 +162,8 @@ def _detached(folder: Path, port: int | None, dashboard_port: int | None) -> Sta
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         log.parent.mkdir(exist_ok=True)
+        log.touch(mode=0o600)
+        log.chmod(0o600)  # the printed address signs in
     except OSError as error:
         raise CalibrlError(f"{folder} can't be used: {error.strerror or error}") from error
     options = {"--port": port, "--dashboard-port": dashboard_port}

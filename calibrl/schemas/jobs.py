@@ -168,7 +168,7 @@ class JobSummary(Record):
         description="Completed steps (training), batches of completions (evaluation, audit), compared updates "
         "(what-if) or probes (bisection)."
     )
-    steps_total: int | None = Field(description="Planned steps. None until the trainer reports the number.")
+    steps_total: int | None = Field(description="Planned steps. None: neither the spec nor the trainer has said it.")
     attempt: int = Field(description="Number of times that a worker started the job.")
     depends_on: list[UUID]
     forked_from: UUID | None = Field(None, description="Job from whose spec this job was forked.")

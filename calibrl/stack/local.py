@@ -103,6 +103,7 @@ class LocalStack(RunningProcesses):
     def _start(self) -> None:
         """Start all processes. They stop in reverse order."""
         self._exit.callback(lock_folder(self.data_dir).release)
+        (self.data_dir / STACK_FILE).unlink(missing_ok=True)  # of a killed stack
         self._logs.mkdir(exist_ok=True)
         identity = self._identity()
         self.api_url = f"http://127.0.0.1:{identity.api_port}"

@@ -9,7 +9,7 @@ from calibrl_core.data.schema import DataError
 Kind = Literal["json", "parquet"]
 COMPRESSED = (".gz", ".zst", ".zstd")
 KINDS: dict[str, Kind] = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".parquet": "parquet"}
-MOST_FILES = 10_000  # in a folder
+MOST_FILES = 10_000  # shards of a folder
 _ABOUT = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"})  # of `datasets`
 _SPLIT = re.compile(r"(?:^|[-_./])(train|test|testmini|validation|valid|val|dev)(?=[-_./]|$)")
 _SAME = {"valid": "validation", "val": "validation", "dev": "validation"}
@@ -37,25 +37,34 @@ def data_files(path: Path) -> list[Path]:
     """Return the path, or the shards of a folder and of the folders in it, by name.
 
     Raises:
-        DataError: the folder has no shards, more than MOST_FILES files, shards of two kinds, or of several splits.
+        DataError: the folder has no shards, more than MOST_FILES shards, shards of two kinds, or of several splits.
     """
     if not path.is_dir():
         return [path]
     files: list[Path] = []
-    for count, file in enumerate(path.rglob("*")):
-        if count >= MOST_FILES:
-            raise DataError(f"is a folder with more than {MOST_FILES:,} files: name its shards in a list")
+    for file in path.rglob("*"):
         if kind_of(file) and _is_shard(file.relative_to(path)) and file.is_file():
-            files.append(file)
+            files.append(file)  # not images beside the shards
+        if len(files) > MOST_FILES:
+            raise DataError(f"is a folder with more than {MOST_FILES:,} data files: name its shards in a list")
     if not files:
         raise DataError(f"is a folder without files that can be read; they must end with {', '.join(KINDS)}")
     if len({kind_of(file) for file in files}) > 1:
         raise DataError("is a folder with JSON and Parquet files: name those to read in a list")
+    check_splits(path, files)
+    return sorted(files)
+
+
+def check_splits(path: Path, files: list[Path]) -> None:
+    """Check that the files of a folder belong to one split.
+
+    Raises:
+        DataError: they belong to several.
+    """
     if len(splits := _splits(path, files)) > 1:
         raise DataError(
             f"is a folder with several splits ({', '.join(splits)}): name the files or the folder of one split"
         )
-    return sorted(files)
 
 
 def _is_shard(inner: Path) -> bool:

@@ -175,12 +175,14 @@ def remove_user(session: Session, name: str) -> None:
 
     Raises:
         NotFound: no such user.
-        Conflict: the user is the last active admin.
+        Conflict: the user is the last active admin, or owns the key of the service.
     """
-    user = access.user(session, name)
+    user = access.lock_user(session, name)
+    if name == SERVICE_ADMIN:  # a revoked key of the service would be stored again, as valid
+        raise Conflict(f"{name} owns the key of the service's settings: make the user inactive instead.")
     if user.admin and user.active and not access.other_admins(session, name):
         raise Conflict(f"{name} is the only active admin: make another user an admin first.")
-    session.delete(user)
+    access.remove_user(session, user)
 
 
 def put_member(session: Session, project: str, user: str, role: Role) -> None:

@@ -56,6 +56,7 @@ def remove(session: Session, name: str) -> None:
         NotFound: no such machine.
         Conflict: the machine takes jobs, or runs one.
     """
+    workers.lock(session, name)
     machine = _read(session, name)
     if machine.status not in (WorkerStatus.LOST, WorkerStatus.OFFLINE):
         raise Conflict(f"Machine {name} is {machine.status}: stop its worker first.")

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 from sqlalchemy.orm import Session
 
 from calibrl.schemas import (
+    HOUR,
     MAX_LABELS,
     AnySpec,
     Fork,
@@ -25,7 +26,8 @@ from jobs.errors import Conflict, FieldError, Invalid, QuotaExceeded
 from jobs.files import artifacts, pinned_checkpoints
 from jobs.lifecycle.dispatch import wake_for_free_slots
 from jobs.lifecycle.status import change
-from jobs.repository import checkpoints, datasets, events, jobs, projects, studies, workers
+from jobs.repository import checkpoints, datasets, events, janitor, jobs, projects, studies, workers
+from jobs.settings import get_settings
 from jobs.specs import checks
 from jobs.specs.merge_patch import merged
 from jobs.specs.references import References
@@ -304,12 +306,13 @@ def _lock_with_needed(session: Session, job_id: UUID) -> tuple[models.Job, list[
     return jobs.lock(session, job_id), [*needed.values()]
 
 
-def remove(session: Session, job_id: UUID) -> None:
+def remove(session: Session, job_id: UUID, *, admin: bool) -> None:
     """Remove a job that has ended.
 
     Raises:
         NotFound: no such job.
-        Conflict: the job has not ended, a study has it, or a job that has not ended depends on it.
+        Conflict: the job has not ended, a study has it, a job that has not ended depends on it, or its slot-hours still
+            count for budgets and fair share and the caller is not an `admin` of the service.
     """
     job = jobs.lock(session, job_id)
     if not job.status.final:
@@ -318,6 +321,12 @@ def remove(session: Session, job_id: UUID) -> None:
         raise Conflict(f"Job {job_id} belongs to study {study}: remove the study first.")
     if dependent := jobs.open_dependent(session, job_id):
         raise Conflict(f"Job {dependent} depends on job {job_id}: cancel it first.")
+    if not admin and projects.counts(session, job_id, get_settings().fair_share_half_life_hours * HOUR):
+        raise Conflict(
+            f"Slot-hours of job {job_id} still count for budgets and fair share: only an admin of the service can "
+            "remove it."
+        )
+    janitor.forget(session, job_id)  # with its images, and table by table
     jobs.remove(session, job_id)
 
 

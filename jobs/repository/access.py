@@ -43,6 +43,24 @@ def user(session: Session, name: str) -> User:
     return row
 
 
+def lock_user(session: Session, name: str) -> User:
+    """Lock and return a user.
+
+    Raises:
+        NotFound: no user has this name.
+    """
+    query = select(User).where(User.name == name).with_for_update()
+    row = session.scalar(query.execution_options(populate_existing=True))
+    if row is None:
+        raise NotFound(f"There is no user {name}.")
+    return row
+
+
+def remove_user(session: Session, user: User) -> None:
+    """Remove a user with all keys and roles."""
+    session.delete(user)
+
+
 def users(session: Session, *, after: str, limit: int) -> list[User]:
     """Return users by name, starting after `after`."""
     return list(session.scalars(select(User).where(User.name > after).order_by(User.name).limit(limit)))

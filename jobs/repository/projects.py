@@ -1,8 +1,10 @@
 """Projects: their limits, and the slots that their jobs have used."""
 
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, Double, Row, cast, func, select
+from sqlalchemy import exists as exists_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -44,6 +46,12 @@ def put(session: Session, slug: str, values: dict[str, Any]) -> Project:
     statement = insert(Project).values(slug=slug, **values)
     session.execute(statement.on_conflict_do_update(index_elements=[Project.slug], set_=values))
     return session.get_one(Project, slug, populate_existing=True)
+
+
+def add(session: Session, slug: str, values: dict[str, Any]) -> Project | None:
+    """Add a project, or return None if it exists."""
+    statement = insert(Project).values(slug=slug, **values).on_conflict_do_nothing()
+    return session.scalar(statement.returning(Project))
 
 
 def remove(session: Session, slug: str) -> None:
@@ -89,7 +97,6 @@ def usage(session: Session, half_life_seconds: float) -> list[Row[Any]]:
 
     recent = SLOTS / rate * (decayed(_ENDED) - decayed(Attempt.started_at))
     in_month = func.greatest(_seconds(_ENDED - func.greatest(Attempt.started_at, _MONTH)), 0.0)
-    horizon = func.least(_MONTH, func.now() - func.make_interval(0, 0, 0, 0, 0, 0, HALF_LIVES * half_life_seconds))
     query = (
         select(
             Job.project,
@@ -99,7 +106,7 @@ def usage(session: Session, half_life_seconds: float) -> list[Row[Any]]:
             func.sum(Job.machines * Job.gpus * in_month).label("month_gpu"),
         )
         .join(Attempt, Attempt.job_id == Job.id)
-        .where(Attempt.finished_at.is_(None) | (Attempt.finished_at > horizon))
+        .where(Attempt.finished_at.is_(None) | (Attempt.finished_at > _horizon(half_life_seconds)))
         .group_by(Job.project, Job.user)
         .order_by(Job.project, Job.user)
     )
@@ -111,6 +118,16 @@ class RunTime(NamedTuple):
 
     of_job: float
     of_step: float | None
+
+
+def counts(session: Session, job_id: UUID, half_life_seconds: float) -> bool:
+    """Return True if attempts of a job are part of `usage`: of this month, or recent for fair share."""
+    ended = Attempt.finished_at.is_(None) | (Attempt.finished_at > _horizon(half_life_seconds))
+    return session.scalar(select(exists_().where(Attempt.job_id == job_id, ended))) or False
+
+
+def _horizon(half_life_seconds: float) -> ColumnElement[Any]:
+    return func.least(_MONTH, func.now() - func.make_interval(0, 0, 0, 0, 0, 0, HALF_LIVES * half_life_seconds))
 
 
 def typical_seconds(session: Session) -> dict[tuple[str, str], RunTime]:

@@ -121,6 +121,16 @@ def get(session: Session, name: str) -> Worker:
     return row
 
 
+def lock(session: Session, name: str) -> None:
+    """Lock a worker.
+
+    Raises:
+        NotFound: no worker has this name.
+    """
+    if session.scalar(select(Worker.name).where(Worker.name == name).with_for_update()) is None:
+        raise NotFound(f"There is no worker {name}.")
+
+
 def remove(session: Session, name: str) -> None:
     """Remove a machine with its GPUs."""
     session.execute(delete(Worker).where(Worker.name == name))

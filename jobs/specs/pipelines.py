@@ -18,11 +18,14 @@ def with_ids(specs: Sequence[Mapping[str, Any]]) -> list[tuple[UUID, dict[str, A
     """
     ids, numbered, faults = dict[str, UUID](), list[tuple[UUID, dict[str, Any]]](), list[FieldError]()
     for place, spec in enumerate(specs):
-        filled = _filled(spec, ids, f"jobs.{place}", faults)
+        try:
+            filled = _filled(spec, ids, f"jobs.{place}", faults)
+        except RecursionError:
+            raise Invalid("The pipeline was not accepted.", (FieldError(f"jobs.{place}", "Nested too deep"),)) from None
         id, name = uuid4(), spec.get("name")
-        if name in ids:
-            faults.append(FieldError(f"jobs.{place}.name", f"another job of the pipeline is named {name!r} too"))
-        if isinstance(name, str):
+        if isinstance(name, str):  # the check of the spec names other faults
+            if name in ids:
+                faults.append(FieldError(f"jobs.{place}.name", f"another job of the pipeline is named {name!r} too"))
             ids[name] = id
         numbered.append((id, filled))
     if faults:
@@ -31,6 +34,8 @@ def with_ids(specs: Sequence[Mapping[str, Any]]) -> list[tuple[UUID, dict[str, A
 
 
 def _filled(value: Any, ids: Mapping[str, UUID], place: str, faults: list[FieldError], key: str = "") -> Any:
+    if key == "labels":
+        return value
     if isinstance(value, Mapping):
         return {name: _filled(one, ids, f"{place}.{name}", faults, str(name)) for name, one in value.items()}
     if isinstance(value, list | tuple):

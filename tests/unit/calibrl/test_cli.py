@@ -16,7 +16,6 @@ from .conftest import (
     DATASET_ID,
     JOB_ID,
     JOB_PATH,
-    KEY,
     OTHER_ID,
     Service,
     calibrl,
@@ -193,9 +192,11 @@ def test_a_prefix_is_searched_on_every_page(service: Service) -> None:
 def test_a_prefix_of_two_or_no_jobs_is_refused(service: Service) -> None:
     service.on("GET", "/v1/jobs", page(job(), job(OTHER_ID)))
     refused = fault(calibrl("cancel", "1111"), 2)
-    assert "2 jobs have an id that begins with '1111': give the id (11111111, 11111111 ...)" in refused
+    assert f"'1111': 2 jobs have an id that begins with it: give the whole id ({JOB_ID}, {OTHER_ID})" in refused
     assert "no job has an id that begins with 'ffff', or this name" in fault(calibrl("cancel", "ffff"), 2)
-    assert "2 jobs have the name 'digits'" in fault(calibrl("cancel", "digits"), 2)
+    assert "'digits': 2 jobs have this name" in fault(calibrl("cancel", "digits"), 2)
+    service.on("GET", "/v1/jobs", page(job(), job(OTHER_ID, name="11111111-2")))
+    assert "have an id that begins with it, or this name" in fault(calibrl("cancel", "11111111-2"), 2)
 
 
 def test_a_job_is_found_by_its_name(service: Service) -> None:
@@ -209,10 +210,11 @@ def test_specs_name_jobs_and_datasets_as_commands_do(service: Service, tmp_path:
     service.on("GET", "/v1/jobs", page(job()))
     service.on("GET", "/v1/datasets", page(dataset()))
     service.on("POST", "/v1/jobs", (201, job()))
-    text = "kind: evaluate\nmodels: [{from_job: latest}]\ndata: [{dataset: mine}]\ndepends_on: [1111, " + f"{OTHER_ID}]"
-    assert calibrl("submit", spec_file(tmp_path, text.replace("1111,", "'1111',"))).exit_code == 0
+    text = "kind: evaluate\nlabels: {dataset: x}\nmodels: [{from_job: latest}]\ndata: [{dataset: mine}]\n"
+    assert calibrl("submit", spec_file(tmp_path, f"{text}depends_on: ['1111', {OTHER_ID}]")).exit_code == 0
     sent = service.requests[-1].body
     assert sent["models"] == [{"from_job": str(JOB_ID)}] and sent["data"] == [{"dataset": DATASET_ID}]
+    assert sent["labels"] == {"dataset": "x"}
     assert sent["depends_on"] == [str(JOB_ID), str(OTHER_ID)]
 
 
@@ -254,15 +256,6 @@ def test_the_profile_can_be_named_after_the_command(service: Service) -> None:
 def test_help_is_no_error(arguments: list[str]) -> None:
     result = calibrl(*arguments)
     assert (result.exit_code, result.stderr) == (0, "") and "Usage" in result.stdout
-
-
-def test_commands_of_the_local_stack_without_one(service: Service, tmp_path: Path) -> None:
-    stopped = calibrl("status", "--data", tmp_path)
-    assert (stopped.exit_code, stopped.stdout) == (1, f"No service runs on {tmp_path}.\n")
-    assert calibrl("down", "--data", tmp_path).stdout == stopped.stdout
-    variables = f"export CALIBRL_API_URL={service.url}\nexport CALIBRL_API_KEY={KEY}\n"
-    assert calibrl("env").stdout == variables
-    assert "no service runs on" in fault(calibrl("env", "--worker", "--data", tmp_path), 1)
 
 
 def test_a_job_that_does_not_exist(service: Service) -> None:

@@ -39,13 +39,14 @@ def test_images_beside_the_rows_are_put_into_the_rows(tmp_path: Path) -> None:
         {**asked, "image": "images/1.png"},
         {**asked, "images": ["images/1.png", {"path": "file://images/1.png"}]},
         {"messages": [{"role": "user", "content": [turn, {"type": "text", "text": "images/1.png"}]}]},
-        {**asked, "pixels": "images/1.png", "image": URL},
+        {**asked, "pixels": "images/1.png", "image": URL, "choices": ["images/1.png", "\ud800"]},
     )
     first, second, chat, other = rows_of(made / "train.jsonl")
     assert first == {**asked, "image": URL}
     assert second["images"] == [URL, {"path": URL}]
     assert chat["messages"][0]["content"] == [{**turn, "image": URL}, {"type": "text", "text": "images/1.png"}]
-    assert other == {**asked, "pixels": "images/1.png", "image": URL}  # the name of another column is a text
+    assert other["choices"] == ["images/1.png", "\ud800"]  # a text of another column
+    assert (other["pixels"], other["image"]) == ("images/1.png", URL)
     assert rows_of(made / "train.jsonl", images="pixels")[3]["pixels"] == URL
 
 
@@ -108,6 +109,22 @@ def test_missing_images_and_paths_outside_the_folder_are_one_fault(tmp_path: Pat
 def test_a_folder_that_cannot_be_packed_is_refused(tmp_path: Path, name: str, content: bytes, says: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CalibrlError, match=says), packed(tmp_path, {}):
+        pass
+
+
+def test_splits_and_damaged_archives_are_refused(tmp_path: Path) -> None:
+    for name in ("train.csv", "test.csv"):
+        (tmp_path / name).write_text("question,answer\nq,a\n")
+    with pytest.raises(CalibrlError, match=r"several splits \(test, train\)"), packed(tmp_path, {}):
+        pass
+    (tmp_path / "train.jsonl").write_text("{}")
+    with pytest.raises(CalibrlError, match=r"has both train.jsonl and test.csv"), packed(tmp_path, {}):
+        pass
+    damaged = tmp_path / "a.zip"
+    with zipfile.ZipFile(damaged, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("train.jsonl", "{}" * 1000)
+    damaged.write_bytes(damaged.read_bytes().replace(b"train.jsonl", b"train.jsonx", 1))
+    with pytest.raises(CalibrlError, match="cannot be unpacked"), packed(damaged, {}):
         pass
 
 

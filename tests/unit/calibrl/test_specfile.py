@@ -109,6 +109,7 @@ def test_a_field_can_be_removed(tmp_path: Path) -> None:
         with pytest.raises(SpecError, match=f"--unset '{path}': the spec has no such field"):
             read_spec(file, [], [path])
     assert read_changes(["steps=3"], ["data.columns"]) == {"steps": 3, "data": {"columns": None}}
+    assert read_changes(["model.hub=a/b"], ["model.path"]) == {"model": {"hub": "a/b", "path": None}}
 
 
 def test_overrides_reach_into_mappings_and_lists(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import JOB_ID, JOB_PATH, Service, calibrl, fault, job, machine, page, problem, project
+from .conftest import JOB_ID, JOB_PATH, KEY, Service, calibrl, fault, job, machine, page, problem, project
 
 HOOKS = "/v1/projects/vision/webhooks"
 HOOK_ID = "33333333-0000-0000-0000-000000000000"
@@ -90,6 +90,15 @@ def test_jobs_users_machines_and_projects_are_removed(service: Service) -> None:
 def test_the_page_of_a_job_is_known_of_a_local_stack_only(service: Service) -> None:
     service.on("GET", JOB_PATH, job())
     assert "known of a local stack only" in fault(calibrl("open", str(JOB_ID)), 1)
+
+
+def test_commands_of_the_local_stack_without_one(service: Service, tmp_path: Path) -> None:
+    stopped = calibrl("status", "--data", tmp_path)
+    assert (stopped.exit_code, stopped.stdout) == (1, f"No service runs on {tmp_path}.\n")
+    assert calibrl("down", "--data", tmp_path).stdout == stopped.stdout
+    variables = f"export CALIBRL_API_URL={service.url}\nexport CALIBRL_API_KEY={KEY}\n"
+    assert calibrl("env").stdout == variables
+    assert "no service runs on" in fault(calibrl("env", "--worker", "--data", tmp_path), 1)
 
 
 def test_a_project_is_added_only_once(service: Service) -> None:
