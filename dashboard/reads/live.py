@@ -17,7 +17,7 @@ from calibrl.client import Client
 from calibrl.schemas import Curves, Event, Job, SampleSummary
 from dashboard import signin
 from dashboard.charts.series import BUCKETS, COLUMNS, HistogramColumns, StepSeries
-from dashboard.reads.service import FRESH, client
+from dashboard.reads.service import FRESH, client, live_client
 
 LOG_TAIL = 50_000  # characters of a log on the page
 LOG_KEPT = 4_000_000  # characters of a log's end that a search covers
@@ -106,7 +106,7 @@ class History(_Reader):
 
     def _read_page(self) -> bool:
         start = self._last_step // self._width * self._width if self._width else 0
-        curves = client().series(self._job_id, self._names, points=BUCKETS, from_step=start, width=self._width)
+        curves = live_client().series(self._job_id, self._names, points=BUCKETS, from_step=start, width=self._width)
         last = curves.last_step
         if self._width and (last is None or last < self._last_step or last // self._width >= BUCKETS):
             self._clear()  # a new attempt continued from an earlier checkpoint, or the buckets are now twice as wide
@@ -228,7 +228,7 @@ class HistogramHistory(_Reader):
 
     def _read_page(self) -> bool:
         width = None if self._last is None else self._columns.width
-        page = client().histograms(
+        page = live_client().histograms(
             self._job_id, self._name, after_step=(self._last or 0) - 1, points=COLUMNS, width=width
         )
         rows = page.data
@@ -255,7 +255,7 @@ class Samples(_Reader):
         self.summaries: list[SampleSummary] = []
 
     def _read_page(self) -> bool:
-        page = client().samples(self._job_id, after=self.summaries[-1].id if self.summaries else 0)
+        page = live_client().samples(self._job_id, after=self.summaries[-1].id if self.summaries else 0)
         self.summaries += page.data
         return page.has_more
 
@@ -276,7 +276,7 @@ class Events(_Reader):
         self.events: list[Event] = []
 
     def _read_page(self) -> bool:
-        page = client().events(self._job_id, after=self.events[-1].id if self.events else 0)
+        page = live_client().events(self._job_id, after=self.events[-1].id if self.events else 0)
         self.events += page.data
         return page.has_more
 
@@ -300,7 +300,7 @@ class LogTail(_Reader):
         return self._dropped or len(self.text) > LOG_TAIL
 
     def _read_page(self) -> bool:
-        chunk = client().log(self._job_id, after=self._next)
+        chunk = live_client().log(self._job_id, after=self._next)
         more = chunk.next > self._next
         text = self.text + chunk.text
         self._dropped = self._dropped or len(text) > LOG_KEPT

@@ -30,6 +30,7 @@ from dashboard import signin
 TICK = 1.0  # seconds between two reads of a live panel
 LIST_TICK = 2.0  # seconds between two reads of the list of jobs while one of them is active
 IDLE_TICK = 10.0  # the same if all have ended, so that a new job appears
+LIVE_SECONDS = 5.0  # limit of a live read; it is tried again at once, and at the next tick
 FRESH = 0.5  # seconds for which a read is cached
 MAX_DERIVED = 50  # derived jobs shown of one job
 FEW_POINTS = 32  # of a curve in a row of a list
@@ -40,6 +41,16 @@ QUEUE_FRESH = 5.0  # the same for the queue, which costs the service a whole pla
 @st.cache_resource(max_entries=256, show_spinner=False)
 def _client(key: str) -> Client:
     return Client(api_key=key)
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _live_client(key: str) -> Client:
+    return Client(api_key=key, timeout=LIVE_SECONDS)
+
+
+def live_client() -> Client:
+    """Return the API client for live reads, which soon give up: the page then says how old its data are."""
+    return _live_client(signin.key())
 
 
 def client() -> Client:
@@ -68,7 +79,7 @@ def job(job_id: str) -> Job:
 
 @st.cache_resource(ttl=FRESH, max_entries=1024, show_spinner=False)
 def _job(key: str, job_id: str) -> Job:
-    return _client(key).job(job_id)
+    return _live_client(key).job(job_id)
 
 
 def clear_job_caches() -> None:

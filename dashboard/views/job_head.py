@@ -59,9 +59,19 @@ def _time_left(job: Job) -> str:
     return "" if pace is None else f", about {duration(pace * (job.steps_total - job.step))} left"
 
 
+def _stopped_early(job: Job) -> str:
+    """How many of its steps a training ran that reached its early-stop accuracy; empty for other jobs."""
+    planned, limit = job.spec.get("steps"), (job.spec.get("validation") or {}).get("stop_at_accuracy")
+    if job.kind != "train" or job.status is not JobStatus.SUCCEEDED or not limit or not planned or job.step >= planned:
+        return ""
+    return f"Stopped early at {job.step} of {planned} steps: validation accuracy reached {limit:.0%}"
+
+
 def _progress(job: Job) -> str:
     if job.steps_total is None:
         return ""
+    if early := _stopped_early(job):
+        return f'<div style="margin-top:0.6rem">{escape(early)}</div>'
     text = f"{job.step} of {job.steps_total} {COUNTED.get(job.kind, 'batches')}{_time_left(job)}"
     colour = POLICY if job.status.held else NEUTRAL
     bar = progress_bar(job.step / max(job.steps_total, 1), colour, "progress")

@@ -193,6 +193,26 @@ def test_the_head_stays_with_one_warning_if_the_api_fails(
     assert [warning.value.partition(".")[0] for warning in app.warning] == ["API error"]
 
 
+def test_a_hanging_api_is_noticed(world: World, measured: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "LIVE_SECONDS", 0.2)
+    head_and_panel(measured)
+    world.hangs = True
+    monkeypatch.setattr(live, "FRESH", 0.0)
+    service.clear_job_caches()
+    app = head_and_panel(measured)
+    assert measured.name in html(app)
+    assert [warning.value.partition(".")[0] for warning in app.warning] == ["API unreachable"]
+
+
+def test_an_early_stop_is_named(world: World) -> None:
+    validation = {"data": {"builtin": "digits", "split": "test"}, "stop_at_accuracy": 0.4}
+    job = world.add(status=JobStatus.SUCCEEDED, step=230, steps_total=230, spec={"validation": validation})
+    assert "Stopped early at 230 of 280 steps: validation accuracy reached 40%" in html(job_page(job.id, "Spec"))
+    world.change(job, step=280, steps_total=280)
+    forget_reads()
+    assert "280 of 280 steps" in html(job_page(job.id, "Spec"))
+
+
 def test_an_unknown_panel_in_the_url_is_named(world: World) -> None:
     job = world.add()
     app = job_page(job.id, "Nonsense")

@@ -1,5 +1,6 @@
 """The service that the dashboard under test reads: a database filled by the test, and the real API in front of it."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -52,6 +53,7 @@ from tests.support.dashboard.records import DATASET, PREVIEW, completion, histog
 from tests.support.dashboard.specs import SPECS
 
 BEGAN = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
+HANGING_SECONDS = 2.0
 CHECKPOINT_BYTES = 6_400_000
 SAMPLE_BYTES = 10**9  # limit that no test reaches
 NOT_STARTED = (JobStatus.QUEUED, JobStatus.WAITING)
@@ -79,7 +81,8 @@ class World:
     """The service's data, written through its repositories, and the requests that the dashboard sent.
 
     `key`: the key in the viewer's cookie; empty: there is no cookie. `refusals`: answers in place of the API's, by
-    method and path. `fails`: from now on each request is answered with status 500.
+    method and path. `fails`: from now on each request is answered with status 500. `hangs`: from
+    now on each is answered only after HANGING_SECONDS.
     """
 
     def __init__(self) -> None:
@@ -87,6 +90,7 @@ class World:
         self.bodies: dict[str, list[Any]] = {}
         self.refusals: dict[str, Refusal] = {}
         self.fails = False
+        self.hangs = False
         self.key = ""
         self._user = ""
         self._added = 0
@@ -363,6 +367,8 @@ class Recorder:
                 self._world.bodies.setdefault(operation, []).append(_json(bytes(body)))
             return message
 
+        if self._world.hangs:
+            await asyncio.sleep(HANGING_SECONDS)
         refusal = Refusal(500) if self._world.fails else self._world.refusals.get(operation)
         return await (refusal or self._app)(scope, recorded, send)
 
