@@ -149,7 +149,7 @@ def resampled_means(differences: Array, seed: int) -> Array:
     return np.concatenate(means)
 
 
-@lru_cache(4)
+@lru_cache(1)
 def _drawn(seeds: int, prompts: int, count: int, seed: int, start: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return how often each seed `[count, seeds]` and each prompt `[count, prompts]` is drawn. It is kept: the pairs of
     a study share it.
