@@ -61,7 +61,7 @@ def test_watching_and_reading_the_log_by_stream(client: Client, monkeypatch: pyt
     run = Run()
     run.ship(5, "wé".encode()[:2])
     course = follow_job.follow(client, run.id)
-    text = follow_job.log_text(client, run.id)
+    text = follow_job.LogReader(client, run.id).follow()
     job, rows, happened = next(course)
     assert (job.step, sorted(rows)) == (5, [1, 2, 3, 4, 5])
     assert [event.type for event in happened][:2] == ["submitted", "claimed"]
