@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from calibrl.client import Client
 from calibrl.schemas import Job
-from tests.e2e.conftest import SETTLED, submit
+from tests.e2e.conftest import SETTLED, end, submit
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.slow]
@@ -38,7 +38,7 @@ def test_back_from_a_new_job_keeps_the_form(page: Page, client: Client) -> None:
     page.go_back()
     expect(page.get_by_text("name: kept-name")).to_be_visible()
     expect(page.get_by_text("type: grpo")).to_be_visible()
-    client.cancel(job)
+    end(client, client.job(job))
 
 
 def test_back_leads_to_the_panel_before(page: Page, two_jobs: list[Job]) -> None:
@@ -70,8 +70,10 @@ def test_selected_rows_are_compared(page: Page, two_jobs: list[Job]) -> None:
     page.wait_for_function(SETTLED)
     grid = page.locator("[data-testid=stDataFrame] canvas").first
     expect(grid).to_be_visible()
-    for row in (1, 2):
-        grid.click(position={"x": 17, "y": 35 * row + 17})
+    box = grid.bounding_box()
+    assert box is not None
+    for row in (1, 2):  # of 35 pixels, below the header
+        page.mouse.click(box["x"] + 17, box["y"] + 35 * row + 17)
         expect(page.get_by_text(f"{row} selected")).to_be_visible()
     page.get_by_role("link", name="Compare (2)").click()
     expect(page.get_by_text("Last and best values")).to_be_visible()
