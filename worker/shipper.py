@@ -1,5 +1,6 @@
 """Copies a run's event file and log to the database: each byte exactly once, after any failure."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -41,6 +42,7 @@ from worker.events import (
 LOG_FILE = "log.txt"
 BATCH_LINES = 500
 BATCH_BYTES = 4_000_000
+MAX_LINE_BYTES = 64_000_000
 LOG_BATCH_BYTES = 256_000
 MEGABYTE = 1_000_000
 
@@ -63,15 +65,17 @@ class _Rows:
     visits: list[dict[str, Any]] = field(default_factory=list)
 
 
-def _complete_lines(path: Path, offset: int) -> Iterator[bytes]:
-    """Yield complete lines from `offset` on, at most one batch; an unfinished last line is left for later."""
+def _lines(path: Path, offset: int) -> Iterator[bytes]:
+    """Yield complete lines from `offset` on, at most one batch; an unfinished last line is left for later. A line of
+    more than MAX_LINE_BYTES is yielded in pieces."""
     size = 0
     if not path.exists():
         return
     with path.open("rb") as file:
         file.seek(offset)
-        for _, line in zip(range(BATCH_LINES), file, strict=False):
-            if not line.endswith(b"\n"):
+        for _ in range(BATCH_LINES):
+            line = file.readline(MAX_LINE_BYTES)
+            if not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES:
                 return
             yield line
             size += len(line)
@@ -79,11 +83,26 @@ def _complete_lines(path: Path, offset: int) -> Iterator[bytes]:
                 return
 
 
+def _begins_line(path: Path, offset: int) -> bool:
+    if offset == 0:
+        return True
+    with path.open("rb") as file:
+        file.seek(offset - 1)
+        return file.read(1) in (b"\n", b"")
+
+
 def read_batch(path: Path, offset: int) -> _Batch:
-    """Read the next events of a file. Invalid lines are skipped, each with the reason."""
+    """Read the next events of a file. Invalid lines are skipped, each with the reason; lines that are
+    too long are read in pieces and skipped, so that one line never fills the memory."""
     batch = _Batch(offset=offset)
-    for line in _complete_lines(path, offset):
+    whole = not path.exists() or _begins_line(path, offset)
+    for line in _lines(path, offset):
         batch.offset += len(line)
+        first_piece, whole = whole, line.endswith(b"\n")
+        if not (first_piece and whole):
+            if first_piece:
+                batch.skipped.append(f"longer than {MAX_LINE_BYTES} bytes")
+            continue
         try:
             batch.events.append(run_event_adapter.validate_json(line))
         except ValidationError as error:
@@ -207,7 +226,15 @@ class Shipper:
         size = sum(map(_size, new))
         if samples.insert(session, job_id, sample.step, sample.group.model_dump(), limit, image_bytes=size):
             for path in new:
-                images.put(session, job_id, path.stem, path.read_bytes())
+                self._store_image(session, path)
+
+    def _store_image(self, session: Session, path: Path) -> None:
+        """Store an image under the hash of its content. All jobs share images by hash, so the name is not trusted."""
+        png = path.read_bytes()
+        if hashlib.sha256(png).hexdigest() == path.stem:
+            images.put(session, self._claim.job_id, path.stem, png)
+        else:
+            self._note(session, "warning", f"image skipped: the content of {path.name} has another hash")
 
 
 def _runs(batch: list[RunEvent]) -> Iterator[list[RunEvent]]:

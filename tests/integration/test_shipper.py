@@ -266,3 +266,16 @@ def test_samples_stay_under_the_jobs_limit_and_the_log_keeps_every_byte(claim: C
     assert any("max_megabytes" in str(note) for note in notes)
     assert any("lines skipped in events.jsonl: 1" in str(note) for note in notes)
     assert log.decode() == text
+
+
+def test_an_image_with_another_hash_than_its_name_is_not_stored(claim: Claim, run_dir: Path) -> None:
+    report = EventFile(run_dir)
+    false = "a" * 64
+    (run_dir / IMAGE_FOLDER).mkdir(exist_ok=True)
+    (run_dir / IMAGE_FOLDER / f"{false}.png").write_bytes(png(1))
+    report.emit("sample", step=1, group=group("p", false, 2))
+    ship_all(Shipper(claim, run_dir, "tester"))
+    with session_scope() as session:
+        assert not images.exists(session, claim.job_id, false)
+        messages = [event.message for event in events.page(session, claim.job_id, after=0, limit=10)]
+    assert f"image skipped: the content of {false}.png has another hash" in messages

@@ -11,6 +11,7 @@ import pytest
 from calibrl.schemas import Reason
 from jobs.lifecycle import Claim
 from jobs.settings import Settings
+from worker import shipper
 from worker.events import ErrorLine, FinishLine, MetricsLine, run_event_adapter
 from worker.machine_heartbeat import Slots
 from worker.shipper import BATCH_BYTES, BATCH_LINES, read_batch
@@ -50,6 +51,19 @@ def test_a_batch_is_bounded_in_lines_and_in_bytes(tmp_path: Path) -> None:
     long = line(type="log", level="info", message="x" * BATCH_BYTES)
     path.write_bytes(long * 2)
     assert read_batch(path, 0).offset == len(long)
+
+
+def test_a_line_without_an_end_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipper, "MAX_LINE_BYTES", 100)
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"x" * 350)
+    batch = read_batch(path, 0)
+    assert (batch.offset, batch.skipped) == (300, ["longer than 100 bytes"])
+    good = line(type="finish", status="succeeded", step=3, result={})
+    path.write_bytes(b"x" * 350 + b"\n" + good)
+    later = read_batch(path, batch.offset)
+    assert ([type(event) for event in later.events], later.skipped) == ([FinishLine], [])
+    assert later.offset == path.stat().st_size
 
 
 @pytest.mark.parametrize(
