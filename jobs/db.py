@@ -3,14 +3,16 @@
 import json
 import os
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any
 
 import psycopg
+import structlog
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from calibrl_core.report import jsonable
@@ -34,11 +36,12 @@ _CONNECT: dict[str, Any] = {"connect_timeout": 15, "options": _OPTIONS, "tcp_use
 CONNECTIONS = 30  # maximum per process; most are divided among parts with their own limits
 _KEPT_OPEN = 5
 _HAS_TRANSACTION_TIMEOUT = 170_000  # first version of PostgreSQL with transaction_timeout
-_WAKES = "wakes"
+_WAKES, _AFTER = "wakes", "after commit"
 _LISTENER = "calibrl live"  # name of the connection in pg_stat_activity
 _QUIET_SECONDS = 15.0  # interval of checks of a silent connection
 _engines: dict[str, Engine] = {}
 _lock = Lock()
+log = structlog.get_logger()
 
 
 def _to_json(value: Any) -> str:
@@ -103,14 +106,25 @@ def wake_after_commit(session: Session, worker: str) -> None:
     session.info.setdefault(_WAKES, Counter())[worker] += 1
 
 
+def after_commit(session: Session, key: str, action: Callable[[], object]) -> None:
+    """Make `session_scope` run an action after the commit of the session, once per key. The commit stays valid if the
+    action cannot reach the database: use it for work that a sweep repeats."""
+    session.info.setdefault(_AFTER, {}).setdefault(key, action)
+
+
 @contextmanager
 def session_scope() -> Iterator[Session]:
     """Open a session that commits at the end, with its changes in the feed, or rolls back on an exception. After the
-    commit send its wake-ups."""
+    commit send its wake-ups, and run its `after_commit` actions without its locks."""
     with Session(get_engine(), expire_on_commit=False) as session, session.begin():
         yield session
         feed.write(session)
     queue.wake(session.info.get(_WAKES, Counter()))
+    for key, action in session.info.get(_AFTER, {}).items():
+        try:
+            action()
+        except SQLAlchemyError as error:
+            log.warning("action after a commit failed", action=key, error=str(error))
 
 
 async def notifications() -> AsyncGenerator[str | None, None]:

@@ -133,7 +133,7 @@ class MachineHeartbeat(threading.Thread):
             if self._stopping:
                 workers.set_status(session, name, WorkerStatus.STOPPING)
             elif not self._registered or clean & unclean:
-                lifecycle.wake_for_free_slots(session)
+                lifecycle.plan_after_commit(session)
         self._registered = True
 
     def _register(self, session: Session) -> None:

@@ -5,7 +5,7 @@ workers of a job on several machines. `dispatch`: which job starts where. `sweep
 """
 
 from jobs.lifecycle.bisections import bisection_spec
-from jobs.lifecycle.dispatch import queue_entries, queue_forecast, wake_for_free_slots
+from jobs.lifecycle.dispatch import plan_after_commit, queue_entries, queue_forecast
 from jobs.lifecycle.leases import (
     Claim,
     KnownCheckpoint,
@@ -75,6 +75,7 @@ __all__ = [
     "part_heartbeat",
     "part_ready",
     "pause",
+    "plan_after_commit",
     "queue_entries",
     "queue_forecast",
     "remove",
@@ -85,6 +86,5 @@ __all__ = [
     "submit",
     "sweep",
     "take_part",
-    "wake_for_free_slots",
     "what_if_spec",
 ]

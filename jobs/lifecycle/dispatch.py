@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from calibrl.schemas import HOUR, JobStatus, Priority, QueueEntry, QueuePlan, WaitReason
 from jobs import models
-from jobs.db import wake_after_commit
+from jobs.db import after_commit, session_scope, wake_after_commit
 from jobs.repository import job_machines, projects, queue
 from jobs.scheduling.preemption import victims
 from jobs.scheduling.scheduler import plan
@@ -121,6 +121,17 @@ def startable(session: Session, without: frozenset[UUID] = frozenset()) -> list[
         for placement in SchedulerInput(session).placements(until_full=True, without=without)
         if placement.starts_in == 0
     ]
+
+
+def plan_after_commit(session: Session, *, awake: str | None = None) -> None:
+    """Wake the workers with room for queued jobs after the commit of this session: a plan takes long when many jobs
+    wait, and the session holds locks. `awake`: as in `wake_for_free_slots`."""
+
+    def plan_and_wake() -> None:
+        with session_scope() as later:
+            wake_for_free_slots(later, awake=awake)
+
+    after_commit(session, "plan", plan_and_wake)
 
 
 def wake_for_free_slots(session: Session, *, awake: str | None = None) -> int:

@@ -15,7 +15,7 @@ from jobs import models
 from jobs.db import wake_after_commit
 from jobs.files import artifacts, datasets, pinned_checkpoints
 from jobs.files.hub_models import HubSnapshot
-from jobs.lifecycle.dispatch import startable, wake_for_free_slots
+from jobs.lifecycle.dispatch import plan_after_commit, startable
 from jobs.lifecycle.status import SCHEDULER, change
 from jobs.repository import checkpoints, events, job_machines, jobs, queue, workers
 from jobs.repository import datasets as known_datasets
@@ -248,7 +248,7 @@ def finish(session: Session, claim: Claim, outcome: Outcome) -> None:
     elif job.preempted and status is JobStatus.QUEUED:
         reason = Reason.PREEMPTED
     change(session, job, status, actor=worker, reason=reason, message=outcome.message)
-    wake_for_free_slots(session, awake=worker)
+    plan_after_commit(session, awake=worker)
 
 
 def _checkpoint(session: Session, job_id: UUID, model: JobCheckpoint) -> Path:

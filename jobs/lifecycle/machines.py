@@ -45,7 +45,7 @@ def undrain(session: Session, name: str) -> Worker:
     if not worker.drained or worker.status not in _TAKING_NONE:
         raise Conflict(f"Worker {name} is {worker.status}, not drained.")
     workers.set_status(session, name, WorkerStatus.ONLINE, drained=False)
-    lifecycle.wake_for_free_slots(session)
+    lifecycle.plan_after_commit(session)
     return _read(session, name)
 
 

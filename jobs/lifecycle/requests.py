@@ -24,7 +24,7 @@ from calibrl_core.verifiers.python_function import python_rewards
 from jobs import models
 from jobs.errors import Conflict, FieldError, Invalid, QuotaExceeded
 from jobs.files import artifacts, pinned_checkpoints
-from jobs.lifecycle.dispatch import wake_for_free_slots
+from jobs.lifecycle.dispatch import plan_after_commit
 from jobs.lifecycle.status import change
 from jobs.repository import checkpoints, datasets, events, janitor, jobs, projects, studies, workers
 from jobs.settings import get_settings
@@ -158,7 +158,7 @@ def submit(
     message = f"waiting for {waits} {'dependencies' if waits > 1 else 'dependency'}" if waits else None
     to = JobStatus.WAITING if waits else JobStatus.QUEUED
     change(session, job, to, type="submitted", actor=actor, message=message)
-    wake_for_free_slots(session)
+    plan_after_commit(session)
     return job
 
 
@@ -211,7 +211,7 @@ def cancel(session: Session, job_id: UUID, *, actor: str) -> models.Job:
         raise Conflict(f"Job {job_id} is already being cancelled.")
     to = JobStatus.CANCELLING if job.status in jobs.LEASED else JobStatus.CANCELLED
     change(session, job, to, actor=actor, reason=Reason.USER)
-    wake_for_free_slots(session)  # slots may have been reserved for it
+    plan_after_commit(session)  # slots may have been reserved for it
     return job
 
 
@@ -228,7 +228,7 @@ def pause(session: Session, job_id: UUID, *, actor: str) -> models.Job:
         raise Conflict(f"Job {job_id} is already {job.status}.")
     to = JobStatus.PAUSED if job.status in _HELD_AT_ONCE else JobStatus.PAUSING
     change(session, job, to, actor=actor, reason=Reason.USER)
-    wake_for_free_slots(session)
+    plan_after_commit(session)
     return job
 
 
@@ -277,7 +277,7 @@ def edit(session: Session, job_id: UUID, changes: JobChanges, *, actor: str) -> 
         _must_not_have_ended(job)
         if changes.priority != job.priority:
             _note(session, job, actor, "priority", changes.priority)
-            wake_for_free_slots(session)
+            plan_after_commit(session)
     if changes.name is not None and changes.name != job.name:
         _note(session, job, actor, "name", changes.name, f"{job.name} is now {changes.name}")
     if changes.labels is not None and (labels := merged(job.labels, changes.labels)) != job.labels:
@@ -340,7 +340,7 @@ def _put_in_line(session: Session, job: models.Job, needed: list[models.Job], *,
         raise Conflict(artifacts.missing_checkpoints([one.step for one in rows], folders))
     waits = any(one.status is not JobStatus.SUCCEEDED for one in needed)
     change(session, job, JobStatus.WAITING if waits else JobStatus.QUEUED, type=type, actor=actor)
-    wake_for_free_slots(session)
+    plan_after_commit(session)
 
 
 def _must_not_have_ended(job: models.Job) -> None:

@@ -46,7 +46,7 @@ def change(
 ) -> None:
     """Change the status of a locked (or new) job, record the event, and update the jobs that depend on it.
 
-    The caller wakes workers once at its end: `wake_for_free_slots`.
+    The caller wakes workers once at its end: `plan_after_commit`.
 
     Raises:
         IllegalTransition: the table does not contain this change.
