@@ -16,6 +16,7 @@ from jobs.models.jobs import IN_LISTS
 
 ACTIVE = (StudyStatus.RUNNING, StudyStatus.CANCELLING)
 _PROJECT_LOCK = 0x57D1  # arbitrary, the same for all submissions of studies
+_NAME_LOCK = 0x57D2  # arbitrary, the same for all posts of studies
 
 
 def get(session: Session, study_id: UUID) -> Study:
@@ -61,6 +62,12 @@ def named(session: Session, project: str, name: str) -> Study | None:
 def lock_named(session: Session, project: str, name: str) -> Study | None:
     """Lock and return the study of this name in a project, or return None."""
     return session.scalar(select(Study).where(Study.project == project, Study.name == name).with_for_update())
+
+
+def lock_name(session: Session, project: str, name: str) -> None:
+    """Take the lock of this name for posts, until the transaction ends. Of two first posts, the second finds the study
+    of the first, and locks it before the project, as steps of studies do."""
+    session.execute(select(func.pg_advisory_xact_lock(_NAME_LOCK, func.hashtext(f"{project}/{name}"))))
 
 
 def lock_submissions(session: Session, project: str) -> None:

@@ -166,6 +166,18 @@ def test_a_post_waits_for_the_step_of_its_study(http: httpx.Client) -> None:
         assert again.result()["id"] == study["id"]
 
 
+def test_a_second_first_post_waits_for_the_first_without_the_project(http: httpx.Client) -> None:
+    """A post that holds the project while it waits for the study would end one of both, with a step between them."""
+    http.put("/v1/projects/default", json={"max_queued": 100})
+    with ThreadPoolExecutor(1) as pool:
+        with session_scope() as session:
+            studies.lock_name(session, "default", STUDY["name"])
+            first = pool.submit(posted, http)
+            eventually(lambda: job_steps.run_count("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+            assert projects.lock(session, "default") is not None
+        assert first.result()["status"] == "running"
+
+
 def test_a_stored_study_that_is_not_accepted_any_more_ends(http: httpx.Client) -> None:
     """Another version of the service has accepted it."""
     study, other = posted(http), posted(http, name="other")
