@@ -64,7 +64,7 @@ def register_dataset(
 ) -> Dataset:
     """Register a dataset of the Hugging Face hub by its name. A worker downloads it when it runs a job."""
     dataset = _with_project(dataset, caller)
-    caller.need_if_visible(dataset.project, Role.MEMBER)
+    caller.need_named(dataset.project, Role.MEMBER)
     return _answer(*datasets.register(session, dataset, user=caller.user, visible_projects=caller.projects), response)
 
 
@@ -85,7 +85,7 @@ async def upload_dataset(
     """
     options = _with_project(options, caller)
     limit = get_settings().max_upload_bytes
-    caller.need_if_visible(options.project, Role.MEMBER)
+    caller.need_named(options.project, Role.MEMBER)
     await read(request, lambda session: datasets.check_upload(session, options, caller.projects))
     with await run_in_threadpool(IncomingFile, get_settings()) as incoming:
         sent = await receive(request, incoming, limit)

@@ -56,20 +56,20 @@ def looked_into(spec: AnySpec, caller: Caller) -> AnySpec:
 
     Raises:
         Forbidden: the caller cannot submit jobs to the project.
-        Invalid: the spec names no project, and the caller has several.
+        Invalid: the caller cannot see the project, or the spec names none and the caller has several.
     """
     if "project" not in spec.model_fields_set:
         spec = spec.model_copy(update={"project": caller.usual_project("project")})
-    caller.need_if_visible(spec.project, Role.MEMBER)
+    caller.need_named(spec.project, Role.MEMBER)
     checks.file_problems(References.of(spec))
-    return hub_commits.pinned(spec) if caller.sees(spec.project) else spec  # only with the token of an own project
+    return hub_commits.pinned(spec)
 
 
 Spec = Annotated[AnySpec, Depends(_prepared)]
 
 
 async def _looked_at(request: Request, spec: Spec, caller: CurrentCaller) -> AnySpec:
-    ids = References.of(spec).datasets if caller.sees(spec.project) else frozenset()
+    ids = References.of(spec).datasets
 
     def known(session: Session) -> tuple[dict[UUID, models.Dataset], Path | None]:
         rows = datasets.lock_shared(session, ids)
@@ -84,7 +84,7 @@ async def _looked_at(request: Request, spec: Spec, caller: CurrentCaller) -> Any
 @router.post("", status_code=201)
 def submit_job(spec: Spec, session: Db, caller: CurrentCaller, response: Response) -> Job:
     """Submit a job. It is queued, or waits for its dependencies."""
-    caller.need_if_visible(spec.project, Role.MEMBER)
+    caller.need_named(spec.project, Role.MEMBER)
     return _added(lifecycle.submit(session, spec, actor=caller.user, visible_projects=caller.projects), response)
 
 
@@ -92,7 +92,7 @@ def submit_job(spec: Spec, session: Db, caller: CurrentCaller, response: Respons
 def plan_job(spec: Annotated[AnySpec, Depends(_looked_at)], session: Db, caller: CurrentCaller) -> JobPlan:
     """Dry-run a spec: return its defaults, data, memory, estimated start and warnings. An invalid spec is refused as on
     submission; no job is created."""
-    caller.need_if_visible(spec.project, Role.MEMBER)
+    caller.need_named(spec.project, Role.MEMBER)
     return dry_run.dry_run(session, spec, actor=caller.user, visible_projects=caller.projects)
 
 
@@ -172,7 +172,7 @@ def fork_job(
     other job, which is kept for it; an evaluation runs again.
     """
     spec, step = forked
-    caller.need_if_visible(spec.project, Role.MEMBER)
+    caller.need_named(spec.project, Role.MEMBER)
     added = lifecycle.submit(
         session, spec, actor=caller.user, visible_projects=caller.projects, forked_from=job_id, forked_step=step
     )
@@ -209,14 +209,14 @@ def what_if_job(
     """Create a job that compares the update after a checkpoint of a training with those of other settings and
     algorithms. It trains nothing; the checkpoint is kept for it.
     """
-    caller.need_if_visible(spec.project, Role.MEMBER)
+    caller.need_named(spec.project, Role.MEMBER)
     return _added(lifecycle.submit(session, spec, actor=caller.user, visible_projects=caller.projects), response)
 
 
 async def _bisecting(request: Request, job_id: UUID, bisection: BisectionRequest, caller: CurrentCaller) -> AnySpec:
     def training(session: Session) -> dict[str, Any]:
         job = existing_job(job_id, session, caller)
-        caller.need_if_visible(job.project, Role.MEMBER)  # before a refusal that says which rules fired
+        caller.need_named(job.project, Role.MEMBER)  # before a refusal that says which rules fired
         return lifecycle.bisection_spec(session, job.id, bisection)
 
     return await _made(request, caller, training)
@@ -229,7 +229,7 @@ def bisect_job(
     """Create a job that finds the update that made a training worse before a health rule fired. It trains nothing; the
     checkpoints are kept for it.
     """
-    caller.need_if_visible(spec.project, Role.MEMBER)
+    caller.need_named(spec.project, Role.MEMBER)
     return _added(lifecycle.submit(session, spec, actor=caller.user, visible_projects=caller.projects), response)
 
 
@@ -250,7 +250,7 @@ def reproduce_job(
 ) -> Job:
     """Run a job again from the start, with the same settings and seeds. `GET .../series-comparison` of the new job
     then compares both step by step."""
-    caller.need_if_visible(spec.project, Role.MEMBER)
+    caller.need_named(spec.project, Role.MEMBER)
     added = lifecycle.submit(session, spec, actor=caller.user, visible_projects=caller.projects, forked_from=job_id)
     return _added(added, response)
 

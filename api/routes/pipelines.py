@@ -52,7 +52,7 @@ def submit_pipeline(
     the jobs that it names."""
     jobs = []
     for place, (id, spec) in enumerate(prepared):
-        caller.need_if_visible(spec.project, Role.MEMBER)
+        caller.need_named(spec.project, Role.MEMBER)
         try:
             row = lifecycle.submit(session, spec, actor=caller.user, visible_projects=caller.projects, id=id)
         except Invalid as error:

@@ -16,6 +16,7 @@ from jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from jobs.repository import access, audit, projects
 
 KEY_BYTES = 32
+MOST_KEYS = 100  # valid keys of a user
 PREFIX = "calibrl_"
 SHOWN_KEY_LENGTH = len(PREFIX) + 6  # first characters of a key, to recognise it
 DEFAULT_PROJECT = "default"
@@ -70,15 +71,17 @@ class Caller:
             raise Forbidden(f"This requires the role {role} in project {project}; yours is {self.roles[project]}.")
         self.project = project
 
-    def need_if_visible(self, project: str, role: Role) -> None:
-        """Like `need`, but does nothing if the caller cannot see the project; validation then reports it as unknown
-        together with the other field errors.
+    def need_named(self, project: str, role: Role) -> None:
+        """Require a role in a project that the body of a request names.
 
         Raises:
+            Invalid: the caller cannot see the project. No other field is looked into for them.
             Forbidden: the role of the caller is lower.
         """
-        if self.sees(project):
-            self.need(project, role)
+        if not self.sees(project):
+            fault = FieldError("project", f"project {project!r} does not exist")
+            raise Invalid("The request was not accepted.", (fault,))
+        self.need(project, role)
 
     def need_admin(self) -> None:
         """Require an admin of the service.
@@ -210,7 +213,10 @@ def create_key(session: Session, user: str, new: NewKey, maker: UUID | None = No
 
     Raises:
         Invalid: no such user.
+        Conflict: the user has too many valid keys.
     """
+    if access.count_valid(session, user) >= MOST_KEYS:
+        raise Conflict(f"User {user} has {MOST_KEYS} valid keys: revoke one first.")
     key = PREFIX + secrets.token_urlsafe(KEY_BYTES)
     row = _keep(session, user, key, new, maker)
     assert row is not None, "two equal keys of 256 random bits"

@@ -8,7 +8,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-MAX_HEADER_BYTES = 50_000_000
+MAX_HEADER_BYTES = 20_000_000
+MOST_LAYERS = 1000
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 # Model types whose config.json determines every tensor. Others need their safetensors.
 COUNTED_TYPES = ("llama", "mistral", "qwen2", "qwen3")
@@ -170,6 +171,8 @@ def _counted(config: Mapping[str, Any]) -> Shapes:
         layer |= {"mlp.gate_proj.bias": (inner,), "mlp.up_proj.bias": (inner,), "mlp.down_proj.bias": (hidden,)}
     if kind == "qwen3":
         layer |= {f"self_attn.{name}_norm.weight": (size,) for name in "qk"}
+    if not 0 < config["num_hidden_layers"] <= MOST_LAYERS:
+        raise UnknownShape(f"num_hidden_layers of the config is not from 1 to {MOST_LAYERS}")
     layers = range(config["num_hidden_layers"])
     shapes = {f"model.layers.{number}.{name}": shape for number in layers for name, shape in layer.items()}
     shapes |= {"model.embed_tokens.weight": (config["vocab_size"], hidden), "model.norm.weight": (hidden,)}

@@ -58,7 +58,8 @@ def post(session: Session, begun: Beginning, caller: Caller) -> tuple[models.Stu
         Conflict: the study of this name is being cancelled.
     """
     study, expansion = begun.study, begun.expansion
-    caller.need_if_visible(expansion.project, Role.MEMBER)
+    caller.need_named(expansion.project, Role.MEMBER)
+    studies.lock_name(session, expansion.project, study.name)
     known = studies.lock_named(session, expansion.project, study.name)  # before the project, as its steps do
     _check(session, expansion, caller)
     spec = study.model_dump(mode="json", exclude_unset=True)
@@ -121,10 +122,9 @@ def beginning(study: StudySpec, caller: Caller) -> Beginning:
     arms(study)  # before points are chosen: the names and the number of the arms
     points = search.first_points(study)
     expansion = expand(study, points)
-    caller.need_if_visible(expansion.project, Role.MEMBER)
-    if caller.sees(expansion.project):  # only with the token of an own project
-        study = hub_pins.pinned(study, expansion.project)
-        expansion = expand(study, points)
+    caller.need_named(expansion.project, Role.MEMBER)
+    study = hub_pins.pinned(study, expansion.project)
+    expansion = expand(study, points)
     for _, spec in _first_specs(expansion):
         checks.file_problems(References.of(spec))
     return Beginning(study, points, expansion)

@@ -1,5 +1,6 @@
 """The parts of a memory estimate that are exact, against models of transformers; and the rest by hand."""
 
+import json
 import math
 from dataclasses import replace
 from importlib.util import find_spec
@@ -271,6 +272,7 @@ def test_weights_of_4_bits_are_a_remedy_where_they_work() -> None:
         ({"config.json": b"{}", "model.safetensors": b"\x02" + b"\0" * 7 + b"{}"}, "is not sufficient for"),
         ({"config.json": b"{}", "model.safetensors.index.json": b'{"weight_map": {"a": "../../etc/x"}}'}, "x'"),
         ({"config.json": b'{"model_type": "llama"}'}, "hidden_size"),
+        ({"config.json": json.dumps(SIZES | {"model_type": "llama", "num_hidden_layers": 10**9}).encode()}, "1000"),
     ],
 )
 def test_an_unreadable_model_folder_is_reported(files: dict[str, bytes], says: str, tmp_path: Path) -> None:
