@@ -10,7 +10,7 @@ from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
 from sqlalchemy.orm import Session
 
 from api import idempotency
-from api.middleware import changes
+from api.middleware import changes, route_path
 from calibrl.schemas import MAX_STEP, Page, Record, Role
 from jobs import models
 from jobs.access.callers import Caller
@@ -43,7 +43,7 @@ async def _transaction(request: Request) -> AsyncIterator[Session]:
         if idempotency.has_key(request):
             await run_in_threadpool(idempotency.claim, request, session)
         yield session
-        if changes(request.method, request.url.path):
+        if changes(request.method, route_path(request.scope)):
             _note(session, request, request.state.caller)
 
 

@@ -41,7 +41,7 @@ HEADERS: dict[str, Any] = {
     "ETag": {"description": "Tag of the fields that can be edited, for If-Match.", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds to wait before the next try.", "schema": {"type": "integer"}},
     "RateLimit": {
-        "description": 'Requests that are left at once (r), and seconds until one more (t): `"key";r=399;t=1`.',
+        "description": 'Requests that are left at once (r), and seconds until one more (t): `"user";r=399;t=1`.',
         "schema": {"type": "string"},
     },
     "X-Request-ID": {"description": "Id of the request, as in the log.", "schema": {"type": "string"}},

@@ -1,10 +1,11 @@
-"""Rate limits per API key (or per address without a key), and limits on concurrent slow requests."""
+"""Rate limits per user (or per address without a key), and limits on concurrent requests."""
 
+import asyncio
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from threading import BoundedSemaphore
 
 from jobs.errors import Busy
@@ -58,6 +59,61 @@ class RateLimit:
         whole = math.ceil(self._burst / self._per_second)
         again = math.ceil((1 - tokens % 1) / self._per_second)
         return {
-            "RateLimit-Policy": f'"key";q={self._burst:.0f};w={whole}',
-            "RateLimit": f'"key";r={int(tokens)};t={again}',
+            "RateLimit-Policy": f'"user";q={self._burst:.0f};w={whole}',
+            "RateLimit": f'"user";r={int(tokens)};t={again}',
         }
+
+    def give_back(self, client: str) -> None:
+        """Undo a `wait` that returned 0."""
+        if client in self._buckets:
+            tokens, at = self._buckets[client]
+            self._buckets[client] = min(self._burst, tokens + 1), at
+
+
+class Places:
+    """A limit on the requests of one client that are in progress at the same time. Use it in one event loop."""
+
+    def __init__(self, at_once: int, patience: float) -> None:
+        """`patience`: seconds that a request waits for a place."""
+        self._at_once, self._patience = at_once, patience
+        self._clients: dict[str, tuple[asyncio.Semaphore, list[None]]] = {}  # with an item per request that uses it
+
+    @asynccontextmanager
+    async def one(self, client: str) -> AsyncIterator[Callable[[], None] | None]:
+        """Yield a function that frees the place before the end of the block, or None if no place became free."""
+        places, users = self._clients.setdefault(client, (asyncio.Semaphore(self._at_once), []))
+        users.append(None)
+        free: Callable[[], None] | None = None
+        try:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(places.acquire(), self._patience)
+                free = _once(places.release)
+            yield free
+        finally:
+            if free is not None:
+                free()
+            users.pop()
+            if not users:
+                del self._clients[client]
+
+
+def _once(action: Callable[[], None]) -> Callable[[], None]:
+    left = [action]
+    return lambda: left.pop()() if left else None
+
+
+class Remembered:
+    """A set of the most recent items, at most REMEMBERED."""
+
+    def __init__(self) -> None:
+        self._items: OrderedDict[bytes, None] = OrderedDict()
+
+    def __contains__(self, item: bytes) -> bool:
+        return item in self._items
+
+    def add(self, item: bytes) -> None:
+        """Add an item as the most recent one."""
+        self._items[item] = None
+        self._items.move_to_end(item)
+        if len(self._items) > REMEMBERED:
+            self._items.popitem(last=False)

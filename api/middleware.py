@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import prometheus
 from api.errors import AWAY, database_away, problem
-from api.limits import RateLimit
+from api.limits import Places, RateLimit, Remembered
 from jobs.access import callers
 from jobs.access.callers import Caller
 from jobs.db import session_scope
@@ -26,12 +26,26 @@ from jobs.settings import get_settings
 
 REQUEST_ID = "X-Request-ID"
 VERSION = version("calibrl")
+OPEN_PATHS = frozenset(
+    {
+        "/healthz",
+        "/readyz",
+        "/openapi.json",
+        "/docs",
+        "/docs/oauth2-redirect",
+        "/redoc",
+        "/schemas/job-spec.json",
+    }
+)  # all other paths need a key
 UPLOADS = frozenset({"/v1/datasets/upload", "/v1/files"})  # paths whose bodies are written to disk, not held in memory
 FORM_BYTES = 10_000  # overhead of a form around its file
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 DRY_RUNS = re.compile(r"/v1/jobs:plan|/v1/jobs/[^/]+/replay")  # POST requests that change nothing
 LOOKUPS = 4  # concurrent checks of keys: each takes a connection in addition to `api.deps.SESSIONS`
+NEW_LOOKUPS = 1  # of these, of keys that were not valid before in this process
+AT_ONCE = 8  # concurrent requests of a user, until each has begun its answer: fewer than `api.deps.SESSIONS`
+PATIENCE_SECONDS = 10.0  # that a request waits for others of its user
 STRANGERS_PER_SECOND, STRANGERS_AT_ONCE = 5.0, 50  # limit for requests without a valid key, per address
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -46,6 +60,13 @@ _UNCOMPRESSED = re.compile(r".*/(content|archive|stream|tensorboard|results/.*|f
 _NO_CONTENT = "default-src 'none'; frame-ancestors 'none'"
 
 log = structlog.get_logger()
+
+
+def route_path(scope: Scope) -> str:
+    """Return the path that routes are matched with: the path of the request, without the prefix of a proxy."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path.removeprefix(root) if path.startswith(f"{root}/") else path
 
 
 def changes(method: str, path: str) -> bool:
@@ -145,56 +166,95 @@ class RequestChecks:
         settings = get_settings()
         self._app = app
         self._max_body_bytes = max_body_bytes
-        self._of_keys = RateLimit(settings.requests_per_second, settings.requests_at_once)
-        self._lookups = CapacityLimiter(LOOKUPS)
+        self._of_users = RateLimit(settings.requests_per_second, settings.requests_at_once)
+        self._places = Places(AT_ONCE, PATIENCE_SECONDS)
+        self._lookups, self._new_lookups = CapacityLimiter(LOOKUPS - NEW_LOOKUPS), CapacityLimiter(NEW_LOOKUPS)
+        self._known_keys = Remembered()  # hashes of keys that were valid; each key is looked up again
         self._of_strangers = RateLimit(STRANGERS_PER_SECOND, STRANGERS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            refusal = await self._refusal(scope)
-            if refusal is not None:
-                await refusal(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refusal = await self._refusal(scope)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+        receive = _bounded(receive, self._limit(scope))
+        caller: Caller | None = scope["state"].get("caller")
+        if caller is None or route_path(scope) in UPLOADS:
+            await self._app(scope, receive, send)
+        else:
+            await self._in_turn(caller.user, scope, receive, send)
+
+    async def _in_turn(self, user: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request when its user has fewer than AT_ONCE others in progress. An answer that has begun does not
+        count: a stream or a download can take hours."""
+        async with self._places.one(user) as free:
+            if free is None:
+                await _too_many(scope, 1.0)(scope, receive, send)
                 return
-            receive = _bounded(receive, self._limit(scope))
-        await self._app(scope, receive, send)
+
+            async def send_and_free(message: Message) -> None:
+                free()
+                await send(message)
+
+            await self._app(scope, receive, send_and_free)
 
     async def _refusal(self, scope: Scope) -> ASGIApp | None:
         if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
             return problem(scope, 400, "The address holds a NUL character.")
-        if not _is_guarded(scope["path"]):
+        if route_path(scope) in OPEN_PATHS:
             return None
         try:
-            caller = await to_thread.run_sync(_caller, _key(scope), scope["state"]["request_id"], limiter=self._lookups)
+            caller = await self._identified(scope)
         except AWAY as error:
             return database_away(scope, error)
+        if isinstance(caller, float):
+            return _too_many(scope, caller)
         if caller is None:
-            return self._unknown(scope)
-        seconds = self._of_keys.wait(str(caller.key_id))
-        scope["state"]["rate_limit"] = self._of_keys.headers(str(caller.key_id))
+            return _unauthorized(scope)
+        seconds = self._of_users.wait(caller.user)
+        scope["state"]["rate_limit"] = self._of_users.headers(caller.user)
         if seconds > 0:
             return _too_many(scope, seconds)
-        if caller.scope == "read" and changes(scope["method"], scope["path"]):
+        if caller.scope == "read" and changes(scope["method"], route_path(scope)):
             return problem(scope, 403, "This key is read-only.", type="urn:calibrl:forbidden", title="Forbidden")
         scope["state"]["caller"] = caller
         structlog.contextvars.bind_contextvars(user=caller.user)
         return None
 
+    async def _identified(self, scope: Scope) -> Caller | float | None:
+        """Return the caller; None if the key is not valid; or the seconds to wait. A key that was never valid in this
+        process is counted before it is looked up, so that strangers do not take the look-ups of others."""
+        key, request_id = _key(scope), scope["state"]["request_id"]
+        digest = callers.key_hash(key)
+        if digest in self._known_keys:
+            return await to_thread.run_sync(_caller, key, request_id, limiter=self._lookups)
+        client = scope.get("client")
+        address = client[0] if client else ""
+        if (seconds := self._of_strangers.wait(address)) > 0:
+            return seconds
+        caller = await to_thread.run_sync(_caller, key, request_id, limiter=self._new_lookups) if key else None
+        if caller is not None:
+            self._known_keys.add(digest)
+            self._of_strangers.give_back(address)
+        return caller
+
     def _limit(self, scope: Scope) -> int:
         """Return the maximum number of bytes of a body."""
-        if scope["path"] in UPLOADS:
+        if route_path(scope) in UPLOADS:
             return get_settings().max_upload_bytes + FORM_BYTES
         return self._max_body_bytes
 
-    def _unknown(self, scope: Scope) -> ASGIApp:
-        client = scope.get("client")
-        if (seconds := self._of_strangers.wait(client[0] if client else "")) > 0:
-            return _too_many(scope, seconds)
-        if not _key(scope):
-            text, challenge = "Send the header `Authorization: Bearer <api key>`.", "Bearer"
-        else:  # no word on which: the sender can be a stranger
-            text = "The service does not accept this key: it is wrong, has expired or was revoked."
-            challenge = 'Bearer error="invalid_token"'
-        return problem(scope, 401, text, headers={"WWW-Authenticate": challenge})
+
+def _unauthorized(scope: Scope) -> ASGIApp:
+    if not _key(scope):
+        text, challenge = "Send the header `Authorization: Bearer <api key>`.", "Bearer"
+    else:  # no word on which: the sender can be a stranger
+        text = "The service does not accept this key: it is wrong, has expired or was revoked."
+        challenge = 'Bearer error="invalid_token"'
+    return problem(scope, 401, text, headers={"WWW-Authenticate": challenge})
 
 
 def _too_many(scope: Scope, seconds: float) -> ASGIApp:
@@ -235,7 +295,3 @@ def _bounded(receive: Receive, limit: int) -> Receive:
         return message
 
     return bounded
-
-
-def _is_guarded(path: str) -> bool:
-    return path in ("/v1", "/metrics") or path.startswith("/v1/")

@@ -14,11 +14,16 @@ from calibrl_core.verifiers.services import Endpoint
 class Settings(StackSettings):
     """Time limits, quotas and permissions of the service. Durations are in seconds unless the name has another unit."""
 
+    api_key: SecretStr | None = Field(
+        None,
+        min_length=32,
+        description="Key of the first admin, at least 32 characters, such as those of `openssl rand -hex 24`.",
+    )
     requests_per_second: float = Field(
-        100, gt=0, description="Requests per second and key, once requests_at_once is used up."
+        100, gt=0, description="Requests per second and user, once requests_at_once is used up."
     )
     requests_at_once: int = Field(
-        400, ge=1, description="Burst of requests per key before requests_per_second applies."
+        400, ge=1, description="Burst of requests per user before requests_per_second applies."
     )
     allowed_origins: str = Field(
         "",

@@ -169,6 +169,13 @@ def keys(session: Session, user: str) -> list[ApiKey]:
     return list(session.scalars(select(ApiKey).where(ApiKey.user == user).order_by(ApiKey.created_at.desc())))
 
 
+def count_valid(session: Session, user: str) -> int:
+    """Return the number of keys of a user that are neither revoked nor expired."""
+    in_time = ApiKey.expires_at.is_(None) | (ApiKey.expires_at > func.now())
+    query = select(func.count()).where(ApiKey.user == user, ApiKey.revoked_at.is_(None), in_time)
+    return session.scalar(query) or 0
+
+
 def key(session: Session, id: UUID) -> ApiKey | None:
     """Return a key by its id, or None."""
     return session.get(ApiKey, id)

@@ -96,7 +96,7 @@ class ChaosStack(RunningProcesses):
         self.machines: list[Machine] = []
         self.api: Process | None = None
         self._api_port = free_port()
-        self._key = secrets.token_urlsafe(16)
+        self._key = secrets.token_urlsafe(32)
 
     def _start(self) -> None:
         self._logs.mkdir(parents=True)

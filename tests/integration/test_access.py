@@ -8,10 +8,13 @@ import httpx
 import pytest
 
 from api import middleware
+from api.examples import TRAIN
 from calibrl.client import CalibrlError, Client
 from calibrl.schemas import NewKey
+from jobs.access import callers
 from jobs.db import session_scope
 from jobs.models import ApiKey
+from jobs.settings import get_settings
 from tests.support import API_KEY, ROOT
 from tests.support.api_users import ApiUsers
 from tests.support.job_steps import run, run_count
@@ -86,6 +89,16 @@ def test_no_key_outlives_the_one_that_made_it(admin: httpx.Client, users: ApiUse
     assert admin.post("/v1/keys", json={"name": "of an eternal one"}).json()["expires_at"] is None
 
 
+def test_no_file_is_read_for_who_does_not_see_the_project(users: ApiUsers, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_file(_: object) -> list[str]:
+        raise AssertionError("a file was looked into")
+
+    monkeypatch.setattr("jobs.specs.checks.file_problems", no_file)
+    stranger = users.add("ann", {})
+    for path in ("/v1/jobs", "/v1/jobs:plan"):
+        assert named(users.post(stranger, path, {**TRAIN, "data": {"path": "/x.jsonl"}})) == ["project"]
+
+
 def test_a_read_only_key_changes_nothing(admin: httpx.Client, users: ApiUsers) -> None:
     users.add("ann", {"default": "member"})
     key = admin.post("/v1/keys", json={"name": "screen", "scope": "read", "user": "ann"}).json()["key"]
@@ -142,8 +155,6 @@ def test_changes_are_in_the_audit_log_and_refused_ones_are_not(admin: httpx.Clie
 
 
 def test_asking_too_often(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jobs.settings import get_settings
-
     monkeypatch.setenv("CALIBRL_REQUESTS_PER_SECOND", "0.01")
     monkeypatch.setenv("CALIBRL_REQUESTS_AT_ONCE", "3")
     get_settings.cache_clear()
@@ -156,18 +167,50 @@ def test_asking_too_often(database: str, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_guessing_keys_is_slowed_down(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(middleware, "STRANGERS_PER_SECOND", 1e-6)  # a slow machine asks less often than that refills
     with serving() as admin:
+        assert admin.get("/v1/me").status_code == 200
         guesses = [{"Authorization": f"Bearer guess-{number}"} for number in range(51)]
         answers = [admin.get("/v1/me", headers=guess).status_code for guess in guesses]
         assert answers == [401] * 50 + [429]
-        assert admin.get("/v1/me").status_code == 200  # who has a key is not held up
+        assert admin.get("/v1/me").status_code == 200  # a key that was valid before is not held up
+
+
+def test_strangers_are_counted_before_their_keys_are_looked_up(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(middleware, "STRANGERS_PER_SECOND", 1e-6)
+    looked_up: list[str] = []
+
+    def counted(key: str, request_id: str) -> None:
+        looked_up.append(key)
+
+    monkeypatch.setattr(middleware, "_caller", counted)
+    with serving() as client:
+        for number in range(60):
+            client.get("/v1/me", headers={"Authorization": f"Bearer guess-{number}"})
+    assert len(looked_up) == 50
+
+
+def test_the_keys_of_a_user_share_one_limit(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALIBRL_REQUESTS_PER_SECOND", "0.01")
+    monkeypatch.setenv("CALIBRL_REQUESTS_AT_ONCE", "3")
+    get_settings.cache_clear()
+    with serving() as client:
+        second = client.post("/v1/keys", json={"name": "second"}).json()["key"]
+        answers = [client.get("/v1/me", headers={"Authorization": f"Bearer {second}"}).status_code for _ in range(3)]
+    assert answers == [200, 200, 429]
+
+
+def test_a_user_has_a_bounded_number_of_valid_keys(admin: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callers, "MOST_KEYS", 3)
+    have = len(admin.get("/v1/keys").json()["data"])
+    made = [admin.post("/v1/keys", json={"name": "one more"}) for _ in range(4 - have)]
+    assert "revoke one first" in refused(made[-1], 409)["detail"]
+    admin.delete(f"/v1/keys/{made[0].json()['id']}")
+    assert admin.post("/v1/keys", json={"name": "one more"}).status_code == 201
 
 
 def test_the_services_own_key_can_be_replaced_and_revoked(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jobs.settings import get_settings
-
     with serving() as client:
         assert client.get("/v1/me").json() == {"user": "admin", "admin": True, "scope": "write", "projects": {}}
-    monkeypatch.setenv("CALIBRL_API_KEY", "another key")
+    monkeypatch.setenv("CALIBRL_API_KEY", "another-key-of-32-characters-long")
     get_settings.cache_clear()
     with serving() as client:
         (new, old) = client.get("/v1/keys").json()["data"]

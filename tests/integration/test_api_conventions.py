@@ -63,9 +63,9 @@ def test_a_change_with_an_old_tag_is_refused(http: httpx.Client) -> None:
 
 
 def test_headers_of_limits_version_and_compression(http: httpx.Client) -> None:
-    left = int(http.get("/v1/me").headers["ratelimit"].removeprefix('"key";r=').partition(";")[0])
+    left = int(http.get("/v1/me").headers["ratelimit"].removeprefix('"user";r=').partition(";")[0])
     assert 390 <= left < 400
-    assert http.get("/v1/me").headers["ratelimit-policy"] == '"key";q=400;w=4'
+    assert http.get("/v1/me").headers["ratelimit-policy"] == '"user";q=400;w=4'
     health = http.get("/healthz")
     assert (
         health.json()["version"]

@@ -3,4 +3,4 @@
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-API_KEY = "a-key-for-tests"
+API_KEY = "a-key-for-tests-of-32-characters"

@@ -1,0 +1,49 @@
+"""Limits of requests: rates, and requests in progress per client."""
+
+import asyncio
+
+import pytest
+
+from api import limits
+from api.limits import Places, RateLimit, Remembered
+
+
+def test_a_request_that_is_given_back_does_not_count() -> None:
+    limit = RateLimit(1, 2, clock=lambda: 0.0)
+    assert limit.wait("a") == 0
+    limit.give_back("a")
+    assert [limit.wait("a") for _ in range(3)] == [0, 0, 1]
+    limit.give_back("unknown")
+    assert limit.wait("unknown") == 0
+
+
+def test_a_client_waits_for_its_own_requests_only() -> None:
+    async def scene() -> list[bool]:
+        places = Places(2, patience=0.01)
+        async with places.one("a"), places.one("a"), places.one("a") as third, places.one("b") as other:
+            return [third is not None, other is not None]
+
+    assert asyncio.run(scene()) == [False, True]
+
+
+def test_a_place_can_be_freed_before_the_end_and_only_once() -> None:
+    async def scene() -> list[bool]:
+        places = Places(1, patience=0.01)
+        async with places.one("a") as free:
+            assert free is not None
+            free()
+            free()
+            async with places.one("a") as second, places.one("a") as third:
+                taken = [second is not None, third is not None]
+        async with places.one("a") as later:
+            return [*taken, later is not None]
+
+    assert asyncio.run(scene()) == [True, False, True]
+
+
+def test_only_the_most_recent_items_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "REMEMBERED", 2)
+    items = Remembered()
+    for item in (b"a", b"b", b"a", b"c"):
+        items.add(item)
+    assert [item in items for item in (b"a", b"b", b"c")] == [True, False, True]
