@@ -74,6 +74,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     for name in ("database_url", "redis_url"):
         settings.need(name)
     app.state.sessions = asyncio.Semaphore(SESSIONS)
+    app.state.readiness = health.Readiness()
     async with Hub() as app.state.hub:
         with (
             Sender() as send_messages,

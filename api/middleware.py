@@ -26,17 +26,7 @@ from jobs.settings import get_settings
 
 REQUEST_ID = "X-Request-ID"
 VERSION = version("calibrl")
-OPEN_PATHS = frozenset(
-    {
-        "/healthz",
-        "/readyz",
-        "/openapi.json",
-        "/docs",
-        "/docs/oauth2-redirect",
-        "/redoc",
-        "/schemas/job-spec.json",
-    }
-)  # all other paths need a key
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json", "/schemas/job-spec.json"})  # all other paths need a key
 UPLOADS = frozenset({"/v1/datasets/upload", "/v1/files"})  # paths whose bodies are written to disk, not held in memory
 FORM_BYTES = 10_000  # overhead of a form around its file
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
