@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from api.bucket_width import Width, chosen_width, refusal
 from api.deps import CurrentCaller, Db
-from api.metric_names import KNOWN_NAMES
+from api.metric_names import ESCAPES, KNOWN_NAMES, listed, unescaped
 from api.tables import CONTENT, ChosenFormat, streamed
 from calibrl.schemas import MAX_STEP, Curves
 from jobs.repository import curves, jobs
@@ -38,8 +38,8 @@ Names = Annotated[
     str,
     Query(
         max_length=8000,
-        description=f"Names, separated by commas; at most {MOST_NAMES}. A name that ends in * matches as a prefix. "
-        f"{KNOWN_NAMES}",
+        description=f"Names, separated by commas; at most {MOST_NAMES}. A name that ends in * matches as a prefix "
+        f"(`%2A`: that character). {ESCAPES} {KNOWN_NAMES}",
         examples=["reward/*,loss/total"],
     ),
 ]
@@ -91,7 +91,7 @@ def compare_metrics(
 
 def _job_ids(session: Session, value: str, projects: frozenset[str] | None) -> list[UUID]:
     ids = []
-    for text in _listed(value):
+    for text in listed(value):
         try:
             ids.append(UUID(text))
         except ValueError:
@@ -102,16 +102,12 @@ def _job_ids(session: Session, value: str, projects: frozenset[str] | None) -> l
 
 
 def _chosen_names(session: Session, ids: Sequence[UUID], value: str) -> list[str]:
-    names = _listed(value)
-    families = tuple(name[:-1] for name in names if name.endswith("*"))
-    chosen = {name for name in names if not name.endswith("*")}
+    names = listed(value)
+    families = tuple(unescaped(name[:-1]) for name in names if name.endswith("*"))
+    chosen = {unescaped(name) for name in names if not name.endswith("*")}
     if families:
         known = (row.name for id in ids for row in curves.names(session, id))
         chosen |= {name for name in known if name.startswith(families)}
     if len(chosen) > MOST_NAMES or not names:
         raise refusal("names", f"matches {len(chosen)} metrics; give 1 to {MOST_NAMES}")
     return sorted(chosen)
-
-
-def _listed(value: str) -> list[str]:
-    return list(dict.fromkeys(filter(None, (part.strip() for part in value.split(",")))))

@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from api import metric_pages
 from api.deps import Db, ExistingJob
-from api.metric_names import KNOWN_NAMES
+from api.metric_names import ESCAPES, KNOWN_NAMES, listed, unescaped
 from api.tables import CONTENT, ChosenFormat, Rows, streamed
 from calibrl.schemas import MAX_STEP, MetricName, MetricRow, Page
 from jobs.repository import curves, metrics
@@ -21,7 +21,7 @@ Names = Annotated[
     str | None,
     Query(
         max_length=8000,
-        description=f"Names of metrics, separated by commas. None: all. {KNOWN_NAMES}",
+        description=f"Names of metrics, separated by commas. {ESCAPES} None: all. {KNOWN_NAMES}",
         examples=["reward/mean"],
     ),
 ]
@@ -45,7 +45,7 @@ def list_metrics(
 
     With `names`, only steps that have at least one of these metrics. For long curves, use `/v1/metrics`.
     """
-    chosen = [name.strip() for name in names.split(",")] if names is not None else None
+    chosen = [unescaped(name) for name in listed(names)] if names is not None else None
     if format != "json":
         columns = sorted(set(chosen)) if chosen is not None else [row.name for row in curves.names(session, job.id)]
         shown = {name if name not in ("step", "ts") else f"metric/{name}": float for name in columns}

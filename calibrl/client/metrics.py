@@ -16,6 +16,11 @@ ExportFormat = Literal["csv", "parquet", "tensorboard"]
 PAGE = 5000  # steps
 
 
+def _listed(names: Sequence[str]) -> str:
+    """Return names as the API reads them: separated by commas, with commas of a name escaped."""
+    return ",".join(name.replace("%", "%25").replace(",", "%2C") for name in names)
+
+
 class MetricRequests(Connection):
     """Metrics per step or as curves with a limited number of points, histograms, and exports."""
 
@@ -23,7 +28,7 @@ class MetricRequests(Connection):
         self, id: JobId, *, names: list[str] | None = None, after_step: int = -1, limit: int = 1000
     ) -> Page[MetricRow]:
         """Return metrics of steps after `after_step`, ascending; all names, or the given ones."""
-        joined = ",".join(names) if names is not None else None
+        joined = _listed(names) if names is not None else None
         return self._get(Page[MetricRow], job_path(id, "metrics"), names=joined, after_step=after_step, limit=limit)
 
     def all_metrics(self, id: JobId, names: list[str] | None = None, *, after_step: int = -1) -> "Metrics":
@@ -51,7 +56,7 @@ class MetricRequests(Connection):
         """
         job_list = [jobs] if isinstance(jobs, UUID | str | Job) else jobs
         ids = ",".join(str(job.id if isinstance(job, Job) else job) for job in job_list)
-        joined = names if isinstance(names, str) else ",".join(names)
+        joined = names if isinstance(names, str) else _listed(names)
         limits = {"points": points, "from_step": from_step, "to_step": to_step, "width": width}
         return self._get(Curves, "/v1/metrics", jobs=ids, names=joined, **limits)
 

@@ -297,6 +297,16 @@ def test_buckets_as_csv_and_parquet(http: httpx.Client) -> None:
     assert (table["name"].to_pylist(), table["mean"].to_pylist()) == (["-x", "=1+2"], [None, 1.0])
 
 
+def test_names_with_commas_and_stars_can_be_read(http: httpx.Client, ours: Client) -> None:
+    names = ["a/b,c", "50%2C", "all*", "all/x"]
+    job = UUID(submitted(http)["id"])
+    write(job, {1: {name: float(index) for index, name in enumerate(names)}})
+    assert ours.metrics(job, names=names).data[0].values == {name: index for index, name in enumerate(names)}
+    assert [each.name for each in ours.series(job, ["a/b,c", "50%2C"]).series] == ["50%2C", "a/b,c"]
+    assert [each.name for each in ours.series(job, "all%2A").series] == ["all*"]
+    assert [each.name for each in ours.series(job, ["all*"]).series] == ["all*", "all/x"]
+
+
 def test_histograms_within_a_budget(http: httpx.Client) -> None:
     job = submitted(http)["id"]
     edges = [0.0, 0.5, 1.0]
