@@ -3,6 +3,7 @@
 These two are the only modules that read environment variables.
 """
 
+import os
 import platform
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -32,6 +33,14 @@ def _absolute_storage(url: str | None) -> str | None:
 
 def _absolute_roots(roots: str) -> str:
     return ":".join(str(Path(root).absolute()) for root in roots.split(":") if root)
+
+
+_NETWORK_VARIABLES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+def network_variables() -> list[str]:
+    """Return the variables of the environment that set proxies and certificates of connections."""
+    return [name for name in os.environ if name.upper() in _NETWORK_VARIABLES]
 
 
 class ClientSettings(BaseSettings):

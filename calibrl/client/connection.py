@@ -1,6 +1,7 @@
 """Sends requests, repeats them after failures, and parses answers."""
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from tenacity import (
 from calibrl.client.address import address_and_key, checked_key, http_address
 from calibrl.client.errors import CalibrlError, TimedOut, Unreachable
 from calibrl.schemas.fault_texts import fault_text
+from calibrl.settings import network_variables
 
 MOST = 1000  # maximum number of items per page
 TIMEOUT = httpx.Timeout(15.0, connect=3.0)
@@ -57,18 +59,24 @@ class Connection:
         self.url, key = address_and_key(url, api_key, data_dir)
         address = http_address(self.url)
         on_this_machine = address.host in LOOPBACK
-        self._http = httpx.Client(
-            base_url=address,
-            headers={
-                "Authorization": f"Bearer {checked_key(key, 'check CALIBRL_API_KEY')}",
-                # On one machine compression takes longer than it saves.
-                **({"Accept-Encoding": "identity"} if on_this_machine else {}),
-            },
-            timeout=timeout,
-            trust_env=not on_this_machine,  # no HTTP_PROXY for this machine
-            # TLS certificates take 80 ms to read. An HTTP request to this machine needs none.
-            verify=not (on_this_machine and address.scheme == "http"),
-        )
+        headers = {"Authorization": f"Bearer {checked_key(key, 'check CALIBRL_API_KEY')}"}
+        if on_this_machine:  # compression takes longer than it saves
+            headers["Accept-Encoding"] = "identity"
+        try:
+            self._http = httpx.Client(
+                base_url=address,
+                headers=headers,
+                timeout=timeout,
+                trust_env=not on_this_machine,  # no HTTP_PROXY for this machine
+                # TLS certificates take 80 ms to read. An HTTP request to this machine needs none.
+                verify=not (on_this_machine and address.scheme == "http"),
+            )
+        except (ImportError, ValueError, OSError) as error:  # of a proxy or of certificates that httpx cannot use
+            variables = network_variables()
+            if not variables:
+                raise
+            text = f"check {', '.join(variables)} of the environment: {' '.join(str(error).split())}"
+            raise CalibrlError("The connection can't be set up", detail=text) from error
 
     def __enter__(self) -> Self:
         return self
@@ -119,7 +127,9 @@ class Connection:
         try:
             body = json.dumps(content, allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise CalibrlError(f"the request contains a value that JSON cannot express: {error}") from error
+            field = next(_not_finite(content), None)
+            text = f"{field} is not a finite number" if field else str(error)
+            raise CalibrlError(f"the request contains a value that JSON cannot express: {text}") from error
         headers = {"Content-Type": "application/json", **options.pop("headers", {})}
         send = self._post if method == "POST" else partial(self._once, method)
         answer = send(path, content=body, headers=headers, **options)
@@ -207,6 +217,15 @@ def _with_its_secret(response: httpx.Response) -> httpx.Response:
         f"{UNDONE[lost]} {content.get('id')} and create another",
         status=response.status_code,
     )
+
+
+def _not_finite(value: object, place: str = "") -> Iterator[str]:
+    """Yield the path of each number in a JSON value that is NaN or infinite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield place
+    parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for name, part in parts:
+        yield from _not_finite(part, f"{place}.{name}" if place else str(name))
 
 
 def path_of(*parts: str) -> str:

@@ -138,4 +138,15 @@ def test_an_unready_service_is_a_result_and_not_an_error(service: Service) -> No
 def test_values_json_cannot_hold_are_refused_before_sending(service: Service) -> None:
     with Client() as client, pytest.raises(CalibrlError, match="JSON cannot express"):
         client.submit(SPEC | {"seed": float("nan")})
+    with Client() as client, pytest.raises(CalibrlError, match=r"optimizer\.betas\.1 is not a finite number"):
+        client.submit(SPEC | {"optimizer": {"betas": [0.9, float("inf")]}})
     assert service.requests == []
+
+
+@pytest.mark.parametrize(("name", "value"), [("ALL_PROXY", "nonsense://x"), ("SSL_CERT_FILE", "/nowhere/ca.pem")])
+def test_a_proxy_or_certificate_that_cannot_be_used_is_named(
+    service: Service, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(CalibrlError, match=f"check .*{name}"):
+        Client("https://calibrl.example.org", "k")
