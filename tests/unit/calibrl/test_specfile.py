@@ -24,10 +24,38 @@ def test_yaml_and_json_say_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1e-4", 1e-4), ("-2E+3", -2000.0), ("2026-01-01", "2026-01-01"), ("1e", "1e"), ("true", True), ("7", 7)],
+    [
+        ("1e-4", 1e-4),
+        ("-2E+3", -2000.0),
+        ("2026-01-01", "2026-01-01"),
+        ("1e", "1e"),
+        ("true", True),
+        ("7", 7),
+        ("0", 0),
+        ("-3", -3),
+        ("0x1f", 31),
+        ("0o17", 15),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("-.inf", float("-inf")),
+        ("1:30", "1:30"),
+        ("1_000", "1_000"),
+        ("0b11", "0b11"),
+        ("yes", "yes"),
+        ("off", "off"),
+        ("n", "n"),
+        ("~", None),
+        ("null", None),
+    ],
 )
 def test_scalars_are_parsed_by_their_form(tmp_path: Path, text: str, value: Any) -> None:
     assert read_spec(write(tmp_path, f"x: {text}"), []) == {"x": value}
+
+
+@pytest.mark.parametrize(("text", "remedy"), [("0100", "write 100, or 0o100"), ("-007", "write 7, or 0o7")])
+def test_a_number_with_a_leading_zero_is_refused(tmp_path: Path, text: str, remedy: str) -> None:
+    with pytest.raises(SpecError, match=f"line 1, column 8: {text} has a leading zero: {remedy} for an octal number"):
+        read_spec(write(tmp_path, f"steps: {text}"), [])
 
 
 def test_merge_keys_still_work(tmp_path: Path) -> None:
