@@ -27,8 +27,11 @@ _PUBLISH_OPTIONS = {
 
 
 def _configuration() -> dict[str, Any]:
+    url = get_settings().need("redis_url")
     return {
-        "broker_url": get_settings().need("redis_url"),
+        "broker_url": url,
+        "broker_read_url": url,
+        "broker_write_url": url,
         "broker_connection_retry_on_startup": True,
         "broker_transport_options": {"socket_connect_timeout": 5, "socket_timeout": 15, "socket_keepalive": True},
         "task_acks_late": False,

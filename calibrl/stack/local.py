@@ -33,6 +33,8 @@ API_PORT, DASHBOARD_PORT = 8571, 8572  # of the first stack on a machine; others
 MIGRATION_SECONDS = 120.0
 STOP_SECONDS = 10.0
 OF_ANOTHER_SERVICE = "CALIBRL_PROFILE"  # names another service; the processes get the URL of this stack
+# Variables that the libraries of these processes read: the stack sets all of their settings itself.
+FOREIGN = ("CELERY_", "KOMBU_", "FLOWER_", "STREAMLIT_", "UVICORN_", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS")
 CELERY_FLAGS = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO")
 # The database is local: short times let a cancelled job stop soon, and the job of a killed stack continue soon.
 # Jobs can read what the user who starts the stack can read. Only that user gets the key of the stack, by file or by the
@@ -220,13 +222,18 @@ class LocalStack(RunningProcesses):
         self._exit.callback(kept.stop)
 
     def _run(self, name: str, command: Sequence[str], env: dict[str, str]) -> Process:
-        passed_on = {name: value for name, value in os.environ.items() if name.upper() != OF_ANOTHER_SERVICE}
+        passed_on = {name: value for name, value in os.environ.items() if not self._is_foreign(name.upper())}
         paths = [str(Path(entry).absolute()) for entry in passed_on.get("PYTHONPATH", "").split(os.pathsep) if entry]
         # The processes that these start inherit it.
         path = os.pathsep.join([str(self._code), *paths])
         everything = passed_on | env | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
         # Celery and uvicorn put the current folder first on the import path: a `worker.py` there would be imported.
         return children.start([sys.executable, "-m", *command], log=self._log(name), env=everything, cwd=self._code)
+
+    def _is_foreign(self, variable: str) -> bool:
+        """Return True for a variable that would lead a library of the stack to other settings or servers."""
+        of_libpq = variable.startswith("PG") and not self._settings.database_url
+        return of_libpq or variable == OF_ANOTHER_SERVICE or variable.startswith(FOREIGN)
 
     def _wait(self, ready: Callable[[], bool], name: str) -> None:
         def ready_or_broken() -> bool:

@@ -14,6 +14,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlencode
 
 import psycopg
 import redis
@@ -28,6 +29,16 @@ START_SECONDS = 90.0
 STOP_SECONDS = 15.0
 LOCK_SECONDS = 3.0  # a process that checks the lock holds it for a moment
 UNPRIVILEGED_ID = 65534
+# Parameters of connections to the embedded server, so that no variable of libpq (PGSSLMODE, PGHOSTADDR) changes them.
+PINNED = {
+    "hostaddr": "127.0.0.1",
+    "sslmode": "disable",
+    "gssencmode": "disable",
+    "channel_binding": "disable",
+    "target_session_attrs": "any",
+}
+# Parts of errors of a server that is not ready yet, or slow. Any other error would last.
+PASSING = ("refused", "starting up", "shutting down", "not yet accepting", "timeout", "closed the connection", "reset")
 
 
 class StackError(Exception):
@@ -222,7 +233,8 @@ class Postgres(_Service):
     @property
     def url(self) -> str:
         """URL for SQLAlchemy, with the password."""
-        return f"postgresql+psycopg://calibrl:{self._password}@127.0.0.1:{self.port}/calibrl"
+        pinned = urlencode(PINNED)
+        return f"postgresql+psycopg://calibrl:{self._password}@127.0.0.1:{self.port}/calibrl?{pinned}"
 
     @property
     def _password(self) -> str:
@@ -312,12 +324,15 @@ class Postgres(_Service):
             password=self._password,
             dbname="postgres",
             connect_timeout=2,
+            **PINNED,
         )
         try:
             with psycopg.connect(server, autocommit=True) as connection:
                 if not connection.execute("SELECT 1 FROM pg_database WHERE datname = 'calibrl'").fetchone():
                     connection.execute("CREATE DATABASE calibrl")
-        except psycopg.OperationalError:
+        except psycopg.OperationalError as error:
+            if not any(passing in str(error) for passing in PASSING):
+                raise StackError(f"PostgreSQL cannot be reached: {' '.join(str(error).split())}") from None
             return False
         return True
 

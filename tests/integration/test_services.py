@@ -81,6 +81,32 @@ def test_no_connection_is_accepted_without_the_password(postgres: Postgres, valk
         assert path.stat().st_mode & 0o077 == 0
 
 
+def test_variables_of_libpq_do_not_lead_connections_elsewhere(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = {
+        "PGHOSTADDR": "192.0.2.1",
+        "PGSSLMODE": "require",
+        "PGGSSENCMODE": "require",
+        "PGCHANNELBINDING": "require",
+        "PGTARGETSESSIONATTRS": "standby",
+        "PGPASSFILE": "/nowhere",
+        "PGUSER": "other",
+        "PGDATABASE": "other",
+    }
+    for name, value in hostile.items():
+        monkeypatch.setenv(name, value)
+    postgres.wait_ready()
+    with psycopg.connect(postgres.url.replace("+psycopg", "")) as connection:
+        assert connection.execute("SELECT current_database()").fetchone() == ("calibrl",)
+
+
+def test_an_error_that_would_last_is_reported_at_once(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGSERVICE", "of-the-shell")
+    with pytest.raises(StackError, match=r"PostgreSQL cannot be reached: .*of-the-shell"):
+        postgres.wait_ready()
+
+
 def test_servers_listen_on_this_machine_only(postgres: Postgres, valkey: Valkey) -> None:
     rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
     listening = [row[1].split(":") for row in rows if row[3] == "0A"]
