@@ -11,18 +11,19 @@ from typing import Any
 
 import psycopg
 import pytest
+import redis
 
 from calibrl.processes import children
-from calibrl.stack.services import free_port
+from calibrl.stack.services import Valkey, free_port
 from jobs.settings import Settings
 from tests.support import documents
-from tests.support.waiting import LIMIT_SECONDS
+from tests.support.waiting import LIMIT_SECONDS, eventually
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-SECRETS = {"POSTGRES_PASSWORD": "p", "REDIS_PASSWORD": "r", "CALIBRL_API_KEY": "k"}
+SECRETS = {"POSTGRES_PASSWORD": "p", "REDIS_PASSWORD": "r", "CALIBRL_API_KEY": "k" * 32}
 
 
 def compose(home: Path, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -185,6 +186,41 @@ def test_opening_the_api_does_not_open_the_dashboard(tmp_path: Path) -> None:
 
 def test_only_services_that_need_it_get_the_database_password(config: dict[str, Any]) -> None:
     assert set(config["services"]["dashboard"]["environment"]) == {"CALIBRL_API_URL"}
+
+
+def test_the_admins_key_and_secrets_are_where_they_are_used(config: dict[str, Any]) -> None:
+    services = config["services"]
+    assert [name for name in services if "CALIBRL_API_KEY" in set_variables(services[name])] == ["api"]
+    assert set(set_variables(services["migrate"])) == {"DATABASE_URL"}
+
+
+def test_the_broker_gets_its_password_but_not_by_its_command_line(
+    config: dict[str, Any], tmp_path: Path, valkey: Valkey
+) -> None:
+    service, port = config["services"]["redis"], free_port()
+    assert valkey.process
+    server = Path(f"/proc/{valkey.process.pid}/exe").readlink()
+    (shell, option, script) = (part.replace("$$", "$") for part in service["command"])
+    script = script.replace("valkey-server -", f"{server} - --bind 127.0.0.1 --port {port}")
+    log = tmp_path / "log.txt"
+    process = children.start([shell, option, script], log=log, env=set_variables(service), cwd=tmp_path)
+    try:
+        with redis.Redis(port=port, password=SECRETS["REDIS_PASSWORD"]) as client:
+            assert eventually(lambda: _pings(client))
+            assert client.config_get("appendonly") == {"appendonly": "yes"}
+            assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+        with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
+            stranger.ping()
+        assert b"requirepass" not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    finally:
+        assert children.stop(process, LIMIT_SECONDS) == 0  # the server gets the signal itself
+
+
+def _pings(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
 
 
 def test_the_image_holds_every_package() -> None:

@@ -34,7 +34,7 @@ NOT_RUN = {
     "git pull": "needs a remote repository",
 }
 # Values that Compose refuses to run without.
-SECRETS = {"POSTGRES_PASSWORD": "p", "REDIS_PASSWORD": "r", "CALIBRL_API_KEY": "k"}
+SECRETS = {"POSTGRES_PASSWORD": "p", "REDIS_PASSWORD": "r", "CALIBRL_API_KEY": "k" * 32}
 
 T = TypeVar("T")
 
