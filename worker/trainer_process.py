@@ -92,13 +92,14 @@ def describe_exit(status: int) -> str:
 
 
 def log_tail(path: Path, start: int = 0) -> str:
-    """Return the last lines of a log after its first `start` bytes, with a heading; empty if there is no log."""
-    if not path.exists():
+    """Return the last lines of a log after its first `start` bytes, with a heading; empty if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(start, size - LOG_TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:  # the outcome must be recorded all the same
         return ""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(start, size - LOG_TAIL_BYTES))
-        text = file.read().decode(errors="replace")
     return "\n".join(["", "Last log lines:", *text.splitlines()[-LOG_TAIL_LINES:]])
 
 
