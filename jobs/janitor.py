@@ -2,7 +2,8 @@
 retention of their project, and unused models of the hub. Finding changes nothing. Removing twice, or on several
 machines at once, is safe.
 
-Only folders below `runs` and `cache/models` in the data folder are removed, and no link there is followed.
+Only folders below `runs` and `cache/models` in the data folder are removed, and no link there is followed. What only
+the absence of a row shows to be a leftover goes to `runs/.trash/<day>` first.
 """
 
 import os
@@ -12,10 +13,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import structlog
 from sqlalchemy import Row
@@ -29,6 +31,8 @@ from jobs.repository import events, janitor, jobs
 from jobs.settings import Settings
 
 CHECKPOINTS = ("checkpoints", "kept")  # folders of an attempt: of its trainer, and of its supervisor's links
+RUNS, TRASH = "runs", ".trash"
+TRASH_DAYS = 7
 REMOVED = ".removed-"  # prefix of a folder whose removal has begun
 
 log = structlog.get_logger()
@@ -41,13 +45,17 @@ class Kind(StrEnum):
     ORPHAN_RUN = "orphan_run"  # folder of a run without a job in the database
     ORPHAN_CHECKPOINT = "orphan_checkpoint"  # checkpoint of an ended attempt without a row
     RETENTION = "retention"  # job past the retention of its project
+    TRASH = "trash"  # a day's folder of the trash past its term
     HUB_MODEL = "hub_model"  # downloaded model that no job has used for a week
+
+
+TO_TRASH = (Kind.ORPHAN_RUN, Kind.ORPHAN_CHECKPOINT)  # also the traces of a restored database: not removed at once
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to remove. `job_id`: None for what belongs to no job. `path`: its folder on this machine, if there is
-    one. `bytes`: freed bytes on disk and in the database."""
+    """Something to remove, or to move to the trash. `job_id`: None for what belongs to no job. `path`: its folder on
+    this machine, if there is one. `bytes`: freed bytes on disk and in the database."""
 
     kind: Kind
     job_id: UUID | None
@@ -78,6 +86,7 @@ def find(settings: Settings) -> list[Finding]:
             findings += _orphan_run(job_id, folder, born)
         elif job_id not in due and not known[job_id].leased:
             findings += _orphan_checkpoints(known[job_id], folder, named)
+    findings += _old_trash(settings)
     findings += map(_hub_model, hub_models.unused(settings.data_dir / "cache" / "models", commits))
     return findings + [_retention(row, folders.get(row.id)) for row in due.values()]
 
@@ -94,6 +103,8 @@ def remove(findings: Sequence[Finding]) -> list[Finding]:
             if path and finding.kind is Kind.HUB_MODEL:
                 if not hub_models.remove(path):
                     continue
+            elif path and finding.kind in TO_TRASH and not path.name.startswith(REMOVED):
+                _put_aside(path)
             elif path:
                 with suppress(FileNotFoundError):  # removed by another machine that shares the disk
                     shutil.rmtree(path)
@@ -104,6 +115,23 @@ def remove(findings: Sequence[Finding]) -> list[Finding]:
             continue
         done.append(finding)
     return done
+
+
+def _put_aside(path: Path) -> None:
+    """Move a folder of a run, or of a checkpoint, to the trash of the day."""
+    run = next(parent for parent in (path, *path.parents) if parent.parent.name == RUNS)
+    day = run.parent / TRASH / datetime.now(UTC).date().isoformat()
+    target = day / path.relative_to(run.parent)
+    with suppress(FileNotFoundError):  # moved by another machine that shares the disk
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target if not target.exists() else target.with_name(f"{target.name}-{uuid4().hex[:8]}"))
+
+
+def _old_trash(settings: Settings) -> Iterator[Finding]:
+    for path in _folders(_runs(settings) / TRASH, "*"):
+        with suppress(ValueError):
+            if (datetime.now(UTC).date() - date.fromisoformat(path.name)).days > TRASH_DAYS:
+                yield Finding(Kind.TRASH, None, path, _measure(path)[0], f"in the trash for {TRASH_DAYS} days")
 
 
 def _forget(finding: Finding) -> Path | None:
@@ -157,9 +185,12 @@ def _orphan_checkpoints(row: Row[Any], folder: Path, named: set[tuple[UUID, str,
             continue  # it began after the query
         for path in (path for name in CHECKPOINTS for path in _folders(attempt / name, "*")):
             if _in_job(row.id, str(path)) not in named:
+                size, changed = _measure(path)
+                if changed > time.time() - DAY:
+                    continue
                 half = path.name.startswith(".partial-") or path.suffix == ".partial"
                 why = f"{attempt.name} has ended; the checkpoint is {'incomplete' if half else 'not in the database'}"
-                yield Finding(Kind.ORPHAN_CHECKPOINT, row.id, path, _measure(path)[0], why)
+                yield Finding(Kind.ORPHAN_CHECKPOINT, row.id, path, size, why)
 
 
 def _retention(row: Row[Any], folder: Path | None) -> Finding:
@@ -179,7 +210,7 @@ def _in_job(job_id: UUID, path: str) -> tuple[UUID, str, str]:
 
 
 def _runs(settings: Settings) -> Path:
-    return settings.data_dir / "runs"
+    return settings.data_dir / RUNS
 
 
 def _run_folders(settings: Settings) -> dict[UUID, Path]:

@@ -1,6 +1,7 @@
 """Removal of leftover files on a worker's machine: a thread, and a command, `python -m worker.janitor [--apply]`.
 
-The command lists leftovers. It removes them only with `--apply`.
+The command lists leftovers. It removes them only with `--apply`. After a restored backup both are on hold until
+`--confirm`.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from rich.text import Text
 
 from calibrl.schemas import HOUR
 from calibrl.settings import SettingsError
-from jobs import janitor
+from jobs import data_mark, janitor
 from jobs.janitor import Finding
 from jobs.service_logs import configure_logs
 from jobs.settings import Settings, get_settings
@@ -38,9 +39,14 @@ class Janitor(threading.Thread):
         self._stop_asked.set()
 
     def run(self) -> None:
-        while not self._stop_asked.wait(self._settings.janitor_hours * HOUR):
+        seconds = 0.0  # the first round marks a new data folder
+        while not self._stop_asked.wait(seconds):
+            begun, seconds = seconds > 0, self._settings.janitor_hours * HOUR
             try:
-                done = janitor.remove(janitor.find(self._settings))
+                if held := data_mark.check(self._settings):
+                    log.warning("janitor on hold", reason=held)
+                    continue
+                done = janitor.remove(janitor.find(self._settings)) if begun else []
             except Exception as error:  # the next round tries again
                 log.warning("janitor failed", error=str(error).partition("\n")[0])
                 continue
@@ -70,17 +76,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m worker.janitor", description="List leftover files of jobs.")
     parser.add_argument("--apply", action="store_true", help="remove the leftovers")
-    apply = parser.parse_args(arguments).apply
+    parser.add_argument(
+        "--confirm", action="store_true", help="end the hold after a restored backup: the database is complete"
+    )
+    options = parser.parse_args(arguments)
     configure_logs()
     console = Console()
     try:
-        findings = janitor.find(get_settings())
+        settings = get_settings()
+        if options.confirm:
+            data_mark.write(settings)
+        held = data_mark.check(settings)
+        findings = janitor.find(settings)
     except SettingsError as error:
         sys.exit(str(error))
+    if held and options.apply:
+        sys.exit(f"On hold: {held}")
+    apply = options.apply
     done = janitor.remove(findings) if apply else findings
     console.print(table(done))
     if not apply:
-        console.print("Nothing was removed. Use --apply to remove the leftovers.")
+        console.print(f"On hold: {held}" if held else "Nothing was removed. Use --apply to remove the leftovers.")
     elif len(done) < len(findings):
         console.print(f"{len(findings) - len(done)} more could not be removed, or are in use again: see the log.")
 

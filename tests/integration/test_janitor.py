@@ -1,13 +1,16 @@
 """The janitor on a real database and real folders: leftover files, expired leases, its command and its thread."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from calibrl.schemas import JobStatus
-from jobs import janitor
+from jobs import data_mark, janitor
 from jobs.janitor import Finding, Kind
 from jobs.settings import get_settings
 from tests.support.job_steps import cancel, claim, expire, finish, status, submit
@@ -116,6 +119,8 @@ def test_unreferenced_checkpoints_of_ended_attempts_are_removed() -> None:
     stale = checkpoint(id, 2, attempt=1, size=300)
     half = checkpoint(id, 5, attempt=2, size=20, name=".partial-step-000005")
     copied = checkpoint(id, 4, attempt=2, size=1, name="step-000004.partial")
+    age(get_settings().data_dir / "runs", days=1.1)
+    young = checkpoint(id, 6, attempt=1)
     assert find() == []  # a worker holds it
     finish(second, S.FAILED)
     found = {one.path: (one.kind, one.bytes, one.why) for one in find()}
@@ -125,7 +130,7 @@ def test_unreferenced_checkpoints_of_ended_attempts_are_removed() -> None:
         copied: (Kind.ORPHAN_CHECKPOINT, 1, "attempt-2 has ended; the checkpoint is incomplete"),
     }
     assert len(clean()) == 3
-    assert [path.exists() for path in (kept, stale, half, copied)] == [True, False, False, False]
+    assert [path.exists() for path in (kept, stale, half, copied, young)] == [True, False, False, False, True]
     assert clean() == []
 
 
@@ -137,6 +142,7 @@ def test_a_supervisors_links_are_removed_with_their_files() -> None:
     for name in ("step-000004", "step-000003"):
         (links / name).mkdir(parents=True)
     finish(claimed, S.QUEUED)
+    age(links, days=1.1)
     assert [found.path for found in clean()] == [links / "step-000003"]
     assert (links / "step-000004").exists()  # the next attempt goes on from there if the trainer has removed its own
 
@@ -148,6 +154,7 @@ def test_a_file_that_also_lies_elsewhere_frees_nothing() -> None:
     os.link(kept / "model.safetensors", stale / "the-same")
     note(id, 4, kept)
     finish(claimed, S.PAUSED)
+    age(stale, days=1.1)
     (found,) = find()
     assert (found.path, found.bytes) == (stale, 1)
 
@@ -194,6 +201,7 @@ def test_the_command_lists_by_default_and_removes_on_request(capsys: pytest.Capt
     id = submit()
     claimed = claim()
     stale = checkpoint(id, 2, size=2_000_000)
+    age(stale, days=1.1)
     finish(claimed, S.FAILED)
     main([])
     said = capsys.readouterr().out
@@ -212,12 +220,64 @@ def test_the_thread_does_its_rounds_until_it_is_stopped(monkeypatch: pytest.Monk
     id = submit()
     claimed = claim()
     stale = checkpoint(id, 2)
+    age(stale, days=1.1)
     finish(claimed, S.FAILED)
     thread = Janitor(get_settings())
     thread.start()
     eventually(lambda: not stale.exists())
     stale = checkpoint(id, 3)
+    age(stale, days=1.1)
     eventually(lambda: not stale.exists())
     thread.stop()
     thread.join(LIMIT_SECONDS)
     assert not thread.is_alive()
+
+
+def test_leftovers_go_to_the_trash_and_from_there_after_a_week() -> None:
+    old_database()
+    lost, id = uuid4(), submit()
+    file = checkpoint(lost, 1) / "model.safetensors"
+    claimed = claim()
+    stale = checkpoint(id, 2)
+    finish(claimed, S.FAILED)
+    runs = get_settings().data_dir / "runs"
+    age(runs, days=2)
+    assert len(clean()) == 2
+    (day,) = (runs / ".trash").iterdir()
+    assert (day / file.relative_to(runs)).exists() and (day / stale.relative_to(runs)).exists()
+    assert clean() == []
+    day.rename(day.with_name("2026-01-01"))
+    (found,) = clean()
+    assert (found.kind, found.why, list((runs / ".trash").iterdir())) == (Kind.TRASH, "in the trash for 7 days", [])
+
+
+@pytest.mark.parametrize("change", [{"database": "of the backup"}, {"position": 2**62}])
+def test_after_a_restore_nothing_is_removed_until_confirmed(
+    change: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    old_database()
+    checkpoint(uuid4(), 1)
+    age(get_settings().data_dir / "runs", days=2)
+    main([])  # marks the data folder
+    assert "Nothing was removed" in capsys.readouterr().out
+    mark = get_settings().data_dir / data_mark.FILE
+    mark.write_text(json.dumps(json.loads(mark.read_text()) | change))
+    with pytest.raises(SystemExit, match=r"On hold: the database is .* then run `python -m worker.janitor --confirm`"):
+        main(["--apply"])
+    assert len(find()) == 1
+    main(["--confirm", "--apply"])
+    assert find() == []
+
+
+def test_a_restored_dump_is_another_database(database: str) -> None:
+    """Also in the same server, under the same name."""
+    assert data_mark.check(get_settings()) is None
+    assert data_mark.check(get_settings()) is None
+    with psycopg.connect(database.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("ALTER TABLE projects RENAME TO before")
+        connection.execute("CREATE TABLE projects (LIKE before INCLUDING ALL)")
+        try:
+            assert "is not the one" in str(data_mark.check(get_settings()))
+        finally:
+            connection.execute("DROP TABLE projects")
+            connection.execute("ALTER TABLE before RENAME TO projects")
