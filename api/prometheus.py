@@ -52,6 +52,8 @@ class _State(Collector):
             workers.add_metric([status], count)
         yield workers
         rows = gauges.metric_rows(self._session)
+        lost = gauges.lost_steps(self._session)
+        yield CounterMetricFamily("calibrl_lost_steps", "Steps that stops without a checkpoint lost.", value=lost)
         yield CounterMetricFamily("calibrl_metric_rows_shipped", "Rows of metrics written, one per step.", value=rows)
 
     def _jobs(self) -> Metric:

@@ -80,6 +80,10 @@ class StorageUnavailable(ServiceError):
     title = "Storage unavailable"
 
 
+class StorageAway(StorageUnavailable):
+    """The storage of uploads cannot be reached, or is full. Unlike a missing or damaged file, this can pass."""
+
+
 class Busy(ServiceError):
     """The service is at its limit for this kind of request: repeat it later."""
 

@@ -49,7 +49,6 @@ def follow(claim: Claim, lease: ClaimLease) -> str | None:
 
 def _wait(lease: ClaimLease) -> bool:
     """Wait a moment; return False after an order to end."""
-    lease.beat_if_due()
     if lease.order is not Order.CONTINUE:
         return False
     time.sleep(POLL_SECONDS)

@@ -49,6 +49,11 @@ class JobPart:
 
     def run(self) -> None:
         """Run the part to its end and report it. A failure of the worker's own steps fails the part, not the worker."""
+        with self._lease:
+            self._run_and_report()
+        log.info("part of a job left", job=str(self._claim.job_id), rank=self._claim.rank, order=self._lease.order)
+
+    def _run_and_report(self) -> None:
         try:
             failure = self._run()
         except Exception as error:
@@ -57,7 +62,6 @@ class JobPart:
             reason = Reason.DISK_FULL if full else Reason.CRASHED
             failure = reason, f"the worker could not run it: {type(error).__name__}: {error}"
         self._report(failure)
-        log.info("part of a job left", job=str(self._claim.job_id), rank=self._claim.rank, order=self._lease.order)
 
     def _run(self) -> Failure | None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +94,6 @@ class JobPart:
         """Renew the part until its trainer has ended, the lease is lost, or the time after an order to end is over."""
         end_at: float | None = None
         while not children.ended(process, WATCH_SECONDS):
-            self._lease.beat_if_due()
             if self._lease.order is Order.END:
                 end_at = end_at or time.monotonic() + END_SECONDS
             if self._lease.order is Order.ABANDON or (end_at and time.monotonic() >= end_at):

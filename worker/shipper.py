@@ -1,6 +1,7 @@
 """Copies a run's event file and log to the database: each byte exactly once, after any failure."""
 
 import hashlib
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from jobs.lifecycle import Claim
 from jobs.models import Job
 from jobs.repository import accuracies, checkpoints, events, histograms, images, jobs, logs, metrics, samples, visits
 from worker import attempt_folder
+from worker.attempt_folder import CheckpointsMissing
 from worker.events import (
     AccuraciesLine,
     CheckedLine,
@@ -45,6 +47,7 @@ BATCH_BYTES = 4_000_000
 MAX_LINE_BYTES = 64_000_000
 LOG_BATCH_BYTES = 256_000
 MEGABYTE = 1_000_000
+RECENT_STEPS = 20
 
 
 @dataclass
@@ -120,6 +123,9 @@ class Shipper:
         self._run_dir = run_dir
         self._worker = worker
         self._shipped: tuple[int, int] | None = None  # offsets of the last commit
+        self._began_at = 0
+        self._stepped_at: float | None = None
+        self._step_seconds: deque[float] = deque(maxlen=RECENT_STEPS)
         self.step: int | None = None  # highest step of this attempt; an evaluation or audit counts batches
         self.checkpoints_reported = False  # since the supervisor last reset it
         self.stepped = False  # the trainer has passed its start, where it reports the checkpoints it found
@@ -130,6 +136,7 @@ class Shipper:
         """Ship one batch of each file in one transaction; return True if anything was shipped.
 
         Raises:
+            CheckpointsMissing: the trainer began before the recorded checkpoints; nothing was written.
             LeaseLost: another attempt owns the job.
             SQLAlchemyError: the database is unreachable; the batch was written whole or not at all.
         """
@@ -151,6 +158,16 @@ class Shipper:
                 jobs.set_shipped(session, self._claim.job_id, self._claim.attempt, *shipped)
         self._shipped = shipped
         return shipped != offsets
+
+    @property
+    def longest_step(self) -> float:
+        """Seconds of the longest recent step; 0 if none is known."""
+        return max(self._step_seconds, default=0.0)
+
+    def _note_time(self, ts: float) -> None:
+        if self._stepped_at is not None:
+            self._step_seconds.append(ts - self._stepped_at)
+        self._stepped_at = ts
 
     def _sizes(self) -> tuple[int, int]:
         return _size(self._run_dir / EVENT_FILE), _size(self._run_dir / LOG_FILE)
@@ -177,12 +194,15 @@ class Shipper:
             match event:
                 case StartLine():
                     self.finish = self.error = None
+                    self._began_at = event.step
+                    self._refuse_lost_checkpoints(session, event.step)
                     jobs.rewind(session, job_id, event.step)
                     jobs.set_start(session, job_id, self._claim.attempt, event.step, event.record)
                     self.step, total = event.step, event.steps_total
                 case CheckedLine():
                     self._note(session, events.CHECKED, checked_sentence(event))
                 case MetricsLine():
+                    self._note_time(event.ts)
                     rows.metrics.append((event.step, datetime.fromtimestamp(event.ts, UTC), dict(event.values)))
                     self.step, self.stepped = max(self.step or 0, event.step), True
                 case HistogramLine():
@@ -198,6 +218,8 @@ class Shipper:
                 case CheckpointLine():
                     self.checkpoints_reported = True
                     attempt_folder.keep_new(self._run_dir, Path(event.path))
+                    if event.step > self._began_at:
+                        jobs.set_saved(session, job_id, self._claim.attempt)
                     checkpoints.record(
                         session, job_id, event.step, event.path, event.best, dict(event.metrics), event.removed
                     )
@@ -217,6 +239,14 @@ class Shipper:
         visits.put(session, job_id, rows.visits)
         if self.step is not None:
             jobs.set_progress(session, job_id, self.step, total)
+
+    def _refuse_lost_checkpoints(self, session: Session, step: int) -> None:
+        """Refuse a trainer that began before every recorded checkpoint: it found none of them, and the curves after its
+        start would be deleted."""
+        known = [row.step for row in checkpoints.of_job(session, self._claim.job_id)]
+        if known and step < known[0]:
+            steps = ", ".join(map(str, known))
+            raise CheckpointsMissing(f"the trainer began at step {step}: it could not use the checkpoints of {steps}")
 
     def _write_sample(self, session: Session, sample: SampleLine) -> None:
         limit = int(SampleSettings.model_validate(self._claim.config.get("samples", {})).max_megabytes * MEGABYTE)

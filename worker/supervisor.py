@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 from calibrl.processes import children
 from calibrl.schemas import GpuReading, JobStatus, Reason
 from calibrl_core.host.process_limits import REAP_SECONDS
-from calibrl_core.report import DISK_FULL_STATUS
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.lifecycle import Claim, Order, Outcome
@@ -20,17 +19,11 @@ from jobs.settings import Settings
 from worker import attempt_folder, gpus, meeting, trainer_process
 from worker.claim_lease import RETRY_SECONDS, ClaimLease
 from worker.limits import LimitExceeded, LimitWarning, LimitWatch
+from worker.outcomes import End, outcome_of, outcome_of_failure
 from worker.shipper import LOG_FILE, Shipper
 from worker.standby import Standby
-from worker.trainer_process import (
-    CONFIG_FILE,
-    END_SECONDS,
-    SERVICES_FILE,
-    child_environment,
-    describe_exit,
-    log_tail,
-    out_of_memory_kills,
-)
+from worker.stopping import Stopping
+from worker.trainer_process import CONFIG_FILE, SERVICES_FILE, child_environment, out_of_memory_kills
 
 SHIP_SECONDS = 0.5
 SETTLE_SECONDS = (
@@ -51,7 +44,7 @@ class Supervisor:
         self._log_file = self._run_dir / LOG_FILE
         self._shipper = Shipper(claim, self._run_dir, settings.worker_name)
         self._next_reading = 0.0
-        self._kill_at: float | None = None
+        self._stopping = Stopping(self._run_dir, settings)
         self._stop_order: Order | None = None  # in force when the trainer was asked to end; later orders can differ
         self._endpoint: str | None = None  # of several machines
         self._tidied = False
@@ -62,9 +55,17 @@ class Supervisor:
     def run(self) -> None:
         """Run the job to its end. Afterwards `lease.order` is the last order received.
 
-        Raises:
-            CheckpointsMissing: the job has checkpoints, but none is on this machine; no trainer was started.
+        A failure of the worker's own steps is an outcome of the job; it does not end the worker.
         """
+        with self.lease:
+            try:
+                self._run()
+            except Exception as error:
+                log.exception("job could not be run", job=str(self._claim.job_id))
+                outcome = outcome_of_failure(error, self._settings.worker_name)
+                self._until_recorded(lambda: bool(self.lease.contact(lambda: self._record(outcome))))
+
+    def _run(self) -> None:
         attempt_folder.begin(self._run_dir, self._claim.checkpoints)
         trainer_process.write_config(self._claim, self._run_dir)
         self._log_start = self._log_file.stat().st_size if self._log_file.exists() else 0
@@ -113,13 +114,12 @@ class Supervisor:
             more = self.lease.contact(self._shipper.ship) or False
             self._keep_checkpoints()
             self._tidy_once()
-            self.lease.beat_if_due()
             if self.lease.order is Order.ABANDON:
                 return
             if not (more or self._over or self.lease.database_away):  # all reports so far have been read
                 self._check_limits()
             if self.lease.order is not Order.CONTINUE or self._over:
-                self._end(process)
+                self._end_trainer(process)
 
     def _keep_checkpoints(self) -> None:
         """Update the links to the checkpoints just recorded, for a possible next attempt."""
@@ -163,32 +163,39 @@ class Supervisor:
         self._next_reading = time.monotonic() + self._settings.heartbeat_seconds
         return gpus.read(self._claim.gpus)
 
-    def _end(self, process: children.Process) -> None:
-        now = time.monotonic()
-        if self._kill_at is None and self.lease.order is Order.END:
-            self._kill_at, self._stop_order = now + END_SECONDS, self.lease.order  # it cannot go on without the other
-        elif self._kill_at is None:
-            self._kill_at, self._stop_order = now + self._settings.stop_grace_seconds, self.lease.order
-            children.ask(process)
-        elif now >= self._kill_at:
+    def _end_trainer(self, process: children.Process) -> None:
+        """Ask the trainer to end; once its time is over, kill it."""
+        if not self._stopping.asked:
+            self._stop_order = self.lease.order
+            if self._stop_order is not Order.END:
+                children.ask(process)
+            self._stopping.ask(self._stop_order, self._shipper.longest_step)
+        elif self._stopping.over():
             children.kill_group(process)
 
     def _settle(self, status: int, starved: bool) -> None:
         """Ship the rest of the reports and record the outcome."""
+
+        def settled() -> bool:
+            while more := self.lease.contact(self._shipper.ship):
+                pass
+            self._tidy_once()
+            return more is False and bool(self.lease.contact(lambda: self._finish(status, starved)))
+
+        self._until_recorded(settled)
+
+    def _until_recorded(self, record: Callable[[], bool]) -> None:
+        """Repeat an action until it succeeds, the lease is lost, or SETTLE_SECONDS have passed."""
         deadline = time.monotonic() + SETTLE_SECONDS
         while self.lease.order is not Order.ABANDON and time.monotonic() < deadline:
-            self.lease.beat_if_due()
-            more = self.lease.contact(self._shipper.ship)
-            self._tidy_once()
-            if more is False and self.lease.contact(lambda: self._finish(status, starved)):
+            if record():
                 return
-            if not more:
-                time.sleep(RETRY_SECONDS)
+            time.sleep(RETRY_SECONDS)
 
     def _finish(self, status: int, starved: bool) -> bool:
         """Record the outcome. Before a failure of one of several machines, wait until the others have ended: if one of
         them is lost, the job is not failed, and the sweep takes it."""
-        outcome = self._outcome(status, starved)
+        outcome = outcome_of(self._end(status, starved))
         with session_scope() as session:
             if self._claim.machines > 1 and outcome.status is JobStatus.FAILED and not self._over:
                 if not lifecycle.end_all(session, self._claim):
@@ -196,6 +203,26 @@ class Supervisor:
                 outcome = self._cause(session, outcome)
             lifecycle.finish(session, self._claim, outcome)
         return True
+
+    def _record(self, outcome: Outcome) -> bool:
+        with session_scope() as session:
+            lifecycle.finish(session, self._claim, outcome)
+        return True
+
+    def _end(self, status: int, starved: bool) -> End:
+        return End(
+            status=status,
+            starved=starved,
+            order=self.lease.order,
+            stop_order=self._stop_order,
+            asked=self._stopping.asked,
+            by_launcher=self._claim.launched,
+            over=self._over,
+            finish=self._shipper.finish,
+            error=self._shipper.error,
+            run_dir=self._run_dir,
+            log_start=self._log_start,
+        )
 
     def _cause(self, session: Session, outcome: Outcome) -> Outcome:
         """Return the failure of another machine if it is the cause of this one: the trainer here lost its peers."""
@@ -206,45 +233,3 @@ class Supervisor:
         if self._shipper.error and reason is Reason.CRASHED:  # any process reports its error, the first one first
             return outcome
         return Outcome(JobStatus.FAILED, reason, f"On {worker}: {message}")
-
-    def _outcome(self, status: int, starved: bool) -> Outcome:
-        """Return the outcome of the run; the first row that applies decides.
-
-        | situation                                       | outcome                         |
-        |-------------------------------------------------|---------------------------------|
-        | order CANCEL                                    | cancelled                       |
-        | trainer reported success                        | succeeded                       |
-        | trainer reported a stop by a health rule        | paused (health)                 |
-        | a limit of the job was exceeded                 | failed (that limit's reason)    |
-        | trainer reported an error                       | failed (its reason)             |
-        | exit status of a full disk                      | failed (disk_full)              |
-        | trainer stopped or died after PAUSE             | paused (user)                   |
-        | trainer stopped or died after STOP              | queued (worker_stopped)         |
-        | killed, and the kernel killed for memory        | failed (out_of_memory)          |
-        | anything else                                   | failed (crashed)                |
-        """
-        asked_to_end = (
-            self._kill_at is not None
-        )  # a launcher then exits with a failure, even if its trainers stopped well
-        finish = self._shipper.finish if status == 0 or asked_to_end else None
-        if self.lease.order is Order.CANCEL:
-            return Outcome(JobStatus.CANCELLED, Reason.USER)
-        if finish and finish.status == "succeeded":
-            return Outcome(JobStatus.SUCCEEDED, result=finish.result)
-        if finish and finish.reason:  # a health rule: a person must decide
-            return Outcome(JobStatus.PAUSED, finish.reason, finish.message, finish.result)
-        if self._over:
-            return Outcome(JobStatus.FAILED, self._over.reason, self._over.message)
-        if error := self._shipper.error:
-            tail = log_tail(self._log_file, self._log_start) if error.reason is Reason.CRASHED else ""
-            return Outcome(JobStatus.FAILED, error.reason, error.message + tail)
-        if status == DISK_FULL_STATUS:
-            return Outcome(JobStatus.FAILED, Reason.DISK_FULL, f"the disk of {self._run_dir} is full")
-        # A launcher exits with a failure after a signal.
-        by_signal = self._claim.launched or -status in (signal.SIGTERM, signal.SIGKILL)
-        if finish or (self._stop_order in (Order.STOP, Order.PAUSE) and by_signal):
-            if self._stop_order is Order.PAUSE:
-                return Outcome(JobStatus.PAUSED, Reason.USER)
-            return Outcome(JobStatus.QUEUED, Reason.WORKER_STOPPED)
-        reason = Reason.OUT_OF_MEMORY if starved and -status == signal.SIGKILL else Reason.CRASHED
-        return Outcome(JobStatus.FAILED, reason, describe_exit(status) + log_tail(self._log_file, self._log_start))

@@ -1,22 +1,18 @@
 """The Celery worker, `celery -A worker.tasks worker`: one per machine, one process per slot. A wake-up runs jobs."""
 
 import logging
-from contextlib import suppress
-from errno import EDQUOT, ENOSPC
 from typing import Any
 
 import structlog
 from billiard.process import current_process
 from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
 
-from calibrl.schemas import JobStatus, Reason
 from jobs import lifecycle, queue
 from jobs.db import session_scope
-from jobs.lifecycle import Claim, LeaseLost, Outcome
+from jobs.lifecycle import Claim
 from jobs.service_logs import configure_logs
 from jobs.settings import Settings, get_settings
 from worker import gpus
-from worker.attempt_folder import CheckpointsMissing
 from worker.machine_heartbeat import MachineHeartbeat, Slots
 from worker.part import JobPart
 from worker.standby import Standby
@@ -76,27 +72,8 @@ def _take(settings: Settings) -> Claim | None:
 
 
 def _run(claim: Claim, settings: Settings, standby: Standby) -> None:
-    """Run one job. A failure of the worker's own steps, such as writing the folder, fails the job, not the worker.
-
-    A job whose checkpoints are missing is paused: a start at step 0 would lose them and the curves.
-    """
-    if claim.rank:
-        JobPart(claim, settings).run()
-        return
-    supervisor = Supervisor(claim, settings, standby)
-    try:
-        supervisor.run()
-    except CheckpointsMissing as error:
-        log.error("checkpoints missing", job=str(claim.job_id), error=str(error))
-        with suppress(LeaseLost), session_scope() as session:
-            lifecycle.finish(session, claim, Outcome(JobStatus.PAUSED, message=str(error)))
-    except Exception as error:
-        log.exception("job could not be run", job=str(claim.job_id))
-        message = f"worker {settings.worker_name} could not run it: {type(error).__name__}: {error}"
-        full = isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT)
-        reason = Reason.DISK_FULL if full else Reason.CRASHED
-        with suppress(LeaseLost), session_scope() as session:
-            lifecycle.finish(session, claim, Outcome(JobStatus.FAILED, reason, message))
+    """Run one job, or the part of this machine."""
+    (JobPart(claim, settings) if claim.rank else Supervisor(claim, settings, standby)).run()
 
 
 def _on_setup_logging(loglevel: int | None = None, **_: Any) -> None:

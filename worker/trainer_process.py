@@ -27,11 +27,7 @@ LOG_TAIL_BYTES = 8_000
 
 def bring_inputs(claim: Claim, lease: ClaimLease) -> bool:
     """Bring the job's data and models to this machine; return False if an order to end arrived meanwhile."""
-    for _ in _inputs(claim, lease):
-        lease.beat_if_due()
-        if lease.order is not Order.CONTINUE:
-            return False
-    return True
+    return all(lease.order is Order.CONTINUE for _ in _inputs(claim, lease))
 
 
 def _inputs(claim: Claim, lease: ClaimLease) -> Iterator[None]:
@@ -68,7 +64,7 @@ def launch(claim: Claim, settings: Settings, config: Path, log: Path, endpoint: 
     """Start the launcher of the trainer's processes on this machine. `endpoint`: where it meets the launchers of other
     machines, if there are any."""
     module, arguments = command_line(claim, settings, config)
-    environment = child_environment(claim.gpus) | multi_gpu.environment(settings.stop_grace_seconds)
+    environment = child_environment(claim.gpus) | multi_gpu.environment(settings.max_stop_grace_seconds)
     group = None
     if endpoint:
         environment = addresses.interface_variables(endpoint) | environment

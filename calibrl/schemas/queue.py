@@ -18,6 +18,7 @@ class WaitReason(StrEnum):
     RESERVED = "reserved"  # the free slots are reserved for an earlier job
     PROJECT_LIMIT = "project_limit"  # the project has reached max_gpus
     BUDGET = "budget"  # the project or the user has used up the slot-hours of the month
+    LATER = "later"  # its last start failed by a fault that can pass; it waits before the next one
     WAITING = "waiting"  # the jobs that it depends on have not succeeded yet
     PAUSED = "paused"
 

@@ -58,6 +58,7 @@ class Reason(StrEnum):
     NO_PROGRESS = "no_progress"
     IDLE_GPU = "idle_gpu"
     LOST_WORKER = "lost_worker"
+    STORAGE_AWAY = "storage_away"
     WORKER_STOPPED = "worker_stopped"
     PREEMPTED = "preempted"
     DEPENDENCY_FAILED = "dependency_failed"

@@ -39,7 +39,12 @@ CELERY_FLAGS = ("--without-gossip", "--without-mingle", "--without-heartbeat", "
 # The database is local: short times let a cancelled job stop soon, and the job of a killed stack continue soon.
 # Jobs can read what the user who starts the stack can read. Only that user gets the key of the stack, by file or by the
 # printed address.
-LOCAL_SETTINGS = {"heartbeat_seconds": "1", "lease_seconds": "15", "allowed_roots": "/"}
+LOCAL_SETTINGS = {
+    "heartbeat_seconds": "1",
+    "lease_seconds": "15",
+    "max_stop_grace_seconds": "120",
+    "allowed_roots": "/",
+}
 
 
 def _refusal(port: int) -> str | None:
@@ -205,7 +210,7 @@ class LocalStack(RunningProcesses):
 
     def _start_worker(self, env: dict[str, str]) -> None:
         """Start a worker with a slot per GPU of this machine, and slots for jobs without a GPU."""
-        grace = self._settings.stop_grace_seconds + self._settings.heartbeat_seconds + STOP_SECONDS
+        grace = self._settings.max_stop_grace_seconds + self._settings.heartbeat_seconds + STOP_SECONDS
         name = self._settings.worker_name
         command = ["celery", "-A", "worker.tasks", "worker", "-n", f"{name}@%h", *CELERY_FLAGS]
         self._keep_program("worker", command, env | {"CALIBRL_WORKER_NAME": name}, grace)

@@ -14,7 +14,7 @@ from uuid import uuid4
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from jobs.errors import StorageUnavailable
+from jobs.errors import StorageAway, StorageUnavailable
 
 CHUNK_BYTES = 4 * 2**20
 _OF_S3 = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 3}}}
@@ -98,9 +98,7 @@ class Storage:
         except Exception as error:  # each kind of storage raises its own errors
             if isinstance(error, StorageUnavailable) or (absent and isinstance(error, FileNotFoundError)):
                 raise
-            raise StorageUnavailable(
-                f"The storage of uploads cannot be used: {type(error).__name__}: {error}"
-            ) from error
+            raise StorageAway(f"The storage of uploads cannot be used: {type(error).__name__}: {error}") from error
 
 
 def _sync(path: Path) -> None:

@@ -181,7 +181,7 @@ def _start(placement: Placement | None) -> datetime | None:
 
 
 def _entry(job: models.Job, placement: Placement | None) -> QueueEntry:
-    reason = placement.reason if placement else WaitReason(job.status) if job.status is not JobStatus.QUEUED else None
+    reason = placement.reason if placement else _held_back(job)
     return QueueEntry(
         job_id=job.id,
         name=job.name,
@@ -197,6 +197,13 @@ def _entry(job: models.Job, placement: Placement | None) -> QueueEntry:
         estimated_start=_start(placement),
         queued_at=job.created_at,
     )
+
+
+def _held_back(job: models.Job) -> WaitReason | None:
+    """Return why a job is not in the plan."""
+    if job.status is not JobStatus.QUEUED:
+        return WaitReason(job.status)
+    return WaitReason.LATER if job.not_before is not None and job.not_before > datetime.now(UTC) else None
 
 
 def explain(job: models.Job, placement: Placement | None, reason: WaitReason | None) -> str:
@@ -224,6 +231,9 @@ def explain(job: models.Job, placement: Placement | None, reason: WaitReason | N
             return f"project {job.project} has reached its limit of GPUs"
         case WaitReason.BUDGET:
             return f"project {job.project}, or {job.user} in it, has used up its slot-hours of this month"
+        case WaitReason.LATER:
+            until = job.not_before.astimezone(UTC) if job.not_before else None
+            return f"its last start failed and can work later; the next is after {until:%H:%M:%S} UTC"
         case WaitReason.WAITING:
             return "waiting for its dependencies"
         case WaitReason.PAUSED:

@@ -16,12 +16,16 @@ from jobs.db import wake_after_commit
 from jobs.files import artifacts, datasets, pinned_checkpoints
 from jobs.files.hub_models import HubSnapshot
 from jobs.lifecycle.dispatch import plan_after_commit, startable
+from jobs.lifecycle.lost_steps import GOES_ON, note_lost_steps
 from jobs.lifecycle.status import SCHEDULER, change
 from jobs.repository import checkpoints, events, job_machines, jobs, queue, workers
 from jobs.repository import datasets as known_datasets
 from jobs.scheduling.gpus import choose_gpus
 from jobs.settings import get_settings
 from jobs.specs.trainer_config import SpecNoLongerValid, trainer_config
+
+FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 30.0, 1800.0
+MOST_DELAYS = 20
 
 
 @dataclass(frozen=True)
@@ -206,7 +210,7 @@ def fence(session: Session, claim: Claim) -> models.Job:
 
 def heartbeat(session: Session, claim: Claim) -> Order:
     """Renew the lease and return the order to the worker of the main machine."""
-    job = jobs.lock_leased(session, claim.job_id, claim.token)
+    job = jobs.lock_leased(session, claim.job_id, claim.token) or _taken_back(session, claim)
     if job is None:
         return Order.ABANDON
     jobs.renew(job, get_settings().lease_seconds)
@@ -220,6 +224,23 @@ def heartbeat(session: Session, claim: Claim) -> Order:
     return Order.END if any(part.reason for part in others) else Order.CONTINUE
 
 
+def _taken_back(session: Session, claim: Claim) -> models.Job | None:
+    """Return a job to this claim, whose trainer still runs, after a sweep took it for lost. Return None if a worker has
+    claimed it meanwhile, if a user changed its status, or if its GPUs have another job."""
+    job = jobs.lock_lost(session, claim.job_id, claim.attempt) if claim.machines == 1 else None
+    if job is None:
+        return None
+    worker = jobs.last_worker(session, job)
+    if set(claim.gpus) - set(workers.lock_unheld_gpus(session, worker)):
+        return None
+    workers.assign_gpus(session, worker, job.id, claim.gpus)
+    seconds = get_settings().lease_seconds
+    jobs.restore(session, job, claim.token, worker, seconds)
+    job_machines.add(session, job, claim.token, [worker], seconds)
+    change(session, job, JobStatus.RUNNING, type="taken_back", actor=worker, message="its trainer was still running")
+    return job
+
+
 def start(session: Session, claim: Claim) -> None:
     """Record that the trainer runs.
 
@@ -227,6 +248,7 @@ def start(session: Session, claim: Claim) -> None:
         LeaseLost: the claim no longer holds the job.
     """
     job = fence(session, claim)
+    job.delays = 0
     events.add(session, job.id, "started", actor=_holder(job), message=f"attempt {job.attempt}")
 
 
@@ -247,8 +269,21 @@ def finish(session: Session, claim: Claim, outcome: Outcome) -> None:
         status, reason = JobStatus.PAUSED, Reason.USER
     elif job.preempted and status is JobStatus.QUEUED:
         reason = Reason.PREEMPTED
-    change(session, job, status, actor=worker, reason=reason, message=outcome.message)
+    message = outcome.message
+    if status in GOES_ON:
+        message = note_lost_steps(session, job, worker) or message
+    if reason is Reason.STORAGE_AWAY and status is JobStatus.QUEUED:
+        status = _delayed(job)
+    change(session, job, status, actor=worker, reason=reason, message=message)
     plan_after_commit(session, awake=worker)
+
+
+def _delayed(job: models.Job) -> JobStatus:
+    """Delay the next start of a job, twice as long each time. Return its status."""
+    if job.delays >= MOST_DELAYS:
+        return JobStatus.FAILED
+    jobs.delay(job, min(FIRST_DELAY_SECONDS * 2**job.delays, LONGEST_DELAY_SECONDS))
+    return JobStatus.QUEUED
 
 
 def _checkpoint(session: Session, job_id: UUID, model: JobCheckpoint) -> Path:

@@ -338,6 +338,7 @@ def _put_in_line(session: Session, job: models.Job, needed: list[models.Job], *,
     if rows and not any(map(artifacts.find_checkpoint, rows)):
         folders = [artifacts.checkpoint_path(one).parent for one in rows]
         raise Conflict(artifacts.missing_checkpoints([one.step for one in rows], folders))
+    job.delays, job.not_before = 0, None
     waits = any(one.status is not JobStatus.SUCCEEDED for one in needed)
     change(session, job, JobStatus.WAITING if waits else JobStatus.QUEUED, type=type, actor=actor)
     plan_after_commit(session)

@@ -3,16 +3,22 @@
 import time
 from dataclasses import dataclass
 
+import structlog
 from sqlalchemy.orm import Session
 
 from calibrl.schemas import JobStatus, Reason
 from jobs import models
 from jobs.lifecycle.dispatch import SchedulerInput, wake_for_free_slots
+from jobs.lifecycle.lost_steps import note_lost_steps
 from jobs.lifecycle.status import SCHEDULER, change, release_or_fail_dependent
 from jobs.repository import events, idempotency, job_machines, jobs, webhooks
 from jobs.settings import get_settings
 
 MAX_SWEPT_JOBS = 100
+# Expired leases, and their share of all leases, above which the network is suspected.
+MANY_AT_ONCE, MANY_SHARE = 2, 0.25
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def sweep(session: Session, *, recover: bool = True) -> Swept:
     """
     if not jobs.try_sweep_lock(session):
         return Swept()
-    expired = jobs.lock_expired(session, MAX_SWEPT_JOBS, get_settings().lease_seconds) if recover else []
+    expired = _expired(session) if recover else []
     ended = [_recover(session, job) for job in expired]
     idempotency.forget_old(session)
     webhooks.forget_old(session)
@@ -84,6 +90,17 @@ def sweep(session: Session, *, recover: bool = True) -> Swept:
     )
 
 
+def _expired(session: Session) -> list[models.Job]:
+    """Lock and return jobs to take from silent workers. If many leases have expired at once, it is rather the network
+    than the workers: each then gets the length of one more lease."""
+    lease = get_settings().lease_seconds
+    late, leased = jobs.count_expired(session, lease)
+    many = late > max(MANY_AT_ONCE, leased * MANY_SHARE)
+    if many:
+        log.warning("many leases have expired at once; their workers get one more lease", expired=late, leased=leased)
+    return jobs.lock_expired(session, MAX_SWEPT_JOBS, lease, lease if many else 0.0)
+
+
 def _recover(session: Session, job: models.Job) -> JobStatus:
     """Take a job from its workers, of which one has not renewed its lease. Return the new status."""
     silent = " and ".join(job_machines.silent(session, job.id))
@@ -96,6 +113,7 @@ def _recover(session: Session, job: models.Job) -> JobStatus:
         most = job.spec["limits"]["max_attempts"] or get_settings().max_attempts
         again = jobs.lost_attempts(session, job) + 1 < most
         to, reason = JobStatus.QUEUED if again else JobStatus.FAILED, Reason.LOST_WORKER
+    note_lost_steps(session, job, SCHEDULER)
     change(session, job, to, actor=SCHEDULER, reason=reason, message=message)
     return to
 

@@ -44,8 +44,9 @@ def _firing(job_id: Mapped[UUID]) -> MappedSQLExpression[list[str]]:
 
 class Job(Base):
     """A job with its lease, if a worker holds it. `preempted`: its worker must stop it for a job of a higher class.
-    `forgiven`: number of attempts before the last retry, whose lost workers do not count any more. `feed`: cursor of
-    its last feed row."""
+    `forgiven`: number of attempts before the last retry, whose lost workers do not count any more. `saved_attempt`:
+    number of the last attempt that saved a checkpoint after its start. `delays`: starts in a row that failed by a fault
+    that can pass; `not_before`: earliest time of the next one. `feed`: cursor of its last feed row."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -83,6 +84,9 @@ class Job(Base):
     result: Mapped[dict[str, Any] | None]
     attempt: Mapped[int] = mapped_column(default=0)
     forgiven: Mapped[int] = mapped_column(default=0)
+    saved_attempt: Mapped[int] = mapped_column(default=0, server_default="0")
+    delays: Mapped[int] = mapped_column(default=0, server_default="0")
+    not_before: Mapped[Timestamp | None]
     step: Mapped[int] = mapped_column(default=0)
     steps_total: Mapped[int | None]
     created_at: Mapped[CreatedAt]

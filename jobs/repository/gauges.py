@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, Row, func, literal_column, select, table
 from sqlalchemy.orm import Session
 
 from calibrl.schemas import JobStatus, WorkerStatus
-from jobs.models import Gpu, Job, Worker
+from jobs.models import Attempt, Gpu, Job, Worker
 
 _STATISTICS = table("pg_stat_user_tables")
 
@@ -41,3 +41,8 @@ def metric_rows(session: Session) -> int:
     written: ColumnElement[int] = literal_column("n_tup_ins + n_tup_upd")
     query = select(written).select_from(_STATISTICS).where(literal_column("relname") == "metrics")
     return int(session.scalar(query) or 0)
+
+
+def lost_steps(session: Session) -> int:
+    """Return the number of training steps that stops without a checkpoint lost."""
+    return session.scalar(select(func.sum(Attempt.lost_steps)).where(Attempt.lost_steps > 0)) or 0

@@ -192,26 +192,40 @@ def lock_queued(session: Session, job_id: UUID) -> Job | None:
     return session.scalar(_fresh(query.with_for_update(skip_locked=True)))
 
 
-def expired(lease_seconds: float) -> tuple[ColumnElement[bool], ...]:
+def lock_lost(session: Session, job_id: UUID, attempt: int) -> Job | None:
+    """Lock and return a job that was taken from a silent worker and that no worker has claimed since, if this is the
+    number of its last attempt."""
+    lost = (Job.status == JobStatus.QUEUED, Job.reason == Reason.LOST_WORKER, Job.attempt == attempt)
+    return session.scalar(_fresh(select(Job).where(Job.id == job_id, *lost).with_for_update()))
+
+
+def expired(lease_seconds: float, held_seconds: float = 0.0) -> tuple[ColumnElement[bool], ...]:
     """Return the conditions of a job with an expired lease, or with a machine whose part has expired.
 
     No worker can renew a lease while the server is down: a lease that expired before the server was up again is
-    extended by its full length from then on.
+    extended by its full length from then on. `held_seconds`: leases that expired since then do not count.
     """
     up = func.pg_postmaster_start_time()
 
     def late(ends: InstrumentedAttribute[datetime | None]) -> ColumnElement[bool]:
         could = (ends > up + RETRY_INTERVAL) | (up + timedelta(seconds=lease_seconds) < func.now())
-        return and_(ends < func.now(), could)
+        return and_(ends < func.now() - timedelta(seconds=held_seconds), could)
 
     parts = select(JobMachine.rank).where(JobMachine.job_id == Job.id, late(JobMachine.expires_at))
     part = parts.correlate(Job).exists()
     return Job.status.in_(LEASED), or_(late(Job.lease_expires_at), part)
 
 
-def lock_expired(session: Session, limit: int, lease_seconds: float) -> list[Job]:
-    """Lock and return jobs with an expired lease."""
-    query = select(Job).where(*expired(lease_seconds)).order_by(*_AGE).limit(limit)
+def count_expired(session: Session, lease_seconds: float) -> tuple[int, int]:
+    """Return the number of jobs with an expired lease, and of all leased jobs."""
+    _, late = expired(lease_seconds)
+    query = select(func.count().filter(late), func.count()).select_from(Job).where(Job.status.in_(LEASED))
+    return session.execute(query).one()._tuple()
+
+
+def lock_expired(session: Session, limit: int, lease_seconds: float, held_seconds: float) -> list[Job]:
+    """Lock and return jobs whose lease expired more than `held_seconds` ago."""
+    query = select(Job).where(*expired(lease_seconds, held_seconds)).order_by(*_AGE).limit(limit)
     return list(session.scalars(_fresh(query.with_for_update(skip_locked=True))))
 
 
@@ -271,6 +285,21 @@ def lease(session: Session, job: Job, token: UUID, worker: str, seconds: float) 
     session.add(Attempt(job_id=job.id, number=job.attempt, worker=worker))
 
 
+def last_worker(session: Session, job: Job) -> str:
+    """Return the worker of the last attempt of a job."""
+    number = (Attempt.job_id == job.id, Attempt.number == job.attempt)
+    return session.scalars(select(Attempt.worker).where(*number)).one()
+
+
+def restore(session: Session, job: Job, token: UUID, worker: str, seconds: float) -> None:
+    """Return a locked job to its last attempt, as if its lease had not ended."""
+    number = (Attempt.job_id == job.id, Attempt.number == job.attempt)
+    values = {"status": None, "reason": None, "message": None, "finished_at": None, "lost_steps": 0}
+    session.execute(update(Attempt).where(*number).values(values))
+    job.lease_token, job.worker = token, worker
+    renew(job, seconds)
+
+
 def renew(job: Job, seconds: float) -> None:
     """Extend the lease of a locked job to `seconds` from now."""
     job.lease_expires_at = func.clock_timestamp() + timedelta(seconds=seconds)
@@ -286,8 +315,9 @@ def release(session: Session, job: Job, status: JobStatus, reason: Reason | None
 
 
 def lost_attempts(session: Session, job: Job) -> int:
-    """Return the number of workers lost with this job since its last retry."""
-    lost = (Attempt.job_id == job.id, Attempt.number > job.forgiven, Attempt.reason == Reason.LOST_WORKER)
+    """Return the number of workers lost with this job since its last retry, and since an attempt saved a checkpoint."""
+    first = max(job.forgiven + 1, job.saved_attempt)
+    lost = (Attempt.job_id == job.id, Attempt.number >= first, Attempt.reason == Reason.LOST_WORKER)
     return session.scalar(select(func.count()).where(*lost)) or 0
 
 
@@ -319,6 +349,26 @@ def set_start(session: Session, job_id: UUID, attempt: int, step: int, record: d
     """Record the step from which the trainer of an attempt continued, and what it runs on."""
     values = {"first_step": step, "record": record}
     session.execute(update(Attempt).where(Attempt.job_id == job_id, Attempt.number == attempt).values(values))
+
+
+def set_saved(session: Session, job_id: UUID, attempt: int) -> None:
+    """Record that an attempt has saved a checkpoint after its start."""
+    session.execute(update(Job).where(Job.id == job_id).values(saved_attempt=attempt))
+
+
+def set_lost_steps(session: Session, job: Job) -> int:
+    """Record the steps of the present attempt of a locked job after its last checkpoint, and return their number."""
+    saved = session.scalar(select(func.max(Checkpoint.step)).where(Checkpoint.job_id == job.id)) or 0
+    lost = max(0, job.step - saved)
+    number = (Attempt.job_id == job.id, Attempt.number == job.attempt)
+    session.execute(update(Attempt).where(*number).values(lost_steps=lost))
+    return lost
+
+
+def delay(job: Job, seconds: float) -> None:
+    """Let a locked job start in `seconds` at the earliest."""
+    job.delays += 1
+    job.not_before = func.now() + timedelta(seconds=seconds)
 
 
 def attempts(session: Session, job_id: UUID) -> list[Attempt]:

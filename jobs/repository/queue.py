@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Interval, Row, Select, bindparam, case, func, select
+from sqlalchemy import Interval, Row, Select, bindparam, case, func, or_, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
@@ -40,7 +40,7 @@ def queued(session: Session) -> list[Row[Any]]:
             Job.spec["limits"]["timeout_seconds"].as_float().label("timeout"),
             func.extract("epoch", func.now() - Job.created_at).label("age"),
         )
-        .where(Job.status == JobStatus.QUEUED)
+        .where(Job.status == JobStatus.QUEUED, or_(Job.not_before.is_(None), Job.not_before <= func.now()))
         .order_by(Job.created_at, Job.id)
     )
     return list(session.execute(query))

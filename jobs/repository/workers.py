@@ -73,6 +73,12 @@ def lock_free_gpus(session: Session, name: str) -> list[int]:
     return list(session.scalars(free.with_for_update()))
 
 
+def lock_unheld_gpus(session: Session, name: str) -> list[int]:
+    """Lock the GPUs of a worker that no job holds, clean or not. Return their indices, ascending."""
+    unheld = select(Gpu.index).where(Gpu.worker == name, Gpu.job_id.is_(None)).order_by(Gpu.index)
+    return list(session.scalars(unheld.with_for_update()))
+
+
 def gpus_of(session: Session, name: str, job_id: UUID) -> tuple[int, ...]:
     """Return the indices of the GPUs of a worker that a job holds, ascending."""
     query = select(Gpu.index).where(Gpu.worker == name, Gpu.job_id == job_id).order_by(Gpu.index)

@@ -134,7 +134,7 @@ NOT_PASSED_ON = {
     *("profile", "config_home", "dashboard_token"),  # of clients
     *("data_dir", "trainer"),  # the image decides
     *("worker_name", "worker_address"),  # the name of the host
-    *("heartbeat_seconds", "stop_grace_seconds", "sweep_seconds", "max_attempts"),  # no administrator changes them
+    *("heartbeat_seconds", "sweep_seconds"),  # no administrator changes them
 }
 
 

@@ -71,6 +71,7 @@ def test_open_streams_are_counted(database: str) -> None:
         "calibrl_gpu_utilisation_ratio",
         "calibrl_gpu_memory_used_bytes",
         "calibrl_request_seconds_count",
+        "calibrl_lost_steps_total",
         "calibrl_metric_rows_shipped_total",
         "calibrl_stream_clients",
     ],

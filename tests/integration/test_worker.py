@@ -172,9 +172,8 @@ def test_a_lost_lease_kills_the_trainer_and_writes_nothing_more(in_background: C
         workers.set_status(session, "tester", WorkerStatus.DRAINING)  # first: it would take the job up again itself
     with session_scope() as session:
         jobs.renew(jobs.lock(session, job_id), -1)
-        session.flush()  # in one transaction: the supervisor would renew it
+        session.flush()  # in one transaction: the supervisor would renew it, or take it back
         assert lifecycle.sweep(session).requeued == 1
-    with session_scope() as session:
         taken = lifecycle.claim(session, worker="another")
     run.result(LIMIT_SECONDS)
     assert trainers(job_id) == []
