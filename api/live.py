@@ -7,7 +7,7 @@ does not read is disconnected. No stream holds a database session; a few threads
 import asyncio
 import signal
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, contextmanager
@@ -35,7 +35,7 @@ from jobs.live import StreamPage, StreamPosition
 from jobs.models import Job
 
 READERS = 4  # threads, and so connections, that read for all streams together
-MOST_STREAMS = 2000  # of one process
+MOST_STREAMS, MOST_OF_USER = 2000, 200  # of one process
 KEEP_ALIVE_SECONDS = 15.0
 SEND_SECONDS = 20.0  # limit for sending one page; a slower client is disconnected
 RETRY_SECONDS = 1.0  # between two attempts while the database is unreachable
@@ -156,6 +156,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.streams = 0
+        self._of_users: Counter[str] = Counter()
         self._closed = False
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="live")
         self._permissions = StreamPermissions(self._pool)
@@ -173,12 +174,14 @@ class Hub:
         await asyncio.wait([self._listener])
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def check_room(self) -> None:
+    def check_room(self, user: str) -> None:
         """Check that this process can open one more stream.
 
         Raises:
-            Busy: the process has the maximum number of streams.
+            Busy: the process or the user has the maximum number of streams.
         """
+        if self._of_users[user] >= MOST_OF_USER:
+            raise Busy(f"You have {MOST_OF_USER} streams of this process, the maximum of a user; close one.")
         if self.streams >= MOST_STREAMS:
             raise Busy(f"This process has {self.streams} streams, the maximum; close one, or try again later.")
 
@@ -201,7 +204,7 @@ class Hub:
         """
         clock = asyncio.get_running_loop().time
         until = clock() + seconds
-        async with self._topic(job.id if job else None) as topic:
+        async with self._topic(job.id if job else None, caller.user) as topic:
             page: Encoded | None = start if isinstance(start, Encoded) else None
             position = start.position if isinstance(start, Encoded) else start
             if page is None:
@@ -227,18 +230,21 @@ class Hub:
                     yield PING
 
     @asynccontextmanager
-    async def _topic(self, job_id: UUID | None) -> AsyncIterator[Topic]:
+    async def _topic(self, job_id: UUID | None, user: str) -> AsyncIterator[Topic]:
         key = str(job_id) if job_id else None
         topic = self._topics.get(key)
         if topic is None:
             topic = self._topics[key] = Topic(partial(_page_of, job_id), self._pool, 0.0 if job_id else PACE_SECONDS)
         topic.streams += 1
         self.streams += 1
+        self._of_users[user] += 1
         try:
             yield topic
         finally:
             self.streams -= 1
             topic.streams -= 1
+            self._of_users[user] -= 1
+            self._of_users += Counter()  # removes users without streams
             if not topic.streams:
                 topic.close()
                 del self._topics[key]

@@ -2,15 +2,12 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from threading import BoundedSemaphore
 from uuid import UUID
 
 from jobs.db import session_scope
 from jobs.repository import metrics
 
 PAGE = 2000  # steps
-READERS = 3  # concurrent reads of pages: each takes a connection in addition to `api.deps.SESSIONS`
-_reading = BoundedSemaphore(READERS)
 Step = tuple[int, datetime, dict[str, float]]
 
 
@@ -24,7 +21,7 @@ def pages(
     left = max_steps
     while left is None or left > 0:
         limit = PAGE if left is None else min(PAGE, left)
-        with _reading, session_scope() as session:
+        with session_scope() as session:
             rows = metrics.page(session, job_id, names=names, after_step=after_step, limit=limit)
         if rows:
             yield [(step, ts, {name: float(value) for name, value in values.items()}) for step, ts, values in rows]

@@ -46,6 +46,7 @@ BATCH_LINES = 500
 BATCH_BYTES = 4_000_000
 MAX_LINE_BYTES = 64_000_000
 LOG_BATCH_BYTES = 256_000
+MAX_LOG_BYTES = 100_000_000  # of a job, in the database
 MEGABYTE = 1_000_000
 RECENT_STEPS = 20
 
@@ -179,8 +180,12 @@ class Shipper:
         with path.open("rb") as file:
             file.seek(offset)
             data = file.read(LOG_BATCH_BYTES)
-        if data:
-            logs.append(session, job, data)
+        room = MAX_LOG_BYTES - job.log_length
+        if data and room > 0:
+            logs.append(session, job, data[:room])
+            if len(data) >= room:
+                text = f"the log has {MAX_LOG_BYTES // MEGABYTE} MB; the rest is only in {path} on {self._worker}"
+                self._note(session, "warning", text)
         return offset + len(data)
 
     def _note(self, session: Session, type: str, message: str) -> None:
@@ -193,12 +198,8 @@ class Shipper:
         for event in run:
             match event:
                 case StartLine():
-                    self.finish = self.error = None
-                    self._began_at = event.step
-                    self._refuse_lost_checkpoints(session, event.step)
-                    jobs.rewind(session, job_id, event.step)
-                    jobs.set_start(session, job_id, self._claim.attempt, event.step, event.record)
-                    self.step, total = event.step, event.steps_total
+                    self._write_start(session, event)
+                    total = event.steps_total
                 case CheckedLine():
                     self._note(session, events.CHECKED, checked_sentence(event))
                 case MetricsLine():
@@ -216,14 +217,7 @@ class Shipper:
                 case AccuraciesLine(model_index=index, split=split, prompts=prompts, values=values):
                     accuracies.put(session, job_id, index, split, prompts, values)
                 case CheckpointLine():
-                    self.checkpoints_reported = True
-                    attempt_folder.keep_new(self._run_dir, Path(event.path))
-                    if event.step > self._began_at:
-                        jobs.set_saved(session, job_id, self._claim.attempt)
-                    checkpoints.record(
-                        session, job_id, event.step, event.path, event.best, dict(event.metrics), event.removed
-                    )
-                    self._note(session, "checkpoint", f"step {event.step}{', the best so far' if event.best else ''}")
+                    self._write_checkpoint(session, event)
                 case LogLine():
                     self._note(session, event.level, event.message)
                 case HealthLine():
@@ -239,6 +233,24 @@ class Shipper:
         visits.put(session, job_id, rows.visits)
         if self.step is not None:
             jobs.set_progress(session, job_id, self.step, total)
+
+    def _write_start(self, session: Session, event: StartLine) -> None:
+        job_id = self._claim.job_id
+        self.finish = self.error = None
+        self.step = self._began_at = event.step
+        self._refuse_lost_checkpoints(session, event.step)
+        jobs.rewind(session, job_id, event.step)
+        samples.count_again(session, job_id)
+        jobs.set_start(session, job_id, self._claim.attempt, event.step, event.record)
+
+    def _write_checkpoint(self, session: Session, event: CheckpointLine) -> None:
+        job_id = self._claim.job_id
+        self.checkpoints_reported = True
+        attempt_folder.keep_new(self._run_dir, Path(event.path))
+        if event.step > self._began_at:
+            jobs.set_saved(session, job_id, self._claim.attempt)
+        checkpoints.record(session, job_id, event.step, event.path, event.best, dict(event.metrics), event.removed)
+        self._note(session, "checkpoint", f"step {event.step}{', the best so far' if event.best else ''}")
 
     def _refuse_lost_checkpoints(self, session: Session, step: int) -> None:
         """Refuse a trainer that began before every recorded checkpoint: it found none of them, and the curves after its

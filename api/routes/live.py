@@ -39,9 +39,9 @@ Seconds = Annotated[
 ]
 
 
-async def _hub(request: Request) -> Hub:
+async def _hub(request: Request, caller: CurrentCaller) -> Hub:
     hub: Hub = request.app.state.hub
-    hub.check_room()
+    hub.check_room(caller.user)
     return hub
 
 

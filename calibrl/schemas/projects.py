@@ -4,7 +4,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
-from calibrl.schemas.base import MAX_LIMIT, Record
+from calibrl.schemas.base import MAX_LIMIT, Priority, Record
 from calibrl_core.settings.base import StrictSettings
 
 
@@ -19,6 +19,10 @@ class ProjectLimits(BaseModel):
     )
     max_queued: int | None = Field(
         None, ge=0, le=MAX_LIMIT, description="Maximum number of waiting jobs; further submissions are refused."
+    )
+    max_priority: Priority | None = Field(None, description="Highest priority class of its jobs.")
+    max_run_hours: float | None = Field(
+        None, gt=0, le=MAX_LIMIT, description="Maximum run time of a job in hours, all its attempts together."
     )
     budget_slot_hours: float | None = Field(
         None, ge=0, description="Maximum slot-hours per month, for all jobs of the project together."

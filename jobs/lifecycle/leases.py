@@ -17,8 +17,9 @@ from jobs.files import artifacts, datasets, pinned_checkpoints
 from jobs.files.hub_models import HubSnapshot
 from jobs.lifecycle.dispatch import plan_after_commit, startable
 from jobs.lifecycle.lost_steps import GOES_ON, note_lost_steps
+from jobs.lifecycle.project_limits import limited
 from jobs.lifecycle.status import SCHEDULER, change
-from jobs.repository import checkpoints, events, job_machines, jobs, queue, workers
+from jobs.repository import checkpoints, events, job_machines, jobs, projects, queue, workers
 from jobs.repository import datasets as known_datasets
 from jobs.scheduling.gpus import choose_gpus
 from jobs.settings import get_settings
@@ -173,7 +174,7 @@ def described(session: Session, job: models.Job, token: UUID) -> Claim:
         ),
         files=datasets.files(dataset_rows),
         hub_models=tuple(dict.fromkeys(hub_models)),
-        limits=Limits.model_validate(job.spec["limits"]),
+        limits=limited(Limits.model_validate(job.spec["limits"]), projects.get(session, job.project)),
         machines=job.machines,
         project=job.project,
     )

@@ -25,6 +25,7 @@ from jobs import models
 from jobs.errors import Conflict, FieldError, Invalid, QuotaExceeded
 from jobs.files import artifacts, pinned_checkpoints
 from jobs.lifecycle.dispatch import plan_after_commit
+from jobs.lifecycle.project_limits import priority_problem, project_problems
 from jobs.lifecycle.status import change
 from jobs.repository import checkpoints, datasets, events, janitor, jobs, projects, studies, workers
 from jobs.settings import get_settings
@@ -81,6 +82,8 @@ def check(session: Session, spec: AnySpec, visible_projects: frozenset[str] | No
     )
     if project is None:
         problems.append(FieldError("project", f"project {spec.project!r} does not exist"))
+    else:
+        problems += project_problems(spec, project)
     if problems or project is None:
         raise Invalid("The job was not accepted.", tuple(problems))
     _check_room(session, project)
@@ -270,11 +273,13 @@ def edit(session: Session, job_id: UUID, changes: JobChanges, *, actor: str) -> 
     Raises:
         NotFound: no such job.
         Conflict: a new priority for a job that has ended.
-        Invalid: too many labels.
+        Invalid: too many labels, or a priority above the highest of the project.
     """
     job = jobs.lock(session, job_id)
     if changes.priority is not None:
         _must_not_have_ended(job)
+        if fault := priority_problem(changes.priority, projects.get(session, job.project)):
+            raise Invalid("The job was not changed.", (fault,))
         if changes.priority != job.priority:
             _note(session, job, actor, "priority", changes.priority)
             plan_after_commit(session)

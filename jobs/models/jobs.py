@@ -99,6 +99,7 @@ class Job(Base):
     preempted: Mapped[bool] = mapped_column(default=False)
 
     log_length: Mapped[int] = mapped_column(BigInteger, default=0)
+    sample_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # with their images
     samples_dropped: Mapped[bool] = mapped_column(default=False)
     feed: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
 

@@ -14,6 +14,8 @@ class Project(Base):
     weight: Mapped[float] = mapped_column(default=1.0, server_default="1")
     max_gpus: Mapped[int | None]
     max_queued: Mapped[int | None]
+    max_priority: Mapped[str | None]
+    max_run_hours: Mapped[float | None]
     budget_slot_hours: Mapped[float | None]
     user_budget_slot_hours: Mapped[float | None]
     retention_days: Mapped[int | None]

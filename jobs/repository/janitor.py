@@ -127,7 +127,7 @@ def forget(session: Session, job_id: UUID) -> int:
     # Lock first: a transaction that links one of these images has its row, so the next statement sees the link.
     session.execute(select(Image.sha256).where(Image.sha256.in_(shown)).order_by(Image.sha256).with_for_update())
     session.execute(delete(Image).where(Image.sha256.in_(shown), ~exists().where(JobImage.sha256 == Image.sha256)))
-    session.execute(update(Job).where(Job.id == job_id).values(log_length=0, samples_dropped=False))
+    session.execute(update(Job).where(Job.id == job_id).values(log_length=0, samples_dropped=False, sample_bytes=0))
     if rows:
         feed.forget(session, job_id)
     return rows

@@ -31,7 +31,7 @@ def insert(
         image_bytes: size of the images of the group that the job does not have yet.
     """
     size = len(json.dumps(group))
-    if _kept_bytes(session, job_id) + size + image_bytes > max_bytes:
+    if not _reserve(session, job_id, size + image_bytes, max_bytes):
         _warn_once(session, job_id, step, max_bytes)
         return False
     completions = group["completions"]
@@ -165,6 +165,18 @@ def sampled_steps(session: Session, job_id: UUID) -> list[int]:
 def _of_steps(job_id: UUID, first: int, last: int | None) -> list[ColumnElement[bool]]:
     bounds = [Sample.job_id == job_id, Sample.step >= first]
     return bounds if last is None else [*bounds, Sample.step <= last]
+
+
+def _reserve(session: Session, job_id: UUID, size: int, max_bytes: int) -> bool:
+    """Count the bytes of a new group if they fit."""
+    fits = (Job.id == job_id, Job.sample_bytes + size <= max_bytes)
+    counted = update(Job).where(*fits).values(sample_bytes=Job.sample_bytes + size)
+    return session.scalar(counted.returning(Job.id)) is not None
+
+
+def count_again(session: Session, job_id: UUID) -> None:
+    """Count the bytes of a job's samples and images, after some were deleted."""
+    session.execute(update(Job).where(Job.id == job_id).values(sample_bytes=_kept_bytes(session, job_id)))
 
 
 def _kept_bytes(session: Session, job_id: UUID) -> int:

@@ -415,3 +415,17 @@ def test_a_commit_outlives_a_plan_that_fails(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(dispatch, "startable", away)
     assert status(submit()) is S.QUEUED
+
+
+def test_a_project_limits_priority_and_run_time() -> None:
+    project("default", max_priority="normal", max_run_hours=2)
+    for changes in ({"priority": "high"}, {"limits": {"timeout_seconds": 7201}}):
+        with pytest.raises(Invalid) as caught:
+            submit(**changes)
+        assert [error.field for error in caught.value.errors] in (["priority"], ["limits.timeout_seconds"])
+    short, any_time = submit(limits={"timeout_seconds": 60}), submit(priority="low")
+    with pytest.raises(Invalid, match="not changed"), session_scope() as session:
+        lifecycle.edit(session, any_time, JobChanges(priority="high"), actor="user")
+    claims = {claimed.job_id: claimed for claimed in (claim(), claim())}
+    assert claims[short].limits.timeout_seconds == 60
+    assert claims[any_time].limits.timeout_seconds == 7200

@@ -268,6 +268,40 @@ def test_samples_stay_under_the_jobs_limit_and_the_log_keeps_every_byte(claim: C
     assert log.decode() == text
 
 
+def test_the_log_in_the_database_is_bounded(claim: Claim, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.shipper.MAX_LOG_BYTES", 1000)
+    log = run_dir / LOG_FILE
+    for size in (600, 1500, 1600):
+        log.write_bytes(b"x" * size)
+        ship_all(Shipper(claim, run_dir, "tester"))
+    with session_scope() as session:
+        assert logs.read(session, claim.job_id, after=0, limit=10_000) == b"x" * 1000
+        notes = [event.message for event in events.page(session, claim.job_id, after=0, limit=10)]
+    assert notes.count(f"the log has 0 MB; the rest is only in {log} on tester") == 1
+
+
+def test_deleted_samples_make_room(claim: Claim, run_dir: Path) -> None:
+    """The bytes of samples are counted, not summed up for each new one."""
+    report = EventFile(run_dir)
+    digest = report.save_image(png(1))
+    shipper = Shipper(claim, run_dir, "tester")
+
+    def counted() -> int:
+        with session_scope() as session:
+            return jobs.get(session, claim.job_id).sample_bytes
+
+    report.emit("sample", step=1, group=group("p", digest, 4))
+    ship_all(shipper)
+    of_one = counted()
+    report.emit("sample", step=2, group=group("p", digest, 4))
+    ship_all(shipper)
+    of_two = counted()
+    assert 2 * (of_two - of_one) + len(png(1)) == of_two > 0
+    report.emit("start", step=1, steps_total=9)
+    ship_all(shipper)
+    assert counted() == of_one
+
+
 def test_an_image_with_another_hash_than_its_name_is_not_stored(claim: Claim, run_dir: Path) -> None:
     report = EventFile(run_dir)
     false = "a" * 64

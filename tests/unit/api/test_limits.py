@@ -1,10 +1,13 @@
 """Limits of requests: rates, and requests in progress per client."""
 
 import asyncio
+import threading
+from collections.abc import Iterator
 
 import pytest
+from anyio import CapacityLimiter, to_thread
 
-from api import limits
+from api import limits, tables
 from api.limits import Places, RateLimit, Remembered
 
 
@@ -39,6 +42,31 @@ def test_a_place_can_be_freed_before_the_end_and_only_once() -> None:
             return [*taken, later is not None]
 
     assert asyncio.run(scene()) == [True, False, True]
+
+
+def test_answers_that_wait_for_their_turn_occupy_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+
+    def pieces() -> Iterator[bytes]:
+        gate.wait(60)
+        yield b"a"
+        yield b"b"
+
+    async def scene() -> tuple[int, list[list[bytes]]]:
+        monkeypatch.setattr(tables, "READING", CapacityLimiter(3))
+
+        async def sent() -> list[bytes]:
+            return [bytes(piece) async for piece in tables.attachment("a.csv", "text/csv", pieces()).body_iterator]
+
+        answers = [asyncio.create_task(sent()) for _ in range(60)]
+        while tables.READING.statistics().tasks_waiting < 57:
+            await asyncio.sleep(0)
+        others = await asyncio.gather(*(to_thread.run_sync(int, limiter=CapacityLimiter(37)) for _ in range(37)))
+        gate.set()
+        return len(others), [await answer for answer in answers]
+
+    free, answers = asyncio.run(scene())
+    assert (free, answers) == (37, [[b"a", b"b"]] * 60)
 
 
 def test_only_the_most_recent_items_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

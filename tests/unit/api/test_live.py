@@ -151,7 +151,27 @@ def test_a_read_that_fails_while_the_database_is_away_is_tried_again(monkeypatch
 def test_the_number_of_streams_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_live, "MOST_STREAMS", 1)
     hub = Hub()
-    hub.check_room()
+    hub.check_room("ann")
     hub.streams = 1
     with pytest.raises(Busy):
-        hub.check_room()
+        hub.check_room("ann")
+
+
+def test_the_streams_of_a_user_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_live, "MOST_OF_USER", 2)
+
+    async def scene() -> list[bool]:
+        hub = Hub()
+        async with hub._topic(None, "ann"), hub._topic(JOB, "ann"):
+            full = [refuses(hub, "ann"), refuses(hub, "bob")]
+        return [*full, refuses(hub, "ann")]
+
+    assert asyncio.run(scene()) == [True, False, False]
+
+
+def refuses(hub: Hub, user: str) -> bool:
+    try:
+        hub.check_room(user)
+    except Busy:
+        return True
+    return False

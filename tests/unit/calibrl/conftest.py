@@ -110,6 +110,8 @@ def project(**changes: Any) -> dict[str, Any]:
         "max_gpus": None,
         "max_queued": None,
         "budget_slot_hours": None,
+        "max_priority": None,
+        "max_run_hours": None,
         "user_budget_slot_hours": None,
         "retention_days": None,
         "created_at": "2026-01-01T00:00:00Z",

@@ -71,6 +71,8 @@ def test_a_project_keeps_fields_that_are_not_given(service: Service) -> None:
         "weight": 2.0,
         "max_gpus": None,
         "max_queued": None,
+        "max_priority": None,
+        "max_run_hours": None,
         "budget_slot_hours": 0.5,
         "user_budget_slot_hours": None,
         "retention_days": 30,

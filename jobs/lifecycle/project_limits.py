@@ -1,0 +1,36 @@
+"""Limits of a project on each of its jobs."""
+
+from calibrl.schemas import HOUR, AnySpec, Limits, Priority
+from jobs import models
+from jobs.errors import FieldError
+from jobs.scheduling.situation import CLASSES
+
+
+def project_problems(spec: AnySpec, project: models.Project) -> list[FieldError]:
+    """Return the fields of a spec that exceed limits of its project."""
+    problems = [fault] if (fault := priority_problem(spec.priority, project)) else []
+    longest, seconds = _longest(project), spec.limits.timeout_seconds
+    if longest is not None and seconds is not None and seconds > longest:
+        text = f"jobs of project {project.slug!r} run for at most {project.max_run_hours:g} hours ({longest:g} s)"
+        problems.append(FieldError("limits.timeout_seconds", text))
+    return problems
+
+
+def priority_problem(priority: Priority, project: models.Project) -> FieldError | None:
+    """Return the fault of a priority above the highest of the project, or None."""
+    highest = project.max_priority
+    if highest is None or CLASSES.index(priority) >= [*CLASSES].index(highest):
+        return None
+    return FieldError("priority", f"the highest priority of project {project.slug!r} is {highest}")
+
+
+def limited(limits: Limits, project: models.Project) -> Limits:
+    """Return the limits of a job with the run time that its project allows."""
+    longest = _longest(project)
+    if longest is None or (limits.timeout_seconds is not None and limits.timeout_seconds <= longest):
+        return limits
+    return limits.model_copy(update={"timeout_seconds": longest})
+
+
+def _longest(project: models.Project) -> float | None:
+    return None if project.max_run_hours is None else project.max_run_hours * HOUR
