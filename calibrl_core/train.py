@@ -36,6 +36,7 @@ from calibrl_core.distributed.ranks import ALONE, LaunchError, Ranks
 from calibrl_core.evaluation.validation import Validator
 from calibrl_core.health import HealthMonitor
 from calibrl_core.health.rule import Alert
+from calibrl_core.host.stop_signal import StopRequested, StopSignal
 from calibrl_core.models.encoding_workers import EncodingWorkers, useful_workers
 from calibrl_core.models.policy import Policy, load_policy, make_reference
 from calibrl_core.models.positions import check_positions
@@ -71,8 +72,8 @@ def train(
     ranks: Ranks = ALONE,
     services: Services = NO_SERVICES,
 ) -> dict[str, Any]:
-    """Train until the last step, the validation target, `should_stop()` in any process, or a health rule in
-    `health.pause_on`. Return the fields of the `finish` event.
+    """Train until the last step, the validation target, `should_stop()` in any process (also within a step that has not
+    updated the policy yet), or a health rule in `health.pause_on`. Return the fields of the `finish` event.
 
     Raises:
         DataError: rows are invalid, or there are no experts.
@@ -87,17 +88,21 @@ def train(
         torch.OutOfMemoryError: memory.
     """
     with Scorer(config.rewards, sandbox=config.sandbox, services=services) as scorer, ExitStack() as closing:
-        run = TrainingRun(config, report, scorer, ranks, closing)
+        stop = should_stop if isinstance(should_stop, StopSignal) else StopSignal(should_stop)
+        run = TrainingRun(config, report, scorer, ranks, closing, stop=stop)
         run.announce()
         with run.saving.until_whole():
             run.validate_before_training()
             ended = run.reached_target or run.state.step >= run.steps
-            while not ended and not run.paused_by and not ranks.any_process(should_stop()):
+            while not ended and not run.paused_by and not ranks.any_process(stop()):
                 try:
                     ended = run.advance()
                 except NoVerdictError:
                     run.save_unchanged()
                     raise
+                except StopRequested:  # before the update: the next start takes the step again
+                    run.save_unchanged()
+                    break
             if ended:  # a target can end the run early
                 report.emit("progress", step=run.state.step, steps_total=run.state.step)
             run.save_if_new()
@@ -118,13 +123,14 @@ class TrainingRun:
         ranks: Ranks,
         closing: ExitStack,
         checkpoint: Path | None = None,
+        stop: StopSignal | None = None,
     ) -> None:
         """Load or resume the run. `closing` releases its resources when the run ends. `checkpoint`: resume from this
-        one. None: from the newest in the folder of the run, if there is one.
+        one. None: from the newest in the folder of the run, if there is one. `stop`: ends a step early.
         """
         for _, problem in process_problems(config, ranks.world):
             raise LaunchError(problem)
-        self.config, self.report, self.ranks = config, report, ranks
+        self.config, self.report, self.ranks, self.stop = config, report, ranks, stop or StopSignal()
         checkpoints = Checkpoints(report.run_dir, config.checkpoints, ranks)
         self.saving = Saving(checkpoints, report, keeps_best=config.checkpoints.keep_best is not None)
         saved = checkpoint or ranks.from_first(next(reversed(checkpoints.all()), None))
@@ -183,7 +189,7 @@ class TrainingRun:
         config = self.config.model_copy(update={"algorithm": algorithm})
         reference = self._reference if algorithm.needs_reference else None
         updater = Updater(self.policy, self.gradient_step(), config, reference, self.ranks)
-        parts = RolloutParts(self.policy, self.engine, self.scorer, self.prompts, self.ranks, self.steps)
+        parts = RolloutParts(self.policy, self.engine, self.scorer, self.prompts, self.ranks, self.steps, self.stop)
         return ReinforcementLearner(config, algorithm, parts, updater)
 
     @cached_property

@@ -3,13 +3,11 @@
 import argparse
 import json
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 import torch
@@ -21,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from calibrl_core.data.schema import DataError
 from calibrl_core.distributed.process_group import join_process_group
 from calibrl_core.distributed.ranks import LaunchError, Ranks
+from calibrl_core.host.stop_signal import StopSignal
 from calibrl_core.models.errors import ModelError
 from calibrl_core.report import (
     CACHE_BYTES,
@@ -106,7 +105,8 @@ def run_process(
     folders = (arguments.run_dir, arguments.cache, arguments.cache_bytes)
     report: ProgressReport | SilentReport = SilentReport(*folders)
     lock = FolderLock(arguments.run_dir)
-    stopping = _stop_on_signals()
+    stopping = StopSignal()
+    stopping.listen()
     transformers_logging.disable_progress_bar()  # one progress bar is enough, and a log file needs none
     try:
         arguments.run_dir.mkdir(parents=True, exist_ok=True)
@@ -168,17 +168,6 @@ def _read(path: Path) -> Any:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}") from error
-
-
-def _stop_on_signals() -> Callable[[], bool]:
-    received: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    return lambda: bool(received)
 
 
 def _explain(error: Exception) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.diagnostics.histograms import Histogram
 from calibrl_core.diagnostics.sampled import SampledGroups
 from calibrl_core.distributed.ranks import Ranks
+from calibrl_core.host.stop_signal import StopRequested, StopSignal
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import RolloutEngine, SamplesAhead, SamplingRequest
 from calibrl_core.step.advantages import step_advantages
@@ -58,7 +59,8 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class RolloutParts:
-    """The parts of a run that its rollouts need. `steps`: number of steps of the run."""
+    """The parts of a run that its rollouts need. `steps`: number of steps of the run. `stop`: ends a step early that
+    has changed nothing yet."""
 
     policy: Policy
     engine: RolloutEngine
@@ -66,6 +68,7 @@ class RolloutParts:
     prompts: PromptSource
     ranks: Ranks
     steps: int
+    stop: StopSignal = field(default_factory=StopSignal)
 
 
 class ReinforcementLearner:
@@ -77,6 +80,7 @@ class ReinforcementLearner:
         self._config, self._algorithm, self._updater = config, algorithm, updater
         self._policy, self._engine, self._steps = parts.policy, parts.engine, parts.steps
         self._scorer, self._prompts, self._ranks = parts.scorer, parts.prompts, parts.ranks
+        self._stop = parts.stop
         self._begun: int | None = None  # the last step whose rollouts were begun ahead
         self._pass_ratios: dict[str, float] = {}  # of the current step
         self._failed: list[Score] = []  # of the current step, see `StepResult`
@@ -103,7 +107,11 @@ class ReinforcementLearner:
         return self._batch(step, 0, groups, PhaseClock())
 
     def step(self, step: int, examples: Sequence[Example]) -> StepResult:
-        """Take the step: see `Learner.step`."""
+        """Take the step: see `Learner.step`.
+
+        Raises:
+            StopRequested: in any process, before the update.
+        """
         clock, self._pass_ratios, self._failed = PhaseClock(), {}, []
         # The vision features of a step's images are kept: rollouts and experts show the same images.
         with self._policy.images.cached():
@@ -111,6 +119,8 @@ class ReinforcementLearner:
                 with clock("rollout"):
                     sampling.enter_context(self._engine.sampling(step))
                 groups, first_prompt, extra = self._rollouts(step, examples, clock)
+            if self._ranks.any_process(self._stop()):
+                raise StopRequested
             with self._policy.weights.gathered():
                 batch = self._batch(step, first_prompt, groups, clock)
                 if _due(step + 1, self._config.diagnostics.images_every):  # outside the clock too
@@ -241,7 +251,8 @@ class ReinforcementLearner:
             return None
         with clock("image"):
             self._prompts.prepare(examples)
-        with clock("rollout"):
+        # Alone: the processes of a run must leave a step together.
+        with clock("rollout"), self._stop.interrupting(self._ranks.world == 1):
             request = self._request(step, attempt, mine.start)
             rollouts = self._engine.generate(examples, request)  # [B, T], B = P * G
         with clock("reward"):

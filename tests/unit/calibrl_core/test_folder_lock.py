@@ -29,7 +29,7 @@ def test_a_second_run_is_refused_and_writes_nothing(
     lock.hold(ALONE)
     (tmp_path / "config.json").write_text(json.dumps(config().model_dump(mode="json")))
     monkeypatch.setattr(sys, "argv", ["train", str(tmp_path / "config.json"), "--run-dir", str(folder)])
-    monkeypatch.setattr("calibrl_core.run.process._stop_on_signals", lambda: lambda: False)
+    monkeypatch.setattr("calibrl_core.run.process.StopSignal.listen", lambda _: None)
     with pytest.raises(SystemExit) as ended:
         run_process(TrainConfig, train)
     lock.release()

@@ -1,5 +1,6 @@
 """Whole runs of the trainer: events, resume, stopping, evaluation, and the process around them."""
 
+import contextlib
 import json
 import math
 import signal
@@ -15,8 +16,10 @@ from safetensors.torch import load_file
 from calibrl_core.config import BuiltinModel, EvaluateConfig, TrainConfig
 from calibrl_core.data.schema import DataError
 from calibrl_core.evaluate import evaluate
+from calibrl_core.host.stop_signal import StopSignal
 from calibrl_core.models.policy import load_policy
 from calibrl_core.report import EventFile
+from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.run.checkpoint import Checkpoints, QuotaError
 from calibrl_core.run.process import run_process
 from calibrl_core.settings.record import CheckpointSettings
@@ -105,6 +108,33 @@ def test_stop_and_resume_is_bit_for_bit_one_run(tmp_path: Path, changes: Any) ->
     ]
     assert reported[0] == reported[1]
     assert [event["step"] for event in of_type(halves, "start")] == [0, 1]
+
+
+@pytest.mark.usefixtures("rewarding")
+def test_a_step_that_has_learned_nothing_is_left_and_taken_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = run(tmp_path, "whole", config())
+    stop, real = StopSignal(), SharedPrefillEngine.generate
+    left: list[int] = []
+
+    def interrupted(engine: Any, examples: Any, request: Any) -> Any:
+        if request.seed[1] == 2 and not left:  # the third step
+            left.append(1)
+            with contextlib.suppress(Exception):  # what handles errors does not handle this
+                stop.receive(signal.SIGTERM, None)
+            left.append(2)
+        return real(engine, examples, request)
+
+    monkeypatch.setattr(SharedPrefillEngine, "generate", interrupted)
+    report = EventFile(tmp_path / "halves")
+    stopped = train(config(), report, stop)
+    report.close()
+    assert (stopped["status"], stopped["step"], left) == ("stopped", 2, [1])
+    halves, ended = run(tmp_path, "halves", config())
+    assert (ended["status"], [event["step"] for event in of_type(halves, "start")]) == ("succeeded", [0, 2])
+    one, other = (load_file(folder / "checkpoints" / "step-000004" / "model.safetensors") for folder in (whole, halves))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
 def test_a_run_that_learns_nothing_says_so_once(tmp_path: Path) -> None:
