@@ -49,6 +49,7 @@ from api.routes import (
     workers,
 )
 from api.sweeper import Sweeper
+from calibrl_core.host.process_limits import keep_private
 from jobs import db
 from jobs.service_logs import configure_logs
 from jobs.settings import get_settings
@@ -70,6 +71,7 @@ def _log_as_json() -> None:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     _log_as_json()
+    keep_private()
     settings = get_settings()
     for name in ("database_url", "redis_url"):
         settings.need(name)

@@ -80,6 +80,12 @@ class Settings(StackSettings):
     max_attempts: int = Field(3, ge=1, description="Number of lost workers after which a job fails.")
     trainer: str = Field("calibrl_core", pattern=r"^[A-Za-z_][\w.]*$", description="Python package of the trainer.")
     quick_starts: bool = Field(True, description="Keep a trainer with finished imports waiting on each free slot.")
+    job_variables: str = Field(
+        "",
+        pattern=r"^([A-Za-z_][A-Za-z0-9_]*(,[A-Za-z_][A-Za-z0-9_]*)*)?$",
+        description="Variables of the worker that trainers get in addition to those of the system, of Python and of "
+        "the libraries of a trainer; separated by commas. No secrets: jobs can read them.",
+    )
     preemption: bool = Field(False, description="Let jobs preempt jobs of a lower priority class, at a checkpoint.")
     fair_share_half_life_hours: float = Field(
         24, gt=0, description="Hours after which a used slot-second counts half in fair share."

@@ -7,6 +7,7 @@ import structlog
 from billiard.process import current_process
 from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
 
+from calibrl_core.host.process_limits import keep_private
 from jobs import lifecycle, queue
 from jobs.db import session_scope
 from jobs.lifecycle import Claim
@@ -83,12 +84,14 @@ def _on_setup_logging(loglevel: int | None = None, **_: Any) -> None:
 
 
 def _on_process_init(**_: Any) -> None:
+    keep_private()
     slots.put(_slot(), None)  # the slot's previous process may have been killed while it ran a job
     standbys[:] = [Standby(get_settings(), child_environment(()))]
     standbys[0].prepare()
 
 
 def _on_ready(**_: Any) -> None:
+    keep_private()
     heartbeats.append(MachineHeartbeat(get_settings(), slots))
     heartbeats[0].start()  # the first heartbeat wakes this worker if jobs wait
 

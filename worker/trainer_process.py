@@ -12,7 +12,7 @@ from calibrl.processes import children
 from calibrl_core.verifiers.registry import Reward
 from jobs.files import allowed_sources, datasets, hub_models
 from jobs.lifecycle import Claim, Order
-from jobs.settings import Settings
+from jobs.settings import Settings, get_settings
 from jobs.specs.reward_services import services_of, uses_services
 from worker import addresses, gpus, multi_gpu
 from worker.claim_lease import ClaimLease
@@ -74,10 +74,11 @@ def launch(claim: Claim, settings: Settings, config: Path, log: Path, endpoint: 
 
 
 def child_environment(indices: Sequence[int]) -> dict[str, str]:
-    """Return the environment of a trainer: this process's, without secrets, with only the GPUs of its lease visible."""
+    """Return the environment of a trainer: listed variables of this process, and only the GPUs of its lease."""
     # torch then counts GPUs through NVML: an import that asks for their number does not initialise CUDA.
     nvml = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
-    return children.environment_without_secrets() | gpus.visible(indices) | nvml | {"PYTHONUNBUFFERED": "1"}
+    own = children.environment_without_secrets(get_settings().job_variables.split(","))
+    return own | gpus.visible(indices) | nvml | {"PYTHONUNBUFFERED": "1"}
 
 
 def describe_exit(status: int) -> str:

@@ -5,21 +5,39 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from calibrl_core.host.process_limits import REAP_SECONDS
 
-SECRETS = ("DATABASE_URL", "REDIS_URL", "CALIBRL_", "AWS_")  # prefixes of variables with secrets of the service
+# Variables that children get which run code of users or output of models: those of the system, of Python, and of the
+# libraries of a trainer. A variable whose name contains one of SECRET_WORDS is left out all the same.
+PASSED_ON = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TZ", "TMPDIR", "TMP", "TEMP", "HOSTNAME"})
+PASSED_ON_PREFIXES = (
+    *("LANG", "LC_", "LD_LIBRARY_PATH", "PYTHON", "VIRTUAL_ENV", "XDG_", "SSL_CERT_", "REQUESTS_CA_", "CURL_CA_"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    *("OMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "KMP_", "GOMP_", "RAYON_", "ARROW_", "MALLOC_", "CUDA", "NVIDIA_"),
+    *("NCCL_", "GLOO_", "UCX_", "FI_", "TORCH", "PYTORCH_", "TRITON_", "ACCELERATE_", "FSDP_", "VLLM_", "XLA_"),
+    *("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "DATASETS_", "TOKENIZERS_", "SAFETENSORS_", "BITSANDBYTES_", "NLTK_"),
+)
+SECRET_WORDS = frozenset(
+    {"TOKEN", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "CREDENTIAL", "CREDENTIALS", "KEY", "KEYS"}
+)
 LAUNCHER = Path(__file__).with_name("launch.py")
 
 Process = subprocess.Popen[bytes]
 
 
-def environment_without_secrets() -> dict[str, str]:
-    """Return the environment without secrets, for a child that runs code of users or output of models."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}
+def environment_without_secrets(also: Collection[str] = ()) -> dict[str, str]:
+    """Return the environment for a child that runs code of users or output of models. `also`: further names to pass."""
+    return {name: value for name, value in os.environ.items() if name in also or _is_passed_on(name)}
+
+
+def _is_passed_on(name: str) -> bool:
+    if SECRET_WORDS & set(name.upper().split("_")):
+        return False
+    return name in PASSED_ON or name.startswith(PASSED_ON_PREFIXES)
 
 
 def start(

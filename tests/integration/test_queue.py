@@ -5,9 +5,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 
 from calibrl.schemas import (
     JobChanges,
@@ -20,11 +17,10 @@ from calibrl.schemas import (
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.errors import Conflict, Invalid, QuotaExceeded
-from jobs.lifecycle import Order, Outcome, dispatch, machines
+from jobs.lifecycle import Order, Outcome, machines
 from jobs.models import Job
 from jobs.repository import jobs, workers
 from jobs.scheduling import accounting
-from jobs.scheduling.situation import Placement
 from jobs.settings import get_settings
 from tests.support.job_steps import (
     cancel,
@@ -391,41 +387,3 @@ def test_a_resume_waits_for_dependencies_and_does_not_block_their_end() -> None:
             eventually(lambda: run_count("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
             lifecycle.finish(session, claimed, Outcome(S.SUCCEEDED))
         assert resumed.result(LIMIT_SECONDS) is S.QUEUED
-
-
-def test_a_plan_runs_without_the_locks_of_the_submission(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Others of the project, and workers that run its parents, would wait for the plan."""
-    project("default", max_queued=10)
-    parent = submit()
-    free: list[int] = []
-
-    def nothing_locked(session: Session, without: frozenset[UUID] = frozenset()) -> list[Placement]:
-        with session_scope() as other:
-            free.append(len(other.execute(text("SELECT 1 FROM jobs, projects FOR UPDATE NOWAIT")).all()))
-        return []
-
-    monkeypatch.setattr(dispatch, "startable", nothing_locked)
-    submit(parent)
-    assert free and all(free)
-
-
-def test_a_commit_outlives_a_plan_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(session: Session, without: frozenset[UUID] = frozenset()) -> list[Placement]:
-        raise OperationalError("SELECT 1", {}, Exception("away"))
-
-    monkeypatch.setattr(dispatch, "startable", away)
-    assert status(submit()) is S.QUEUED
-
-
-def test_a_project_limits_priority_and_run_time() -> None:
-    project("default", max_priority="normal", max_run_hours=2)
-    for changes in ({"priority": "high"}, {"limits": {"timeout_seconds": 7201}}):
-        with pytest.raises(Invalid) as caught:
-            submit(**changes)
-        assert [error.field for error in caught.value.errors] in (["priority"], ["limits.timeout_seconds"])
-    short, any_time = submit(limits={"timeout_seconds": 60}), submit(priority="low")
-    with pytest.raises(Invalid, match="not changed"), session_scope() as session:
-        lifecycle.edit(session, any_time, JobChanges(priority="high"), actor="user")
-    claims = {claimed.job_id: claimed for claimed in (claim(), claim())}
-    assert claims[short].limits.timeout_seconds == 60
-    assert claims[any_time].limits.timeout_seconds == 7200

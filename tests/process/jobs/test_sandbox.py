@@ -1,13 +1,17 @@
 """Access of a confined process, and its end."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from calibrl.schemas import GIB
 from jobs.processes import sandbox
+from tests.support import ROOT
 
+PR_GET_DUMPABLE = 3
 MODULE = """
 import os, resource, sys, time
 print(sorted(os.environ), sys.argv[1:], resource.getrlimit(resource.RLIMIT_CORE), flush=True)
@@ -17,12 +21,18 @@ match sys.argv[1]:
     case "fail": sys.exit(3)
 """
 
+SECRETS = (
+    *("DATABASE_URL", "REDIS_URL", "CALIBRL_API_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "PGPASSWORD"),
+    *("GOOGLE_APPLICATION_CREDENTIALS", "AZURE_CLIENT_SECRET", "MLFLOW_TRACKING_TOKEN", "WANDB_API_KEY"),
+    "OF_THE_SHELL",
+)
+
 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "some_module.py").write_text(MODULE)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    for name in ("DATABASE_URL", "REDIS_URL", "CALIBRL_API_KEY", "AWS_SECRET_ACCESS_KEY"):
+    for name in SECRETS:
         monkeypatch.setenv(name, "a secret")
     return tmp_path / "log.txt"
 
@@ -36,7 +46,7 @@ def test_it_has_its_arguments_and_no_secrets(log: Path) -> None:
     said = log.read_text()
     assert "['a', 'b'] (0, 0)" in said
     assert "PATH" in said
-    assert not any(name in said for name in ("DATABASE_URL", "REDIS_URL", "CALIBRL_", "AWS_"))
+    assert not any(name in said for name in SECRETS)
 
 
 def test_it_ends_at_its_limits_and_says_how(log: Path) -> None:
@@ -44,3 +54,10 @@ def test_it_ends_at_its_limits_and_says_how(log: Path) -> None:
     assert run(log, "memory") == 1
     assert "MemoryError" in log.read_text()
     assert run(log, "time", seconds=1) is None
+
+
+def test_a_private_process_keeps_its_environment_from_others_of_its_user() -> None:
+    module = "calibrl_core.host.process_limits"
+    program = f"import ctypes, {module}; {module}.keep_private(); print(ctypes.CDLL(None).prctl({PR_GET_DUMPABLE}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.stdout == "0\n"

@@ -10,7 +10,7 @@ import pytest
 
 from calibrl.schemas import Reason
 from jobs.lifecycle import Claim
-from jobs.settings import Settings
+from jobs.settings import Settings, get_settings
 from worker import shipper
 from worker.events import ErrorLine, FinishLine, MetricsLine, run_event_adapter
 from worker.machine_heartbeat import Slots
@@ -107,10 +107,18 @@ def test_a_finish_keeps_why_a_run_was_stopped() -> None:
 
 def test_a_trainer_inherits_the_environment_but_for_secrets_and_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DATABASE_URL", "REDIS_URL", "CALIBRL_API_KEY", "CALIBRL_DATA_DIR"):
-        monkeypatch.setenv(name, "secret")
+        monkeypatch.setenv(name, "secret" * 6)
     monkeypatch.setenv("HF_HOME", "/models")
+    monkeypatch.setenv("ORG_MODE", "strict")
+    get_settings.cache_clear()
+    assert "ORG_MODE" not in child_environment([1])
+    monkeypatch.setenv("CALIBRL_JOB_VARIABLES", "ORG_MODE")
+    monkeypatch.delenv("CALIBRL_API_KEY")
+    get_settings.cache_clear()
     environment = child_environment([1])
-    assert "secret" not in environment.values()
+    get_settings.cache_clear()
+    assert "secret" * 6 not in environment.values()
+    assert environment["ORG_MODE"] == "strict"
     assert (environment["HF_HOME"], environment["CUDA_VISIBLE_DEVICES"]) == ("/models", "1")
 
 
