@@ -112,15 +112,20 @@ class SchedulerInput:
 
 
 def startable(session: Session, without: frozenset[UUID] = frozenset()) -> list[Placement]:
-    """Return the jobs that can start now, each with its machine. Does not read the queue if no slot is free."""
+    """Return the jobs that can start now, each with its machine. Makes no plan if no queued job fits into free slots."""
     machines = queue.machines(session, get_settings().lease_seconds)
-    if not any(machine.free_cpu_slots > 0 or machine.free_gpus > 0 for machine in machines):
+    if not any(_has_room(machines, *shape) for shape in queue.shapes(session)):
         return []
     return [
         placement
         for placement in SchedulerInput(session).placements(until_full=True, without=without)
         if placement.starts_in == 0
     ]
+
+
+def _has_room(machines: Sequence[Row[Any]], count: int, gpus: int) -> bool:
+    """Return True if `count` machines have this number of free GPUs each, or a free CPU slot if it is 0."""
+    return sum(one.free_gpus >= gpus if gpus else one.free_cpu_slots > 0 for one in machines) >= count
 
 
 def plan_after_commit(session: Session, *, awake: str | None = None) -> None:

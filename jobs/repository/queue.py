@@ -46,6 +46,12 @@ def queued(session: Session) -> list[Row[Any]]:
     return list(session.execute(query))
 
 
+def shapes(session: Session) -> set[tuple[int, int]]:
+    """Return (machines, GPUs on each) of the queued jobs, each once."""
+    query = select(Job.machines, Job.gpus).where(Job.status == JobStatus.QUEUED).distinct()
+    return {(row.machines, row.gpus) for row in session.execute(query)}
+
+
 def running(session: Session) -> list[Row[Any]]:
     """Return the jobs that hold slots, in the order of their start, with the seconds and steps of the present
     attempt."""

@@ -12,8 +12,10 @@ from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.errors import Invalid
 from jobs.lifecycle import dispatch
+from jobs.lifecycle.dispatch import SchedulerInput
+from jobs.models import Job
 from jobs.scheduling.situation import Placement
-from tests.support.job_steps import claim, project, status, submit
+from tests.support.job_steps import claim, machine, project, run, status, submit
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("database")]
 
@@ -54,3 +56,28 @@ def test_a_project_limits_priority_and_run_time() -> None:
     claims = {claimed.job_id: claimed for claimed in (claim(), claim())}
     assert claims[short].limits.timeout_seconds == 60
     assert claims[any_time].limits.timeout_seconds == 7200
+
+
+@pytest.mark.parametrize(("gpus", "machines", "plans"), [(0, 1, 0), (2, 1, 0), (1, 2, 0), (1, 1, 1)])
+def test_no_plan_is_made_for_jobs_that_fit_nowhere(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, machines: int, plans: int
+) -> None:
+    made: list[None] = []
+    real = SchedulerInput.__init__
+
+    def counted(self: SchedulerInput, session: Session, also: Job | None = None) -> None:
+        made.append(None)
+        real(self, session, also)
+
+    monkeypatch.setattr(SchedulerInput, "__init__", counted)
+    machine("a", cpu_slots=0, gpus=1)
+    submit()
+    machine("b", cpu_slots=0, gpus=2)
+    if (gpus, machines) != (0, 1):
+        submit(resources={"gpus": gpus, "machines": machines})
+    run("UPDATE workers SET cpu_slots = 0")
+    run("UPDATE gpus SET clean = (worker = 'a')")
+    made.clear()
+    with session_scope() as session:
+        assert len(dispatch.startable(session)) == plans
+    assert len(made) == plans
