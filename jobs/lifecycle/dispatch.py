@@ -112,7 +112,7 @@ class SchedulerInput:
 
 
 def startable(session: Session, without: frozenset[UUID] = frozenset()) -> list[Placement]:
-    """Return the jobs that can start now, each with its machine. Makes no plan if no queued job fits into free slots."""
+    """Return the jobs that can start now, each with its machine. No plan is made if no queued job fits free slots."""
     machines = queue.machines(session, get_settings().lease_seconds)
     if not any(_has_room(machines, *shape) for shape in queue.shapes(session)):
         return []
