@@ -54,11 +54,9 @@ class SchedulerInput:
             user=job.user,
             priority=_priority(job),
             gpus=job.gpus,
-            labels=job.spec["resources"]["labels"],
+            labels=job.machine_labels,
             age=0.0,
-            seconds=self.expected_seconds(
-                job.project, job.kind, job.spec["limits"]["timeout_seconds"], job.steps_total
-            ),
+            seconds=self.expected_seconds(job.project, job.kind, job.timeout_seconds, job.steps_total),
             machines=job.machines,
         )
 
@@ -171,9 +169,7 @@ def queue_forecast(session: Session, job: models.Job, *, waits: bool) -> QueuePl
         reason=reason,
         explanation=explain(job, placement, reason),
         estimated_start=_start(placement),
-        expected_seconds=situation.expected_seconds(
-            job.project, job.kind, job.spec["limits"]["timeout_seconds"], job.steps_total
-        ),
+        expected_seconds=situation.expected_seconds(job.project, job.kind, job.timeout_seconds, job.steps_total),
         by_steps=situation.counts_steps(job.project, job.kind, job.steps_total),
         slots=job.machines * max(1, job.gpus),
     )
@@ -216,7 +212,7 @@ def explain(job: models.Job, placement: Placement | None, reason: WaitReason | N
     gpus = "GPUs" if job.gpus > 1 else "GPU"
     needs = f"{job.gpus} {gpus}" if job.gpus else "a CPU slot"
     free = f"{job.gpus} free {gpus}" if job.gpus else "a free CPU slot"
-    labels = job.spec["resources"]["labels"]
+    labels = job.machine_labels
     where = f" labelled {', '.join(f'{key}={value}' for key, value in labels.items())}" if labels else ""
     match reason:
         case None:

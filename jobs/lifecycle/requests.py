@@ -123,10 +123,13 @@ def new_job(checked: Checked, *, actor: str, id: UUID | None = None) -> models.J
         labels=spec.labels,
         machines=spec.resources.machines,
         gpus=spec.resources.gpus,
+        machine_labels=spec.resources.labels,
+        timeout_seconds=spec.limits.timeout_seconds,
         spec=spec.model_dump(mode="json"),
         steps_total=spec.steps if isinstance(spec, TrainSpec) else None,
         dependencies=[models.JobDependency(depends_on_id=id) for id in sorted(references.dependencies)],
         datasets=[models.JobDataset(dataset_id=id) for id in sorted(references.datasets)],
+        origins=[models.JobOrigin(from_id=id) for id in sorted(references.jobs)],
     )
 
 
@@ -155,6 +158,8 @@ def submit(
     checked = check(session, spec, visible_projects)
     job = new_job(checked, actor=actor, id=id)
     job.forked_from, job.forked_step = forked_from, forked_step
+    if forked_from is not None and forked_from not in checked.references.jobs:
+        job.origins.append(models.JobOrigin(from_id=forked_from))
     pinned_checkpoints.pin(job.id, checked.checkpoints)
     session.add(job)
     waits = checked.open_dependencies

@@ -12,7 +12,7 @@ from jobs.models.histograms import Histogram
 from jobs.models.idempotency import IdempotencyKey
 from jobs.models.images import Image, JobImage
 from jobs.models.job_machines import JobMachine, PartState
-from jobs.models.jobs import Job, JobDependency
+from jobs.models.jobs import Job, JobDependency, JobOrigin
 from jobs.models.logs import LogChunk
 from jobs.models.metrics import MetricBlock, StepMetrics
 from jobs.models.projects import Project
@@ -44,6 +44,7 @@ __all__ = [
     "JobDependency",
     "JobImage",
     "JobMachine",
+    "JobOrigin",
     "LogChunk",
     "Membership",
     "MetricBlock",

@@ -27,6 +27,15 @@ class JobDependency(Base):
     depends_on_id: Mapped[JobKey] = mapped_column(index=True)
 
 
+class JobOrigin(Base):
+    """`job_id` derives from `from_id`: it was forked from that job, depends on it, or its spec names it."""
+
+    __tablename__ = "job_origins"
+
+    job_id: Mapped[JobKey]
+    from_id: Mapped[JobKey] = mapped_column(index=True)
+
+
 def _of_attempts(job_id: Mapped[UUID], value: ColumnElement[Any]) -> MappedSQLExpression[Any]:
     query = select(value).where(Attempt.job_id == job_id).correlate_except(Attempt)
     return column_property(query.scalar_subquery(), deferred=True, group=IN_LISTS)
@@ -73,6 +82,9 @@ class Job(Base):
     labels: Mapped[dict[str, Any]]
     machines: Mapped[int] = mapped_column(default=1, server_default="1")
     gpus: Mapped[int]  # on each machine
+    # Of the spec, which is too large to be read for each plan.
+    machine_labels: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
+    timeout_seconds: Mapped[float | None]
     spec: Mapped[dict[str, Any]]
     notes: Mapped[str] = mapped_column(default="")
     forked_from: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
@@ -107,6 +119,7 @@ class Job(Base):
         foreign_keys=JobDependency.job_id, lazy="selectin", order_by=JobDependency.depends_on_id
     )
     datasets: Mapped[list[JobDataset]] = relationship()
+    origins: Mapped[list[JobOrigin]] = relationship(foreign_keys=JobOrigin.job_id)
     # Read on demand: lists need these, the queue does not.
     ended_seconds: Mapped[float] = _of_attempts(
         id, func.coalesce(func.sum(func.extract("epoch", Attempt.finished_at - Attempt.started_at)), 0.0)

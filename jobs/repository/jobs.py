@@ -17,6 +17,7 @@ from jobs.models import (
     Job,
     JobDependency,
     JobMachine,
+    JobOrigin,
     MetricBlock,
     Sample,
     StepMetrics,
@@ -154,12 +155,7 @@ def spec_values(session: Session, ids: Collection[UUID], paths: Sequence[str]) -
 
 
 def _derived(id: UUID) -> ColumnElement[bool]:
-    # A job that uses a fixed checkpoint step has no dependency row; its spec names the other job.
-    waits = Job.id.in_(select(JobDependency.job_id).where(JobDependency.depends_on_id == id))
-    begins = Job.spec.contains({"model": {"from_job": str(id)}})
-    judges = Job.spec.contains({"models": [{"from_job": str(id)}]})
-    compares = Job.spec.contains({"checkpoint": {"from_job": str(id)}})
-    return or_(Job.forked_from == id, waits, begins, judges, compares)
+    return Job.id.in_(select(JobOrigin.job_id).where(JobOrigin.from_id == id))
 
 
 def _ids_from(text: str) -> tuple[UUID, UUID] | None:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Interval, Row, Select, bindparam, case, func, or_, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from calibrl.schemas import JobStatus, WorkerStatus
 from jobs.models import Attempt, Gpu, Job, JobMachine, Worker
@@ -36,8 +36,8 @@ def queued(session: Session) -> list[Row[Any]]:
             Job.machines,
             Job.gpus,
             Job.steps_total,
-            Job.spec["resources"]["labels"].label("labels"),
-            Job.spec["limits"]["timeout_seconds"].as_float().label("timeout"),
+            Job.machine_labels.label("labels"),
+            Job.timeout_seconds.label("timeout"),
             func.extract("epoch", func.now() - Job.created_at).label("age"),
         )
         .where(Job.status == JobStatus.QUEUED, or_(Job.not_before.is_(None), Job.not_before <= func.now()))
@@ -121,6 +121,7 @@ def _machines() -> Select[*tuple[Any, ...]]:
 
 
 def unstarted(session: Session, project: str | None) -> list[Job]:
-    """Return the jobs that have not started, oldest first."""
-    query = select(Job).where(Job.status.in_(_UNSTARTED)).order_by(Job.created_at, Job.id)
+    """Return the jobs that have not started, oldest first, without specs, results and notes."""
+    query = select(Job).options(defer(Job.spec), defer(Job.result), defer(Job.notes))
+    query = query.where(Job.status.in_(_UNSTARTED)).order_by(Job.created_at, Job.id)
     return list(session.scalars(query if project is None else query.where(Job.project == project)))
