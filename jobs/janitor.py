@@ -8,6 +8,7 @@ the absence of a row shows to be a leftover goes to `runs/.trash/<day>` first.
 
 import os
 import shutil
+import stat
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from errno import ENOTDIR
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -123,6 +125,8 @@ def _put_aside(path: Path) -> None:
     day = run.parent / TRASH / datetime.now(UTC).date().isoformat()
     target = day / path.relative_to(run.parent)
     with suppress(FileNotFoundError):  # moved by another machine that shares the disk
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            raise NotADirectoryError(ENOTDIR, "not a folder", str(path))
         target.parent.mkdir(parents=True, exist_ok=True)
         path.rename(target if not target.exists() else target.with_name(f"{target.name}-{uuid4().hex[:8]}"))
 

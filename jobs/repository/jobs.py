@@ -216,7 +216,8 @@ def count_expired(session: Session, lease_seconds: float) -> tuple[int, int]:
     """Return the number of jobs with an expired lease, and of all leased jobs."""
     _, late = expired(lease_seconds)
     query = select(func.count().filter(late), func.count()).select_from(Job).where(Job.status.in_(LEASED))
-    return session.execute(query).one()._tuple()
+    expired_count, leased = session.execute(query).one()
+    return expired_count, leased
 
 
 def lock_expired(session: Session, limit: int, lease_seconds: float, held_seconds: float) -> list[Job]:
