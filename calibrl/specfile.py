@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -94,12 +94,6 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML with the numbers and booleans of YAML 1.2, as in JSON: `yes` and `1:30` are text, 1e-4 is a number.
     Repeated keys are errors, and so are numbers with a leading zero, which YAML 1.1 reads as octal."""
 
-    # By first character; without those of YAML 1.1 for bool, int, float and timestamp.
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
-        first: [(tag, form) for tag, form in forms if tag.rpartition(":")[2] in ("null", "merge")]
-        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[str] = set()
@@ -124,6 +118,11 @@ def _number(loader: _Loader, node: yaml.ScalarNode) -> float:
     return float(str(loader.construct_scalar(node)).lower().replace(".inf", "inf").replace(".nan", "nan"))
 
 
+# By first character; without those of YAML 1.1 for bool, int, float and timestamp.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in forms if tag.rpartition(":")[2] in ("null", "merge")]
+    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 _Loader.add_constructor("tag:yaml.org,2002:float", _number)

@@ -123,7 +123,8 @@ def startable(session: Session, without: frozenset[UUID] = frozenset()) -> list[
 
 def _has_room(machines: Sequence[Row[Any]], count: int, gpus: int) -> bool:
     """Return True if `count` machines have this number of free GPUs each, or a free CPU slot if it is 0."""
-    return sum(one.free_gpus >= gpus if gpus else one.free_cpu_slots > 0 for one in machines) >= count
+    fitting = [one for one in machines if (one.free_gpus >= gpus if gpus else one.free_cpu_slots > 0)]
+    return len(fitting) >= count
 
 
 def plan_after_commit(session: Session, *, awake: str | None = None) -> None:

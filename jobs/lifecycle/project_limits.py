@@ -19,7 +19,8 @@ def project_problems(spec: AnySpec, project: models.Project) -> list[FieldError]
 def priority_problem(priority: Priority, project: models.Project) -> FieldError | None:
     """Return the fault of a priority above the highest of the project, or None."""
     highest = project.max_priority
-    if highest is None or CLASSES.index(priority) >= [*CLASSES].index(highest):
+    ranks: tuple[str, ...] = CLASSES
+    if highest is None or ranks.index(priority) >= ranks.index(highest):
         return None
     return FieldError("priority", f"the highest priority of project {project.slug!r} is {highest}")
 
