@@ -20,7 +20,19 @@ from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.lifecycle import Claim
 from jobs.models import Job
-from jobs.repository import accuracies, checkpoints, events, histograms, images, jobs, logs, metrics, samples, visits
+from jobs.repository import (
+    accuracies,
+    attempts,
+    checkpoints,
+    events,
+    histograms,
+    images,
+    jobs,
+    logs,
+    metrics,
+    samples,
+    visits,
+)
 from worker import attempt_folder
 from worker.attempt_folder import CheckpointsMissing
 from worker.events import (
@@ -248,7 +260,7 @@ class Shipper:
         self.checkpoints_reported = True
         attempt_folder.keep_new(self._run_dir, Path(event.path))
         if event.step > self._began_at:
-            jobs.set_saved(session, job_id, self._claim.attempt)
+            attempts.set_saved(session, job_id, self._claim.attempt)
         checkpoints.record(session, job_id, event.step, event.path, event.best, dict(event.metrics), event.removed)
         self._note(session, "checkpoint", f"step {event.step}{', the best so far' if event.best else ''}")
 

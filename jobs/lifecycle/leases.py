@@ -19,7 +19,7 @@ from jobs.lifecycle.dispatch import plan_after_commit, startable
 from jobs.lifecycle.lost_steps import GOES_ON, note_lost_steps
 from jobs.lifecycle.project_limits import limited
 from jobs.lifecycle.status import SCHEDULER, change
-from jobs.repository import checkpoints, events, job_machines, jobs, projects, queue, workers
+from jobs.repository import attempts, checkpoints, events, job_machines, jobs, projects, queue, workers
 from jobs.repository import datasets as known_datasets
 from jobs.scheduling.gpus import choose_gpus
 from jobs.settings import get_settings
@@ -231,12 +231,12 @@ def _taken_back(session: Session, claim: Claim) -> models.Job | None:
     job = jobs.lock_lost(session, claim.job_id, claim.attempt) if claim.machines == 1 else None
     if job is None:
         return None
-    worker = jobs.last_worker(session, job)
+    worker = attempts.last_worker(session, job)
     if set(claim.gpus) - set(workers.lock_unheld_gpus(session, worker)):
         return None
     workers.assign_gpus(session, worker, job.id, claim.gpus)
     seconds = get_settings().lease_seconds
-    jobs.restore(session, job, claim.token, worker, seconds)
+    attempts.restore(session, job, claim.token, worker, seconds)
     job_machines.add(session, job, claim.token, [worker], seconds)
     change(session, job, JobStatus.RUNNING, type="taken_back", actor=worker, message="its trainer was still running")
     return job

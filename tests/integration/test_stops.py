@@ -12,6 +12,7 @@ from calibrl.schemas import JobStatus, QueueEntry, Reason, WaitReason
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.lifecycle import Claim, LeaseLost, Order, Outcome
+from jobs.repository import attempts as rows
 from jobs.repository import gauges, jobs
 from jobs.settings import get_settings
 from tests.support.job_steps import (
@@ -114,7 +115,7 @@ def test_a_saved_checkpoint_forgives_the_workers_lost_before() -> None:
     for number in (1, 2, 3):
         assert claim().attempt == number
         with session_scope() as session:
-            jobs.set_saved(session, id, number)
+            rows.set_saved(session, id, number)
         expire(id)
         assert sweep().requeued == 1
     claim()
