@@ -1,5 +1,6 @@
 """Pipelines: submit several jobs that depend on each other."""
 
+from functools import cache
 from typing import Annotated
 from uuid import UUID
 
@@ -8,10 +9,13 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 
 from api.deps import CurrentCaller, Db, read
+from api.errors import MOST_ERRORS
 from api.examples import PIPELINES
 from api.idempotency import IdempotentRoute, look
 from api.routes.jobs import checked_spec, looked_into
-from calibrl.schemas import AnySpec, Job, Page, Pipeline, Role
+from api.validation_errors import field_errors
+from calibrl.schemas import AnySpec, Job, Page, Pipeline, Role, job_spec_adapter
+from calibrl.schemas.field_names import Schema
 from jobs import lifecycle
 from jobs.access.callers import Caller
 from jobs.errors import FieldError, Invalid
@@ -26,11 +30,16 @@ def _looked_into(pipeline: Pipeline, caller: Caller) -> list[tuple[UUID, AnySpec
         try:
             prepared.append((id, looked_into(checked_spec(spec), caller)))
         except RequestValidationError as error:
-            faults = [{**one, "loc": ("body", "jobs", place, *one["loc"][1:])} for one in error.errors()]
-            raise RequestValidationError(faults, body={"jobs": [spec] * (place + 1)}) from error
+            faults = field_errors(error.errors()[:MOST_ERRORS], spec, _spec_schema)
+            raise _at(place, Invalid("The pipeline was not accepted.", tuple(faults))) from error
         except Invalid as error:
             raise _at(place, error) from error
     return prepared
+
+
+@cache
+def _spec_schema() -> Schema:
+    return job_spec_adapter.json_schema()
 
 
 def _at(place: int, error: Invalid) -> Invalid:

@@ -37,7 +37,7 @@ def find(text: str, kind: str, pages: Callable[[UUID | None], Page[Item]]) -> It
             by_id.append(row)
         elif row.name == text:
             by_name.append(row)
-    found = [*by_id, *by_name]
+    found: list[Item] = by_id + by_name
     if len(found) == 1:
         return found[0]
     if not found:

@@ -142,7 +142,7 @@ def _write(files: list[Path], root: Path, named: str | None, target: Path) -> No
     except OSError as error:
         raise CalibrlError(f"the rows cannot be written with their images to {target}: {error.strerror}") from error
     if packer.missing:
-        raise _missing(packer.missing, root)
+        raise _missing(packer.missing, root.resolve())
 
 
 def _rows(file: Path) -> Iterator[dict[str, Any] | bytes]:

@@ -1,5 +1,6 @@
 """The command `calibrl init`: a pipeline of own data, written as one file."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,7 +55,8 @@ def init(
         model = str(Path(model).expanduser().absolute())
     held_back = (_part(validation, "validation"), _part(test, "test"))
     specs = chain(name, model, _source(data, "train"), *held_back, algorithm=algorithm)
-    text = yaml.safe_dump(specs, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+    separate = json.loads(json.dumps(specs))  # no aliases of parts that specs share
+    text = yaml.safe_dump(separate, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
     output.write_text(HEAD.format(file=output) + text, encoding="utf-8")
     typer.echo(f"{output}: {', '.join(spec['name'] for spec in specs)}")
     typer.echo(f"Submit: calibrl submit {output}", err=True)

@@ -120,6 +120,8 @@ def test_a_pipeline_is_submitted_as_a_whole_or_not_at_all(http: httpx.Client) ->
     ):
         assert named(http.post("/v1/pipelines", json={"jobs": chain(**changes)})) == [field]
     assert len(http.get("/v1/jobs").json()["data"]) == 2
+    misspelt = http.post("/v1/pipelines", json={"jobs": chain(rollout={"sample": 3})})
+    assert refused(misspelt, 422)["errors"][0]["message"] == "Unknown field: did you mean samples?"
 
 
 def test_the_only_project_of_a_user_is_chosen(http: httpx.Client) -> None:

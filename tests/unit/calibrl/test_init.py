@@ -33,6 +33,7 @@ def test_init_writes_a_pipeline_that_submit_takes(
     (tmp_path / "train.jsonl").touch()
     made = calibrl("init", "--data", "train.jsonl", "--test", "held", "--model", "tiny-vlm", "--name", "own")
     assert made.stdout == "pipeline.yaml: own-warm-up, own-calibrl, own-evaluation\n"
+    assert "&" not in (tmp_path / "pipeline.yaml").read_text()  # no aliases
     warm_up, training, evaluation = written(tmp_path / "pipeline.yaml")
     assert warm_up["data"] == training["data"] == {"path": str(tmp_path / "train.jsonl")}
     assert training["model"] == {"from_job": "@own-warm-up"} and "validation" not in training
