@@ -111,6 +111,10 @@ class Remembered:
     def __contains__(self, item: bytes) -> bool:
         return item in self._items
 
+    def discard(self, item: bytes) -> None:
+        """Forget an item."""
+        self._items.pop(item, None)
+
     def add(self, item: bytes) -> None:
         """Add an item as the most recent one."""
         self._items[item] = None

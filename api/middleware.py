@@ -219,13 +219,20 @@ class RequestChecks:
         process is counted before it is looked up, so that strangers do not take the look-ups of others."""
         key, request_id = _key(scope), scope["state"]["request_id"]
         digest = callers.key_hash(key)
-        if digest in self._known_keys:
-            return await to_thread.run_sync(_caller, key, request_id, limiter=self._lookups)
         client = scope.get("client")
         address = client[0] if client else ""
+        if digest in self._known_keys:
+            known = await to_thread.run_sync(_caller, key, request_id, limiter=self._lookups)
+            if known is None:  # it was revoked or has expired
+                self._known_keys.discard(digest)
+            return known
         if (seconds := self._of_strangers.wait(address)) > 0:
             return seconds
-        caller = await to_thread.run_sync(_caller, key, request_id, limiter=self._new_lookups) if key else None
+        try:
+            caller = await to_thread.run_sync(_caller, key, request_id, limiter=self._new_lookups) if key else None
+        except AWAY:
+            self._of_strangers.give_back(address)
+            raise
         if caller is not None:
             self._known_keys.add(digest)
             self._of_strangers.give_back(address)

@@ -25,6 +25,10 @@ STOP_SECONDS = 5.0
 log = structlog.get_logger()
 
 
+class _Ended(Exception):
+    """The run ended during a heartbeat, which changes nothing then."""
+
+
 class ClaimLease:
     """The lease of one claim. In its context a thread renews it, so that no copy, removal or slow disk of the run holds
     up a heartbeat. `database_away`: the last contact failed.
@@ -41,7 +45,7 @@ class ClaimLease:
         self._changing = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew_until_the_end, name="lease", daemon=True)
-        self._renewed_at = _clock()
+        self._away_since: float | None = None  # of the heartbeats
         self.database_away = False
 
     def __enter__(self) -> Self:
@@ -76,15 +80,22 @@ class ClaimLease:
 
     def beat(self) -> bool:
         """Renew the lease and receive the order. Return False if the database is unreachable."""
+        if self.order is Order.ABANDON:
+            return True
         try:
             with session_scope() as session:
                 order = self._renew(session, self._claim)
+                if self._ended.is_set():  # the outcome has been recorded: no lease is renewed after it
+                    raise _Ended
+        except _Ended:
+            return True
         except AWAY as error:
             self._note_away(error)
-            if _clock() - self._renewed_at > ALONE_LEASES * self._settings.lease_seconds:
+            self._away_since = self._away_since or _clock()
+            if _clock() - self._away_since > ALONE_LEASES * self._settings.lease_seconds:
                 self._set(Order.STOP)
             return False
-        self.database_away, self._renewed_at = False, _clock()
+        self.database_away, self._away_since = False, None
         self._set(order)
         return True
 

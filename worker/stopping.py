@@ -23,6 +23,7 @@ class Stopping:
         self._settings = settings
         self._kill_at: float | None = None
         self._latest = 0.0
+        self._hastened = False
         self._saved_bytes = 0
 
     @property
@@ -39,6 +40,13 @@ class Stopping:
             self._latest = now + max(grace, self._settings.max_stop_grace_seconds)
             self._kill_at = min(self._latest, now + max(grace, MARGIN * longest_step))
         self._saved_bytes = self._partial_bytes()
+
+    def hasten(self) -> None:
+        """Give the trainer no more than the shortest time from now on: its work is not needed any more."""
+        if self._kill_at is not None and not self._hastened:
+            self._hastened = True
+            self._latest = time.monotonic() + self._settings.stop_grace_seconds
+            self._kill_at = min(self._kill_at, self._latest)
 
     def over(self) -> bool:
         """Return True once the trainer must be killed."""

@@ -170,27 +170,36 @@ class Supervisor:
             if self._stop_order is not Order.END:
                 children.ask(process)
             self._stopping.ask(self._stop_order, self._shipper.longest_step)
-        elif self._stopping.over():
-            children.kill_group(process)
+        else:
+            if self.lease.order in (Order.CANCEL, Order.END) or self._over:
+                self._stopping.hasten()
+            if self._stopping.over():
+                children.kill_group(process)
 
     def _settle(self, status: int, starved: bool) -> None:
         """Ship the rest of the reports and record the outcome."""
 
-        def settled() -> bool:
-            while more := self.lease.contact(self._shipper.ship):
-                pass
+        def settled() -> bool | None:
+            more = self.lease.contact(self._shipper.ship)
             self._tidy_once()
+            if more:
+                return None
             return more is False and bool(self.lease.contact(lambda: self._finish(status, starved)))
 
         self._until_recorded(settled)
 
-    def _until_recorded(self, record: Callable[[], bool]) -> None:
-        """Repeat an action until it succeeds, the lease is lost, or SETTLE_SECONDS have passed."""
+    def _until_recorded(self, record: Callable[[], bool | None]) -> None:
+        """Repeat an action until it succeeds, the lease is lost, or SETTLE_SECONDS have passed with the database there.
+        None: repeat it at once."""
         deadline = time.monotonic() + SETTLE_SECONDS
         while self.lease.order is not Order.ABANDON and time.monotonic() < deadline:
-            if record():
+            done = record()
+            if done:
                 return
-            time.sleep(RETRY_SECONDS)
+            if done is False:
+                time.sleep(RETRY_SECONDS)
+            if self.lease.database_away:
+                deadline = time.monotonic() + SETTLE_SECONDS
 
     def _finish(self, status: int, starved: bool) -> bool:
         """Record the outcome. Before a failure of one of several machines, wait until the others have ended: if one of

@@ -20,6 +20,7 @@ from worker.standby import Standby
 from worker.supervisor import Supervisor
 from worker.trainer_process import child_environment
 
+keep_private()  # at import: also the process of a health check, which has the same variables
 log = structlog.get_logger()
 app = queue.app
 heartbeats: list[MachineHeartbeat] = []  # in the main process: one, once the worker is ready
@@ -84,14 +85,12 @@ def _on_setup_logging(loglevel: int | None = None, **_: Any) -> None:
 
 
 def _on_process_init(**_: Any) -> None:
-    keep_private()
     slots.put(_slot(), None)  # the slot's previous process may have been killed while it ran a job
     standbys[:] = [Standby(get_settings(), child_environment(()))]
     standbys[0].prepare()
 
 
 def _on_ready(**_: Any) -> None:
-    keep_private()
     heartbeats.append(MachineHeartbeat(get_settings(), slots))
     heartbeats[0].start()  # the first heartbeat wakes this worker if jobs wait
 

@@ -43,8 +43,8 @@ def _first(error: OSError) -> tuple[int, str]:
     """Return number and text of an error. `copytree` collects the errors of all files as text."""
     if isinstance(error, shutil.Error):
         text = str(error.args[0][0][2])
-        full = os.strerror(errno.ENOSPC) in text or os.strerror(errno.EDQUOT) in text
-        return (errno.ENOSPC if full else errno.EIO), text
+        known = (number for number in errno.errorcode if os.strerror(number) in text)
+        return next(known, errno.EINVAL), text  # not EIO, which can pass: the start would be repeated
     return error.errno or errno.EIO, str(error)
 
 

@@ -272,7 +272,7 @@ def finish(session: Session, claim: Claim, outcome: Outcome) -> None:
         reason = Reason.PREEMPTED
     message = outcome.message
     if status in GOES_ON:
-        message = note_lost_steps(session, job, worker) or message
+        message = "; ".join(filter(None, (message, note_lost_steps(session, job, worker)))) or None
     if reason is Reason.STORAGE_AWAY and status is JobStatus.QUEUED:
         status = _delayed(job)
     change(session, job, status, actor=worker, reason=reason, message=message)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from calibrl.schemas import JobStatus, Reason
 from jobs import models
 from jobs.lifecycle.dispatch import SchedulerInput, wake_for_free_slots
-from jobs.lifecycle.lost_steps import note_lost_steps
+from jobs.lifecycle.lost_steps import GOES_ON, note_lost_steps
 from jobs.lifecycle.status import SCHEDULER, change, release_or_fail_dependent
 from jobs.repository import events, idempotency, job_machines, jobs, webhooks
 from jobs.settings import get_settings
@@ -113,7 +113,8 @@ def _recover(session: Session, job: models.Job) -> JobStatus:
         most = job.spec["limits"]["max_attempts"] or get_settings().max_attempts
         again = jobs.lost_attempts(session, job) + 1 < most
         to, reason = JobStatus.QUEUED if again else JobStatus.FAILED, Reason.LOST_WORKER
-    note_lost_steps(session, job, SCHEDULER)
+    if to in GOES_ON:
+        note_lost_steps(session, job, SCHEDULER)
     change(session, job, to, actor=SCHEDULER, reason=reason, message=message)
     return to
 

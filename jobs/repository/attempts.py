@@ -33,6 +33,7 @@ def set_lost_steps(session: Session, job: Job) -> int:
     """Record the steps of the present attempt of a locked job after its last checkpoint, and return their number."""
     saved = session.scalar(select(func.max(Checkpoint.step)).where(Checkpoint.job_id == job.id)) or 0
     lost = max(0, job.step - saved)
-    number = (Attempt.job_id == job.id, Attempt.number == job.attempt)
-    session.execute(update(Attempt).where(*number).values(lost_steps=lost))
-    return lost
+    # An attempt whose trainer reported nothing took no step: those are of attempts before, and counted with them.
+    began = (Attempt.job_id == job.id, Attempt.number == job.attempt, Attempt.events_offset > 0)
+    counted = update(Attempt).where(*began).values(lost_steps=lost).returning(Attempt.number)
+    return lost if session.scalar(counted) is not None else 0

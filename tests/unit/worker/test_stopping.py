@@ -56,6 +56,18 @@ def test_the_time_follows_recent_steps(
     assert end.over()
 
 
+def test_a_cancellation_shortens_the_time_of_a_pause(clock: Clock, tmp_path: Path) -> None:
+    end = Stopping(tmp_path, settings(tmp_path))
+    end.ask(Order.PAUSE, 1000.0)
+    clock.now += 100
+    end.hasten()
+    clock.now += 19
+    end.hasten()
+    assert not end.over()
+    clock.now += 2
+    assert end.over()
+
+
 def test_a_checkpoint_that_grows_extends_the_time(clock: Clock, tmp_path: Path) -> None:
     end = Stopping(tmp_path, settings(tmp_path))
     partial = tmp_path / "checkpoints" / ".partial-step-000005"
