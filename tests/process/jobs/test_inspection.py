@@ -1,5 +1,6 @@
 """Effects of a hostile file on the process that inspects it, and the check of its index."""
 
+import json
 from pathlib import Path
 
 import pyarrow
@@ -61,7 +62,10 @@ def test_rows_and_unpacked_bytes_are_counted_while_read(tmp_path: Path, monkeypa
 
 def test_only_the_first_faults_are_kept_and_long_texts_are_cut(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
-    different = "".join(f'{{"question": "q", "answer": "a", "images": ["name{"x" * each}"]}}\n' for each in range(70))
+    rows = ({"question": "q", "answer": "a", "images": ["name" + "!" * number]} for number in range(1, 71))
+    different = "".join(json.dumps(row) + "\n" for row in rows)
+        f'{{"question": "q", "answer": "a", "images": ["name{"!" * (each + 1)}"]}}\n' for each in range(70)
+    )
     path.write_text(f'{{"question": "{"q" * 5000}", "answer": "a"}}\n' + different + "no\n" * 30)
     found = inspection.inspect(path, "mine", Columns())
     assert (found.fault_count, len(found.faults), found.unlisted, found.rows) == (100, 50, 50, 101)
