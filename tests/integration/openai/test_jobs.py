@@ -117,9 +117,9 @@ def test_events_and_metrics_are_one_list_from_new_to_old(client: OpenAI) -> None
     assert [(event.type, event.message) for event in listed[:3]] == [
         ("message", "Paused"),
         ("message", "Submitted"),
-        ("metrics", "Step 3: loss/total=0.375"),
+        ("metrics", "Step 3/3: loss/total=0.375"),
     ]
-    assert listed[2].data == {"step": 3, "total_steps": None, "loss/total": 0.375, "x/y": "NaN"}
+    assert listed[2].data == {"step": 3, "total_steps": 3, "loss/total": 0.375, "x/y": "NaN"}
     assert listed == client.fine_tuning.jobs.list_events(job.id, limit=100).data
     for after in ("x", "ftevent-99999999", "ftmetrics-9", "ftmetrics-99999999999"):
         with pytest.raises(openai.BadRequestError) as error:

@@ -64,8 +64,6 @@ def test_only_the_first_faults_are_kept_and_long_texts_are_cut(tmp_path: Path) -
     path = tmp_path / "x.jsonl"
     rows = ({"question": "q", "answer": "a", "images": ["name" + "!" * number]} for number in range(1, 71))
     different = "".join(json.dumps(row) + "\n" for row in rows)
-        f'{{"question": "q", "answer": "a", "images": ["name{"!" * (each + 1)}"]}}\n' for each in range(70)
-    )
     path.write_text(f'{{"question": "{"q" * 5000}", "answer": "a"}}\n' + different + "no\n" * 30)
     found = inspection.inspect(path, "mine", Columns())
     assert (found.fault_count, len(found.faults), found.unlisted, found.rows) == (100, 50, 50, 101)
