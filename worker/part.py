@@ -5,7 +5,6 @@ are in a folder of their own there. It ends after the trainer of the main machin
 """
 
 import time
-from errno import EDQUOT, ENOSPC
 
 import structlog
 
@@ -18,6 +17,7 @@ from jobs.lifecycle import Claim, Order
 from jobs.settings import Settings
 from worker import meeting, trainer_process
 from worker.claim_lease import RETRY_SECONDS, ClaimLease
+from worker.outcomes import outcome_of_failure
 from worker.shipper import LOG_FILE
 from worker.trainer_process import (
     CONFIG_FILE,
@@ -58,9 +58,8 @@ class JobPart:
             failure = self._run()
         except Exception as error:
             log.exception("part of a job could not be run", job=str(self._claim.job_id))
-            full = isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT)
-            reason = Reason.DISK_FULL if full else Reason.CRASHED
-            failure = reason, f"the worker could not run it: {type(error).__name__}: {error}"
+            outcome = outcome_of_failure(error, self._settings.worker_name)
+            failure = outcome.reason or Reason.CRASHED, outcome.message or ""
         self._report(failure)
 
     def _run(self) -> Failure | None:
@@ -94,7 +93,7 @@ class JobPart:
         """Renew the part until its trainer has ended, the lease is lost, or the time after an order to end is over."""
         end_at: float | None = None
         while not children.ended(process, WATCH_SECONDS):
-            if self._lease.order is Order.END:
+            if self._lease.order in (Order.END, Order.STOP):  # STOP: the database was away for too long
                 end_at = end_at or time.monotonic() + END_SECONDS
             if self._lease.order is Order.ABANDON or (end_at and time.monotonic() >= end_at):
                 return

@@ -241,4 +241,7 @@ class Supervisor:
         worker, reason, message = failed
         if self._shipper.error and reason is Reason.CRASHED:  # any process reports its error, the first one first
             return outcome
-        return Outcome(JobStatus.FAILED, reason, f"On {worker}: {message}")
+        text = f"On {worker}: {message}"
+        if reason is Reason.STORAGE_AWAY:  # it can pass
+            return Outcome(JobStatus.QUEUED, reason, text)
+        return Outcome(JobStatus.FAILED, reason, text)

@@ -73,7 +73,8 @@ def set_project(
     ] = None,
     max_queued: Annotated[Limit, _limit("--max-queued", "Maximum number of waiting jobs.")] = None,
     max_priority: Annotated[
-        str | None, typer.Option(help="Highest priority of its jobs: low, normal or high.", show_default=False)
+        str | None,
+        typer.Option(help="Highest priority of its jobs: low, normal, high, none (any).", show_default=False),
     ] = None,
     max_run_hours: Annotated[Limit, _limit("--max-run-hours", "Maximum run time of a job in hours.")] = None,
     budget_hours: Annotated[Limit, _limit("--budget-hours", "Slot-hours per calendar month.")] = None,
@@ -91,7 +92,7 @@ def set_project(
         "weight": weight,
         "max_gpus": max_gpus,
         "max_queued": max_queued,
-        "max_priority": max_priority,
+        "max_priority": inf if max_priority == "none" else max_priority,
         "max_run_hours": max_run_hours,
         "budget_slot_hours": budget_hours,
         "user_budget_slot_hours": user_budget_hours,
