@@ -46,7 +46,7 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[multi_gpu.MachineGroup]:
 @pytest.fixture
 def start(groups: list[multi_gpu.MachineGroup], monkeypatch: pytest.MonkeyPatch) -> Iterator[Submit]:
     """Yield a function that starts the run of a claim in a thread; a and b are machines with a CPU slot each."""
-    monkeypatch.setattr("worker.supervisor.END_SECONDS", 0.1)
+    monkeypatch.setattr("worker.stopping.END_SECONDS", 0.1)
     monkeypatch.setattr("worker.part.END_SECONDS", 0.1)
     for name in "ab":
         job_steps.machine(name, cpu_slots=1)
