@@ -1,6 +1,6 @@
 """Finished runs of studies, with all that a report reads: they travel between services as files."""
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 from pydantic import AwareDatetime, Field, model_validator
@@ -28,6 +28,7 @@ class RecordedJob(JobSummary):
     project: Slug
     user: str = Field(max_length=200, description="User who submitted the job.")
     labels: dict[LabelKey, Label] = Field(max_length=MAX_LABELS)
+    fields: dict[str, Any] = Field({}, max_length=0, description="Empty: a study needs no fields of the spec.")
     message: str | None = Field(max_length=10_000, description="The reason in one sentence.")
     depends_on: list[UUID] = Field(max_length=100)
     machines: int = Field(1, ge=1, le=MAX_SLOTS, description="Number of machines on which the job ran.")

@@ -143,9 +143,9 @@ def test_files_that_are_there_are_fine(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "field", "message"),
     [
-        ({"model": {"path": "/no/such"}}, "model.path", "config.json"),
+        ({"model": {"path": "/no/such"}}, "model.path", "there is no folder /no/such"),
         ({"model": {"path": "relative"}}, "model.path", "absolute"),
-        ({"model": {"path": "/" + "x" * 400}}, "model.path", "config.json"),
+        ({"model": {"path": "/" + "x" * 400}}, "model.path", "no folder"),
         ({"model": {"path": "/no/such.gguf"}}, "model.path", "no file"),
         ({"data": {"path": "/no/such.jsonl"}}, "data.path", "no file"),
         ({"data": {"path": "rows.jsonl"}}, "data.path", "absolute"),
