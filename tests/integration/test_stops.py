@@ -196,9 +196,10 @@ def test_a_lease_is_renewed_while_its_run_does_something_slow(monkeypatch: pytes
     with ClaimLease(claimed, get_settings(), renew) as lease:
         for _ in range(4):
             assert beats.acquire(timeout=LIMIT_SECONDS)
-        assert lease.order is Order.CONTINUE
+        before = lease.order
         cancel(claimed.job_id)
         assert eventually(lambda: lease.order is Order.CANCEL)
+    assert before is Order.CONTINUE
 
 
 def test_a_run_that_cannot_renew_its_lease_for_long_stops(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,10 +209,10 @@ def test_a_run_that_cannot_renew_its_lease_for_long_stops(monkeypatch: pytest.Mo
     submit()
     lease = ClaimLease(claim(), get_settings(), away)
     assert not lease.beat()
-    assert lease.order is Order.CONTINUE
+    before = lease.order
     monkeypatch.setattr(claim_lease, "ALONE_LEASES", -1)
     assert not lease.beat()
-    assert lease.order is Order.STOP
+    assert (before, lease.order) == (Order.CONTINUE, Order.STOP)
 
 
 def test_a_trainer_that_begins_before_all_checkpoints_deletes_nothing(tmp_path: Path) -> None:

@@ -55,10 +55,11 @@ def test_answers_that_wait_for_their_turn_occupy_no_thread(monkeypatch: pytest.M
     async def scene() -> tuple[int, list[list[bytes]]]:
         monkeypatch.setattr(tables, "READING", CapacityLimiter(3))
 
-        async def sent() -> list[bytes]:
-            return [bytes(piece) async for piece in tables.attachment("a.csv", "text/csv", pieces()).body_iterator]
+        async def received() -> list[bytes]:
+            sent = tables.attachment("a.csv", "text/csv", pieces()).body_iterator
+            return [piece async for piece in sent if isinstance(piece, bytes)]
 
-        answers = [asyncio.create_task(sent()) for _ in range(60)]
+        answers = [asyncio.create_task(received()) for _ in range(60)]
         while tables.READING.statistics().tasks_waiting < 57:
             await asyncio.sleep(0)
         others = await asyncio.gather(*(to_thread.run_sync(int, limiter=CapacityLimiter(37)) for _ in range(37)))
