@@ -90,8 +90,8 @@ def test_a_runs_records_can_be_read(http: httpx.Client) -> None:
     assert histogram == {**kept, "width": 1, "merged": 1, "left_out": 0}
     (summary,) = http.get(f"{run}/samples", params={"step": 1}).json()["data"]
     assert (summary["passed"], summary["size"], summary["mean_reward"]) == (1, 1, 1.0)
-    for sought, count in (({"q": "<B>7"}, 1), ({"q": "8"}, 0), ({"min_reward": 1}, 1), ({"max_reward": 0.9}, 0)):
-        assert len(http.get(f"{run}/samples", params=sought).json()["data"]) == count
+    for sought, found in (({"q": "<B>7"}, 1), ({"q": "8"}, 0), ({"min_reward": 1}, 1), ({"max_reward": 0.9}, 0)):
+        assert len(http.get(f"{run}/samples", params=sought).json()["data"]) == found
     refused(http.get(f"{run}/samples", params={"min_reward": "nan"}), 422)
     assert http.get(f"{run}/samples/{summary['id']}").json()["group"] == group
     image = http.get(f"{run}/images/{sha}")
