@@ -102,13 +102,13 @@ class StackSettings(ClientSettings):
     )
     heartbeat_seconds: float = Field(5, gt=0, description="Seconds between heartbeats of a worker.")
     stop_grace_seconds: float = Field(
-        20, ge=0, description="Seconds between the request to stop and the kill of a trainer, at least."
+        20, ge=0, description="Minimum seconds between the request to stop and the kill of a trainer."
     )
     max_stop_grace_seconds: float = Field(
         600,
         ge=0,
-        description="The same at most. A trainer that is paused or moved has time for a step, as long as recent ones, "
-        "and for its checkpoint.",
+        description="Maximum seconds between the request to stop and the kill of a trainer that is paused or moved: "
+        "it has 1.5 times the longest of its recent steps, and more while a checkpoint grows.",
     )
     worker_name: str = Field(
         default_factory=platform.node,

@@ -84,7 +84,7 @@ class Settings(StackSettings):
         "",
         pattern=r"^([A-Za-z_][A-Za-z0-9_]*(,[A-Za-z_][A-Za-z0-9_]*)*)?$",
         description="Variables of the worker that trainers get in addition to those of the system, of Python and of "
-        "the libraries of a trainer; separated by commas. No secrets: jobs can read them.",
+        "the libraries of a trainer, separated by commas: WANDB_MODE,MY_CACHE. Jobs can read them: list no secrets.",
     )
     preemption: bool = Field(False, description="Let jobs preempt jobs of a lower priority class, at a checkpoint.")
     fair_share_half_life_hours: float = Field(

@@ -270,7 +270,10 @@ class Shipper:
         known = [row.step for row in checkpoints.of_job(session, self._claim.job_id)]
         if known and step < known[0]:
             steps = ", ".join(map(str, known))
-            raise CheckpointsMissing(f"the trainer began at step {step}: it could not use the checkpoints of {steps}")
+            raise CheckpointsMissing(
+                f"the trainer began at step {step}: it could not use the checkpoints of steps {steps}. The log has the "
+                "reason. Restore their files and resume the job. To start at step 0, submit a new job"
+            )
 
     def _write_sample(self, session: Session, sample: SampleLine) -> None:
         limit = int(SampleSettings.model_validate(self._claim.config.get("samples", {})).max_megabytes * MEGABYTE)

@@ -235,7 +235,7 @@ def explain(job: models.Job, placement: Placement | None, reason: WaitReason | N
             return f"project {job.project}, or {job.user} in it, has used up its slot-hours of this month"
         case WaitReason.LATER:
             until = job.not_before.astimezone(UTC) if job.not_before else None
-            return f"its last start failed and can work later; the next is after {until:%H:%M:%S} UTC"
+            return f"its last start met a fault that can pass; the next start is after {until:%H:%M:%S} UTC"
         case WaitReason.WAITING:
             return "waiting for its dependencies"
         case WaitReason.PAUSED:

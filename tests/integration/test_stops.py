@@ -225,7 +225,7 @@ def test_a_trainer_that_begins_before_all_checkpoints_deletes_nothing(tmp_path: 
         (tmp_path / "events.jsonl").write_text(f'{{"type": "start", "ts": 1.0, "step": {step}, "steps_total": 9}}\n')
         shipper = Shipper(claimed, tmp_path, "w")
         if step == 0:
-            with pytest.raises(Exception, match=r"began at step 0: it could not use the checkpoints of 4"):
+            with pytest.raises(Exception, match=r"began at step 0: it could not use the checkpoints of steps 4\."):
                 shipper.ship()
         else:
             shipper.ship()
