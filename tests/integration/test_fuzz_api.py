@@ -20,6 +20,8 @@ def test_every_answer_is_as_documented(database: str, monkeypatch: pytest.Monkey
     get_settings.cache_clear()
     with serving() as client:
         ran = run(str(client.base_url).rstrip("/"), key, examples=2, phases="examples,fuzzing")
+        for path in ("/v1/me", "/v1/projects/default", "/v1/users/admin"):
+            assert client.get(path).status_code == 200, f"a case has removed {path}"
     found = OPERATIONS.search(ran.output)
     assert found is not None and int(found[1]) == int(found[2]) - 2, ran.output  # all but the two endless ones
     print(f"{ran.cases} cases")
