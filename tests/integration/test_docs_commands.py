@@ -162,7 +162,10 @@ class Reader:
             return f"{found[head]()}:{tail}"
         if tail in found and separator == "=":
             return f"{head}={found[tail]()}"
-        return found[word]() if word in found else word.replace("/path/", f"{self.folder}/")
+        if word in found:
+            return found[word]()
+        # The address of a webhook needs no lookup then.
+        return word.replace("/path/", f"{self.folder}/").replace("https://example.com/", "https://127.0.0.1:9/")
 
     def run(self, words: list[str]) -> str:
         """Run a command to its end and return its output."""
