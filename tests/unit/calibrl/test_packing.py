@@ -3,6 +3,8 @@
 import base64
 import gzip
 import json
+import resource
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,26 @@ def test_rows_without_image_files_are_sent_as_they_are(tmp_path: Path) -> None:
     for file in (path, other, parquet):
         with packed(file, {}) as made:
             assert made == file
+
+
+def test_only_rows_with_image_files_are_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    made = folder(tmp_path, {"image": "images/1.png"})
+    plain = made / "plain.jsonl"
+    plain.write_text('{"question": "Sum?", "answer": "3"}\n')
+    with packed(plain, {}):
+        assert [file for file in temporary.rglob("*") if file.is_file()] == []
+    with packed(made / "train.jsonl", {}) as complete:
+        assert complete.is_relative_to(temporary)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))  # as on a full disk
+        with pytest.raises(CalibrlError, match=f"cannot be written with their images to {temporary}.*File too large"):
+            rows_of(made / "train.jsonl")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_missing_images_and_paths_outside_the_folder_are_one_fault(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from calibrl_core import data
-from calibrl_core.data import files, json_rows, readers
+from calibrl_core.data import files, json_rows, readers, shards
 from calibrl_core.data.files import check_source, count_rows
 from calibrl_core.data.schema import DataError, FileData
 
@@ -137,6 +137,18 @@ def test_a_folder_of_shards_is_read_by_name(tmp_path: Path, png: bytes) -> None:
     assert [one.question for one in data.load(made)] == [row["question"] for row in ROWS]
     assert count_rows(made) == 3
     assert len(data.load(made.model_copy(update={"rows": 1}))) == 1
+
+
+def test_files_beside_the_shards_do_not_count_as_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "MOST_FILES", 2)
+    (tmp_path / "a.jsonl").write_bytes(LINES)
+    for name in ("1.png", "2.png", "3.png"):
+        (tmp_path / name).touch()
+    assert len(data.load(FileData(path=str(tmp_path)))) == 3
+    for name in ("b.jsonl", "c.jsonl"):
+        (tmp_path / name).write_bytes(LINES)
+    with pytest.raises(DataError, match="is a folder with more than 2 data files"):
+        data.load(FileData(path=str(tmp_path)))
 
 
 def test_image_paths_of_shards_are_relative_to_the_folder(tmp_path: Path, png: bytes) -> None:
