@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Header, Response
 from pydantic import BaseModel
 
+from calibrl.schemas import ProjectSettings
 from jobs.errors import PreconditionFailed
 
 IfMatch = Annotated[
@@ -28,7 +29,7 @@ IfNoneMatch = Annotated[
 ]
 EDITED = {
     "job": ("name", "labels", "notes", "priority"),
-    "project": ("weight", "max_gpus", "max_queued", "budget_slot_hours", "user_budget_slot_hours", "retention_days"),
+    "project": tuple(ProjectSettings.model_fields),
     "user": ("admin", "active"),
 }
 
