@@ -1,5 +1,6 @@
 """Middleware of every request: its id and log line, the answer after a crash, and the check of the API key."""
 
+import asyncio
 import math
 import re
 import secrets
@@ -7,6 +8,7 @@ import time
 from importlib.metadata import version
 from typing import Any
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 import structlog
 from anyio import CapacityLimiter, to_thread
@@ -35,7 +37,7 @@ DRY_RUNS = re.compile(r"/v1/jobs:plan|/v1/jobs/[^/]+/replay")  # POST requests t
 LOOKUPS = 4  # concurrent checks of keys: each takes a connection in addition to `api.deps.SESSIONS`
 NEW_LOOKUPS = 1  # of these, of keys that were not valid before in this process
 AT_ONCE = 8  # concurrent requests of a user, until each has begun its answer: fewer than `api.deps.SESSIONS`
-PATIENCE_SECONDS = 10.0  # that a request waits for others of its user
+PATIENCE_SECONDS = 60.0  # that a request waits for others of its user
 STRANGERS_PER_SECOND, STRANGERS_AT_ONCE = 5.0, 50  # limit for requests without a valid key, per address
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -159,6 +161,7 @@ class RequestChecks:
         self._of_users = RateLimit(settings.requests_per_second, settings.requests_at_once)
         self._places = Places(AT_ONCE, PATIENCE_SECONDS)
         self._lookups, self._new_lookups = CapacityLimiter(LOOKUPS - NEW_LOOKUPS), CapacityLimiter(NEW_LOOKUPS)
+        self._first_lookups: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()  # by hash of the key
         self._known_keys = Remembered()  # hashes of keys that were valid; each key is looked up again
         self._of_strangers = RateLimit(STRANGERS_PER_SECOND, STRANGERS_AT_ONCE)
 
@@ -219,15 +222,22 @@ class RequestChecks:
         process is counted before it is looked up, so that strangers do not take the look-ups of others."""
         key, request_id = _key(scope), scope["state"]["request_id"]
         digest = callers.key_hash(key)
+        if digest not in self._known_keys:
+            first = self._first_lookups.setdefault(digest, asyncio.Lock())
+            async with first:  # many requests with a new key count as one until it is known
+                if digest not in self._known_keys:
+                    return await self._first_look(key, digest, scope)
+        known = await to_thread.run_sync(_caller, key, request_id, limiter=self._lookups)
+        if known is None:  # it was revoked or has expired
+            self._known_keys.discard(digest)
+        return known
+
+    async def _first_look(self, key: str, digest: bytes, scope: Scope) -> Caller | float | None:
         client = scope.get("client")
         address = client[0] if client else ""
-        if digest in self._known_keys:
-            known = await to_thread.run_sync(_caller, key, request_id, limiter=self._lookups)
-            if known is None:  # it was revoked or has expired
-                self._known_keys.discard(digest)
-            return known
         if (seconds := self._of_strangers.wait(address)) > 0:
             return seconds
+        request_id = scope["state"]["request_id"]
         try:
             caller = await to_thread.run_sync(_caller, key, request_id, limiter=self._new_lookups) if key else None
         except AWAY:

@@ -67,7 +67,7 @@ def test_what_cannot_be_compared_is_refused(http: httpx.Client, client: Client) 
     job_id = training()
     for variants, message in (
         ({"a": {"type": "none"}}, "there is no algorithm 'none'"),
-        ({"a": {"negative_slope": 2}}, "less than or equal to 1"),
+        ({"a": {"negative_slope": 2}}, "at most 1"),
         ({"a": {"type": "sft"}}, "does not learn from rollouts"),
     ):
         with pytest.raises(CalibrlError) as error:

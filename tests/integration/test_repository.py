@@ -149,8 +149,7 @@ def test_samples_are_found_by_text_and_reward(session: Session, job: UUID, monke
 
 
 def test_samples_past_the_limit_are_dropped_and_reported_once(session: Session, job: UUID) -> None:
-    assert samples.insert(session, job, 1, group(), 400)
-    images.put(session, job, "a" * 64, b"x" * 300)
+    assert samples.insert(session, job, 1, group(), 400, image_bytes=200)
     assert not samples.insert(session, job, 2, group(), 400)
     assert not samples.insert(session, job, 3, group(), 400)
     assert len(samples.page(session, job, step=None, after=0, limit=10)) == 1

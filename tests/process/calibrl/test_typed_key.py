@@ -19,7 +19,7 @@ def test_a_key_is_typed_without_being_shown(tmp_path: Path, monkeypatch: pytest.
     """The command runs on a pseudo-terminal."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "calibrl.cli", "profiles", "add", "lab", "--url", "http://x"]
+    command = [sys.executable, "-m", "calibrl.cli", "profiles", "add", "lab", "--no-check", "--url", "http://x"]
     env = {"PATH": os.defpath, "XDG_CONFIG_HOME": str(tmp_path / "config"), "HOME": str(tmp_path)}
     typing = subprocess.Popen(
         command, cwd=ROOT, env=env, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True

@@ -49,6 +49,7 @@ from jobs.repository import (
     workers,
 )
 from jobs.settings import get_settings
+from jobs.specs.references import References
 from tests.support.dashboard.records import DATASET, PREVIEW, completion, histograms_of, metrics_of, picture
 from tests.support.dashboard.specs import SPECS
 
@@ -153,11 +154,14 @@ class World:
             "started_at": created + timedelta(seconds=3) if started else None,
             "finished_at": created + timedelta(minutes=10) if status.final else None,
             "spec": spec.model_dump(mode="json"),
+            "machine_labels": spec.resources.labels,
         } | changes
         needed = [models.JobDependency(depends_on_id=id) for id in columns.pop("depends_on", [])]
         data = [models.JobDataset(dataset_id=id) for id in columns.pop("datasets", [])]
         with session_scope() as session:
-            job = models.Job(**columns, dependencies=needed, datasets=data)
+            sources = {*References.of(spec).jobs, *(one.depends_on_id for one in needed), columns.get("forked_from")}
+            origins = [models.JobOrigin(from_id=id) for id in sources - {None}]
+            job = models.Job(**columns, dependencies=needed, datasets=data, origins=origins)
             session.add(job)
             session.flush()
             session.add_all(_attempts(job))

@@ -16,7 +16,7 @@ from calibrl_core.report import EventFile
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.train import train
-from tests.support.training import DIGITS, config
+from tests.support.training import DIGITS, config, of_type
 
 ROLLOUT = {"group_size": 2, "max_completion_tokens": 6, "engine": "vllm_server"}
 AHEAD = {**ROLLOUT, "max_staleness": 1}
@@ -72,14 +72,11 @@ def engines(monkeypatch: pytest.MonkeyPatch, rewarding: None) -> list[RecordingE
 
 
 def run(folder: Path, stop_after: int = 100, **changes: Any) -> Any:
-    asked = 0
+    report = EventFile(folder)
 
     def should_stop() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > stop_after
+        return len(of_type(folder, "metrics")) >= stop_after
 
-    report = EventFile(folder)
     outcome = train(config(**{"rollout": AHEAD, **changes}), report, should_stop)
     report.close()
     return outcome
