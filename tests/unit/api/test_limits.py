@@ -9,6 +9,7 @@ from anyio import CapacityLimiter, to_thread
 
 from api import limits, tables
 from api.limits import Places, RateLimit, Remembered
+from tests.support.waiting import LIMIT_SECONDS
 
 
 def test_a_request_that_is_given_back_does_not_count() -> None:
@@ -60,8 +61,9 @@ def test_answers_that_wait_for_their_turn_occupy_no_thread(monkeypatch: pytest.M
             return [piece async for piece in sent if isinstance(piece, bytes)]
 
         answers = [asyncio.create_task(received()) for _ in range(60)]
-        while tables.READING.statistics().tasks_waiting < 57:
-            await asyncio.sleep(0)
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while tables.READING.statistics().tasks_waiting < 57:
+                await asyncio.sleep(0)
         others = await asyncio.gather(*(to_thread.run_sync(int, limiter=CapacityLimiter(37)) for _ in range(37)))
         gate.set()
         return len(others), [await answer for answer in answers]
