@@ -55,8 +55,9 @@ class LimitWatch:
         limit = self._limits.timeout_seconds
         if limit is None or now - self._began < limit:
             return None
+        whose = "limits.timeout_seconds, or max_run_hours of its project"  # the lower one
         return LimitExceeded(
-            Reason.TIMED_OUT, f"the job ran for {now - self._began:.0f} s; limits.timeout_seconds is {limit:g}"
+            Reason.TIMED_OUT, f"the job ran for {now - self._began:.0f} s; its maximum is {limit:g} s ({whose})"
         )
 
     def _no_progress(self, now: float, step: int | None) -> LimitExceeded | None:

@@ -22,7 +22,8 @@ def priority_problem(priority: Priority, project: models.Project) -> FieldError 
     ranks: tuple[str, ...] = CLASSES
     if highest is None or ranks.index(priority) >= ranks.index(highest):
         return None
-    return FieldError("priority", f"the highest priority of project {project.slug!r} is {highest}")
+    text = f"{priority} is above the highest priority of project {project.slug!r}: set priority to {highest}"
+    return FieldError("priority", text)  # the default can be above it, too
 
 
 def limited(limits: Limits, project: models.Project) -> Limits:

@@ -178,7 +178,7 @@ def test_a_job_that_is_past_its_time_ends_with_its_last_checkpoint(
     clock.ahead = 3600
     run.result(LIMIT_SECONDS)
     assert status(job_id)[:2] == (JobStatus.FAILED, Reason.TIMED_OUT)
-    assert "limits.timeout_seconds is 3600" in status(job_id)[2]
+    assert "its maximum is 3600 s (limits.timeout_seconds, " in status(job_id)[2]
     with session_scope() as session:
         *_, kept = checkpoints.of_job(session, job_id)
         assert kept.step == jobs.get(session, job_id).step > 0
