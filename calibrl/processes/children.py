@@ -13,11 +13,17 @@ from calibrl_core.host.process_limits import REAP_SECONDS
 
 # Variables that children get which run code of users or output of models: those of the system, of Python, and of the
 # libraries of a trainer. A variable whose name contains one of SECRET_WORDS is left out all the same.
-PASSED_ON = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TZ", "TMPDIR", "TMP", "TEMP", "HOSTNAME"})
+PASSED_ON = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TZ", "TMPDIR", "TMP", "TEMP", "HOSTNAME"),
+        *("LD_PRELOAD", "GLIBC_TUNABLES", "CC", "CXX", "CPATH", "LIBRARY_PATH"),
+    }
+)
 PASSED_ON_PREFIXES = (
     *("LANG", "LC_", "LD_LIBRARY_PATH", "PYTHON", "VIRTUAL_ENV", "XDG_", "SSL_CERT_", "REQUESTS_CA_", "CURL_CA_"),
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
     *("OMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "KMP_", "GOMP_", "RAYON_", "ARROW_", "MALLOC_", "CUDA", "NVIDIA_"),
+    *("CUBLAS", "CUDNN_", "NVTE_", "ATEN_", "ONEDNN_", "DNNL_"),  # these change results
     *("NCCL_", "GLOO_", "UCX_", "FI_", "TORCH", "PYTORCH_", "TRITON_", "ACCELERATE_", "FSDP_", "VLLM_", "XLA_"),
     *("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "DATASETS_", "TOKENIZERS_", "SAFETENSORS_", "BITSANDBYTES_", "NLTK_"),
 )

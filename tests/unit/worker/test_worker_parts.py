@@ -122,6 +122,20 @@ def test_a_trainer_inherits_the_environment_but_for_secrets_and_settings(monkeyp
     assert (environment["HF_HOME"], environment["CUDA_VISIBLE_DEVICES"]) == ("/models", "1")
 
 
+@pytest.mark.parametrize(
+    "name", ["CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "ATEN_CPU_CAPABILITY", "LD_PRELOAD", "CC"]
+)
+def test_a_trainer_gets_variables_that_change_results(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "as set")
+    assert child_environment(())[name] == "as set"
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGINGFACE_HUB_TOKEN", "VLLM_API_KEY", "PYTHON_PASSWORD", "CCX"])
+def test_a_trainer_gets_no_secret_of_its_libraries(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "a secret")
+    assert name not in child_environment(())
+
+
 def test_an_exit_in_words() -> None:
     assert describe_exit(1) == "Trainer exited with code 1"
     assert describe_exit(-signal.SIGSEGV) == "Trainer was killed by SIGSEGV"
