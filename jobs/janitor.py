@@ -3,7 +3,7 @@ retention of their project, and unused models of the hub. Finding changes nothin
 machines at once, is safe.
 
 Only folders below `runs` and `cache/models` in the data folder are removed, and no link there is followed. What only
-the absence of a row shows to be a leftover goes to `runs/.trash/<day>` first.
+the absence of a row shows to be a leftover goes to `runs/.trash/<day>` first, except for incomplete checkpoints.
 """
 
 import os
@@ -105,7 +105,7 @@ def remove(findings: Sequence[Finding]) -> list[Finding]:
             if path and finding.kind is Kind.HUB_MODEL:
                 if not hub_models.remove(path):
                     continue
-            elif path and finding.kind in TO_TRASH and not path.name.startswith(REMOVED):
+            elif path and finding.kind in TO_TRASH and not (path.name.startswith(REMOVED) or _incomplete(path)):
                 _put_aside(path)
             elif path:
                 with suppress(FileNotFoundError):  # removed by another machine that shares the disk
@@ -192,9 +192,14 @@ def _orphan_checkpoints(row: Row[Any], folder: Path, named: set[tuple[UUID, str,
                 size, changed = _measure(path)
                 if changed > time.time() - DAY:
                     continue
-                half = path.name.startswith(".partial-") or path.suffix == ".partial"
-                why = f"{attempt.name} has ended; the checkpoint is {'incomplete' if half else 'not in the database'}"
+                state = "incomplete" if _incomplete(path) else "not in the database"
+                why = f"{attempt.name} has ended; the checkpoint is {state}"
                 yield Finding(Kind.ORPHAN_CHECKPOINT, row.id, path, size, why)
+
+
+def _incomplete(checkpoint: Path) -> bool:
+    """Return True if a trainer was writing this checkpoint when it ended: no run can use it."""
+    return checkpoint.name.startswith(".partial-") or checkpoint.suffix == ".partial"
 
 
 def _retention(row: Row[Any], folder: Path | None) -> Finding:

@@ -238,13 +238,14 @@ def test_leftovers_go_to_the_trash_and_from_there_after_a_week() -> None:
     lost, id = uuid4(), submit()
     file = checkpoint(lost, 1) / "model.safetensors"
     claimed = claim()
-    stale = checkpoint(id, 2)
+    stale, half = checkpoint(id, 2), checkpoint(id, 5, name=".partial-step-000005")
     finish(claimed, S.FAILED)
     runs = get_settings().data_dir / "runs"
     age(runs, days=2)
-    assert len(clean()) == 2
+    assert len(clean()) == 3
     (day,) = (runs / ".trash").iterdir()
     assert (day / file.relative_to(runs)).exists() and (day / stale.relative_to(runs)).exists()
+    assert not half.exists() and not (day / half.relative_to(runs)).exists()
     assert clean() == []
     day.rename(day.with_name("2026-01-01"))
     (found,) = clean()
