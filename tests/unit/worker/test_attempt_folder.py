@@ -1,5 +1,6 @@
 """An attempt's folder, and what it takes over from the attempts before it."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -147,3 +148,19 @@ def test_an_attempt_begins_with_the_answers_of_the_last_one(tmp_path: Path) -> N
     assert own.read_text() == "own\n"
     attempt_folder.begin(tmp_path / "attempt-1", [])
     assert not (tmp_path / "attempt-1" / "answers.jsonl").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENOSPC, errno.ENAMETOOLONG])
+def test_a_failed_copy_keeps_the_number_of_its_error(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number decides if the job starts again."""
+
+    def fail(source: str, target: str) -> str:
+        raise OSError(number, os.strerror(number), source)
+
+    monkeypatch.setattr(hard_links, "_link", fail)
+    saved = checkpoint(tmp_path / "attempt-1", 10)
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
+        hard_links.link_tree(saved, tmp_path)
+    assert caught.value.errno == number
