@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -21,6 +21,7 @@ from calibrl_core.config import LoraSettings, ModelOptions
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.hidden_packages import hide
 from calibrl_core.models.quantisation import QuantisedLinear, parameter_count
+from calibrl_core.models.tensor_files import save_tensors
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
@@ -269,7 +270,7 @@ def save_adapter(folder: Path, model: Any, state: Mapping[str, Tensor]) -> None:
     folder.mkdir(exist_ok=True)
     model.peft_config["default"].save_pretrained(folder)
     tensors = {_name_in_file(name): tensor.contiguous() for name, tensor in state.items() if ".lora_" in name}
-    save_file(tensors, folder / FILE, metadata={"format": "pt"})
+    save_tensors(tensors, folder / FILE, {"format": "pt"})
 
 
 def _name_in_file(name: str) -> str:

@@ -37,7 +37,7 @@ def write_tensors(
 
     def flush(held: Mapping[str, Tensor]) -> None:
         names.append(list(held))
-        save_file(dict(held), folder / f"{stem}-{len(names):05d}.safetensors", metadata=dict(metadata))
+        save_tensors(held, folder / f"{stem}-{len(names):05d}.safetensors", metadata)
 
     held: dict[str, Tensor] = {}
     size = 0
@@ -60,6 +60,12 @@ def write_tensors(
         files |= dict.fromkeys(members, file)
     index = {"metadata": {"total_size": total}, "weight_map": files}
     _index(folder, stem).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write one file, which others can read if they can read its folder: safetensors permits its owner only."""
+    save_file(dict(tensors), path, metadata=dict(metadata))
+    path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 class TensorFiles:

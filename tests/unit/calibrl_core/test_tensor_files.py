@@ -58,6 +58,15 @@ def test_no_tensors_make_one_file(tmp_path: Path) -> None:
         assert found.names == []
 
 
+@pytest.mark.parametrize("mode", [0o750, 0o700])
+def test_who_can_read_the_folder_can_read_its_tensors(tmp_path: Path, mode: int) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    folder.chmod(mode)
+    write_tensors(folder, "numbers", iter(NUMBERS.items()), {})
+    assert (folder / "numbers.safetensors").stat().st_mode & 0o777 == mode & 0o640
+
+
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         TensorFiles(tmp_path, "numbers")
