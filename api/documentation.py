@@ -36,6 +36,29 @@ ERRORS = {
     "422": "Fields or parameters are not valid",
     "429": "Too many requests",
 }
+# Parameters that many operations have, and that need no more than this.
+PARAMETERS = {
+    "job_id": "Id of the job.",
+    "study_id": "Id of the study.",
+    "dataset_id": "Id of the dataset.",
+    "file_id": "Id of the file.",
+    "fine_tuning_job_id": "Id of the fine-tuning job.",
+    "webhook_id": "Id of the webhook.",
+    "key_id": "Id of the key.",
+    "sample_id": "Id of the sampled group.",
+    "sha256": "SHA-256 of the image.",
+    "seed": "Seed of the run.",
+    "name": "Name of the file or histogram, as in its list.",
+    "project": "Slug of the project.",
+    "user": "Name of the user.",
+    "kind": "Kind of the jobs.",
+    "limit": "Maximum number of items per page.",
+    "order": "Order by time of creation.",
+    "question": "Column with the question, if it has another name.",
+    "images": "Column with the images, if it has another name.",
+    "answer": "Column with the reference answer, if it has another name.",
+    "expert": "Column with the expert's answer, if it has another name.",
+}
 HEADERS: dict[str, Any] = {
     "Location": {"description": "Address of the new object.", "schema": {"type": "string"}},
     "ETag": {"description": "Tag of the fields that can be edited, for If-Match.", "schema": {"type": "string"}},
@@ -71,6 +94,9 @@ def complete(app: FastAPI) -> None:
 
 
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
+    for parameter in operation.get("parameters", ()):
+        if parameter["name"] in PARAMETERS:
+            parameter.setdefault("description", PARAMETERS[parameter["name"]])
     responses = operation["responses"]
     if path.startswith("/v1/"):
         for status in _statuses(path, method, operation):

@@ -27,6 +27,13 @@ def test_every_endpoint_documents_its_errors_and_its_key() -> None:
             assert ("security" in operation) == (path.startswith("/v1/") or path == "/metrics")
 
 
+def test_every_parameter_has_a_description() -> None:
+    for path, operations in app.openapi()["paths"].items():
+        for method, operation in operations.items():
+            without = [one["name"] for one in operation.get("parameters", ()) if not one.get("description")]
+            assert without == [], f"{method} {path}"
+
+
 def test_operation_ids_are_short_and_unique() -> None:
     operations = [operation for path in app.openapi()["paths"].values() for operation in path.values()]
     ids = [operation["operationId"] for operation in operations]
