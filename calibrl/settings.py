@@ -97,6 +97,13 @@ class StackSettings(ClientSettings):
         min_length=1,
         description="Storage of uploads: a folder, or an fsspec URL. None: `storage` in the data folder.",
     )
+    dashboard_url: str | None = Field(
+        None,
+        min_length=8,
+        max_length=2000,
+        pattern=r"^https?://",
+        description="URL at which browsers reach the dashboard, for links in messages. None: no links.",
+    )
     lease_seconds: float = Field(
         30, gt=0, description="Seconds without a heartbeat after which a worker loses its job."
     )

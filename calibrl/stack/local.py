@@ -119,6 +119,10 @@ class LocalStack(RunningProcesses):
         dashboard_ready = self._start_dashboard(public, identity) if self._with_dashboard else None
         services = self._start_services()
         private |= services | self._local_settings()
+        if self.dashboard_url:
+            private["CALIBRL_DASHBOARD_URL"] = (
+                self._settings.dashboard_url or self.dashboard_url.partition("/signin")[0]
+            )
         api_ready = self._start_api(private)  # its imports take longer than the migrations
         self._migrate(private)
         self._start_worker(private)

@@ -20,6 +20,7 @@ from calibrl_core.host.signatures import PREFIX, signed_headers
 from jobs.db import session_scope
 from jobs.models import Delivery, Webhook
 from jobs.repository import webhooks
+from jobs.settings import get_settings
 from jobs.webhooks import public_addresses
 
 SECRET_BYTES = 32
@@ -48,7 +49,10 @@ class Message:
     @classmethod
     def of(cls, delivery: Delivery, webhook: Webhook) -> Self:
         """Return the message of a delivery."""
-        content = {"type": delivery.type, "timestamp": delivery.created_at.isoformat(), "data": delivery.data}
+        data, dashboard_url = delivery.data, get_settings().dashboard_url
+        if dashboard_url and delivery.job_id:
+            data = {**data, "link": f"{dashboard_url.rstrip('/')}/job?id={delivery.job_id}"}
+        content = {"type": delivery.type, "timestamp": delivery.created_at.isoformat(), "data": data}
         return cls(delivery.id, webhook.id, webhook.url, webhook.secret, content, delivery.attempts)
 
 

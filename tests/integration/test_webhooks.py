@@ -101,6 +101,7 @@ def dripping() -> Iterator[Dripping]:
 @pytest.fixture
 def client(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
     monkeypatch.setenv("CALIBRL_WEBHOOKS_TO_PRIVATE", "true")
+    monkeypatch.setenv("CALIBRL_DASHBOARD_URL", "https://lab.example.com/")
     get_settings.cache_clear()
     with serving() as client:
         yield client
@@ -123,7 +124,8 @@ def test_status_changes_are_sent_and_signed(client: httpx.Client, listener: List
         key = base64.b64decode(hook["secret"].removeprefix("whsec_"))
         expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
         assert headers["webhook-signature"] == f"v1,{expected}"
-        assert json.loads(body)["data"]["job_id"] == job["id"]
+        data = json.loads(body)["data"]
+        assert (data["job_id"], data["link"]) == (job["id"], f"https://lab.example.com/job?id={job['id']}")
     failed = next(json.loads(body) for _, body in listener.seen if b"job.failed" in body)
     assert (failed["data"]["reason"], failed["data"]["message"]) == ("crashed", "boom")
     done = eventually(lambda: [each for each in deliveries(client, hook) if each["status"] == "delivered"][1:])
