@@ -23,6 +23,7 @@ from calibrl.schemas import (
     Role,
     Slug,
     UploadOptions,
+    UserName,
 )
 from jobs import models
 from jobs.access.callers import Caller
@@ -99,14 +100,18 @@ async def upload_dataset(
 def list_datasets(
     session: Db,
     caller: CurrentCaller,
-    project: Slug | None = None,
+    project: Annotated[Slug | None, Query(description="Project of the datasets.")] = None,
+    user: Annotated[UserName | None, Query(description="User who added the dataset.")] = None,
+    q: Annotated[
+        str | None,
+        Query(min_length=1, max_length=200, description="Text in the name, or the first characters of the id."),
+    ] = None,
     after: Annotated[UUID | None, Query(description="Id of the last dataset of the previous page.")] = None,
     limit: Limit = 100,
 ) -> Page[Dataset]:
     """List the datasets of your projects, newest first."""
-    return page(
-        rows.page(session, projects=caller.projects, project=project, after=after, limit=limit + 1), limit, Dataset
-    )
+    found = rows.page(session, projects=caller.projects, project=project, user=user, q=q, after=after, limit=limit + 1)
+    return page(found, limit, Dataset)
 
 
 @router.get("/{dataset_id}")

@@ -74,10 +74,18 @@ class DatasetRequests(FileTransfer):
         return self._send("POST", Dataset, "/v1/datasets", dataset)
 
     def datasets(
-        self, project: str | None = None, *, after: UUID | str | None = None, limit: int = 100
+        self,
+        project: str | None = None,
+        *,
+        user: str | None = None,
+        q: str | None = None,
+        after: UUID | str | None = None,
+        limit: int = 100,
     ) -> Page[Dataset]:
-        """Return datasets, newest first. `after` is the id of the last dataset of the previous page."""
-        return self._get(Page[Dataset], "/v1/datasets", project=project, after=after, limit=limit)
+        """Return datasets, newest first. `q`: text in the name, or the first characters of the id. `after` is the id of
+        the last dataset of the previous page.
+        """
+        return self._get(Page[Dataset], "/v1/datasets", project=project, user=user, q=q, after=after, limit=limit)
 
     def dataset(self, id: UUID | str) -> Dataset:
         """Return a dataset."""

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, select, tuple_
+from sqlalchemy import Text, cast, delete, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -68,12 +68,16 @@ def page(
     project: str | None,
     after: UUID | None,
     limit: int,
+    user: str | None = None,
+    q: str | None = None,
     files: bool = False,
     oldest_first: bool = False,
 ) -> list[Dataset]:
     """Return datasets of these projects (None: of all), newest first unless `oldest_first`, starting after `after`.
 
     Args:
+        user: only datasets that this user has added.
+        q: only datasets with this text in the name, or with an id that begins with it.
         files: only uploaded datasets.
 
     Raises:
@@ -87,6 +91,11 @@ def page(
         query = query.where(Dataset.project.in_(projects))
     if project is not None:
         query = query.where(Dataset.project == project)
+    if user is not None:
+        query = query.where(Dataset.user == user)
+    if q is not None:
+        begins = cast(Dataset.id, Text).startswith(q.lower(), autoescape=True)
+        query = query.where(Dataset.name.icontains(q, autoescape=True) | begins)
     if after is not None:
         last = session.get(Dataset, after)
         if last is None or not (projects is None or last.project in projects):

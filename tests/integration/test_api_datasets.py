@@ -259,6 +259,9 @@ def test_hub_datasets_are_registered_without_a_download(http: httpx.Client) -> N
     assert dataset["rows"] is dataset["sha256"] is dataset["format"] is None
     for part in ("preview", "content"):
         assert "huggingface.co" in refused(http.get(f"/v1/datasets/{dataset['id']}/{part}"), 409)["detail"]
+    begins = dataset["id"][:8].upper()
+    for wanted, count in (({"q": "OMETR"}, 1), ({"q": "%"}, 0), ({"q": begins}, 1), ({"user": "ada"}, 0)):
+        assert len(http.get("/v1/datasets", params={"user": dataset["user"], **wanted}).json()["data"]) == count
     assert http.delete(f"/v1/datasets/{dataset['id']}").status_code == 204
 
 
