@@ -55,6 +55,7 @@ from calibrl.schemas.spec_schema import job_spec_schema
 from calibrl.settings import SettingsError
 from calibrl.specfile import SpecError
 from calibrl.views import terminal
+from calibrl.views.spec_fields import field_page
 
 POLL_SECONDS = 1.0
 BAD_INPUT = frozenset({400, 404, 413, 422})  # HTTP statuses of an invalid request
@@ -193,9 +194,22 @@ def verify_answer(
 
 
 @app.command("schema", rich_help_panel=JOBS)
-def show_schema() -> None:
-    """Print the JSON Schema of a job spec, with which editors complete YAML: `calibrl schema > job-spec.json`."""
-    print_json(job_spec_schema())
+def show_schema(
+    path: Annotated[
+        str | None,
+        typer.Argument(metavar="PATH", help="Field of a training spec, such as model.lora.", show_default=False),
+    ] = None,
+) -> None:
+    """Print the JSON Schema of a job spec, with which editors complete YAML: `calibrl schema > job-spec.json`. With
+    PATH: the field and its fields as tables.
+    """
+    if path is None:
+        print_json(job_spec_schema())
+        return
+    try:
+        print_rich(field_page(path))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="PATH") from None
 
 
 @app.command(rich_help_panel=JOBS)

@@ -31,19 +31,31 @@ def check_path(path: str) -> str:
     Raises:
         ValueError: there is no such field; the message names similar ones.
     """
-    root = _spec_schema()
-    schemas = [*members(root, root)]
-    keys = path.split(".")
-    for place, key in enumerate(keys):
-        inner = [member for schema in schemas for field in fields(schema, key) for member in members(field, root)]
-        if not inner:
-            raise ValueError(_unknown(path, keys[:place], key, schemas))
-        schemas = inner
+    fields_at(path)
     return path
 
 
+def fields_at(path: str) -> list[Schema]:
+    """Return the schemas of the field at a path of a training spec: several if members of a union have such a field.
+    `spec_schema` has the definitions.
+
+    Raises:
+        ValueError: there is no such field; the message names similar ones.
+    """
+    root = spec_schema()
+    found = [root]
+    keys = path.split(".")
+    for place, key in enumerate(keys):
+        schemas = [member for field in found for member in members(field, root)]
+        found = [field for schema in schemas for field in fields(schema, key)]
+        if not found:
+            raise ValueError(_unknown(path, keys[:place], key, schemas))
+    return found
+
+
 @cache
-def _spec_schema() -> Schema:
+def spec_schema() -> Schema:
+    """Return the JSON Schema of a training spec."""
     return TrainSpec.model_json_schema()
 
 

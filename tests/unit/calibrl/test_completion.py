@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from calibrl import cli, presets
 from calibrl.schemas.spec_schema import job_spec_schema
 
-from .conftest import JOB_ID, Service, calibrl, job, page, problem
+from .conftest import JOB_ID, Service, calibrl, fault, job, page, problem
 
 
 def completed(*words: str) -> str:
@@ -50,3 +50,12 @@ def test_the_schema_refuses_unknown_fields() -> None:
     spec = yaml.safe_load(presets.text("grpo").replace("1e-", "1.0e-"))
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(spec | {"stepz": 5}, job_spec_schema())
+
+
+def test_the_schema_of_a_field_is_a_table_of_its_fields() -> None:
+    shown = " ".join(calibrl("schema", "model.lora").stdout.split())
+    assert "model.lora LoraSettings or none null" in shown
+    assert "rank integer 16 Rank of each adapter. At least 1, at most 1024." in shown
+    shown = " ".join(calibrl("schema", "rewards.0.weight").stdout.split())
+    assert "rewards.0.weight number 1.0" in shown
+    assert "'model' has no field 'lorra'; did you mean lora?" in fault(calibrl("schema", "model.lorra"), 2)
