@@ -1,6 +1,5 @@
 """Commands of the local stack, without a stack: files with secrets, and files of a killed stack."""
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ def test_only_the_owner_can_read_the_log_of_a_detached_stack(tmp_path: Path, mon
         def poll(self) -> int:
             return 1
 
-    monkeypatch.setattr(subprocess, "Popen", Ended)
+    monkeypatch.setattr("calibrl.commands.local_stack.subprocess.Popen", Ended)
     assert calibrl("up", "--detach", "--data", tmp_path / "data").exit_code == 1
     assert b"token=secret" in log.read_bytes()
     assert log.stat().st_mode & 0o777 == 0o600
