@@ -1,16 +1,21 @@
 """Conventions of HTTP: methods, headers, conditions of changes, browsers of other sites, and removal."""
 
 import gzip
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 
 from api.examples import EVALUATE, TRAIN
+from jobs.db import session_scope
+from jobs.repository import access, images
 from jobs.settings import get_settings
 from tests.support import job_steps
 from tests.support.api_users import ApiUsers
 from tests.support.rest import named, refused, serving, submitted
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
 ATTEMPT = (
@@ -55,7 +60,7 @@ def test_a_change_with_an_old_tag_is_refused(http: httpx.Client) -> None:
     assert http.get(path).headers["etag"] == tag  # progress is not edited
     project = "/v1/projects/default"
     tag = http.get(project).headers["etag"]
-    assert http.put(project, json={"weight": 2}, headers={"If-Match": tag}).status_code == 200
+    assert http.put(project, json={"max_run_hours": 2}, headers={"If-Match": tag}).status_code == 200
     refused(http.put(project, json={"weight": 3}, headers={"If-Match": tag}), 412)
     refused(http.put("/v1/projects/new", json={}, headers={"If-Match": "*"}), 412)
     assert http.put("/v1/projects/new", json={}, headers={"If-None-Match": "*"}).status_code == 200
@@ -180,6 +185,31 @@ def test_removal_of_a_job_does_not_give_back_a_budget(http: httpx.Client) -> Non
         assert http.get("/v1/usage").json() == used
         job_steps.run("UPDATE attempts SET started_at = '2020-01-01', finished_at = '2020-01-02'")
         assert users.ask(member, "DELETE", f"/v1/jobs/{job}").status_code == 204
+
+
+def test_a_removed_job_leaves_only_the_images_that_others_show(http: httpx.Client) -> None:
+    first, other = submitted(http)["id"], submitted(http)["id"]
+    with session_scope() as session:
+        for job, name in ((first, "own"), (first, "shared"), (other, "shared")):
+            images.put(session, UUID(job), name, b"png")
+    http.post(f"/v1/jobs/{first}/cancel")
+    assert http.delete(f"/v1/jobs/{first}").status_code == 204
+    assert job_steps.run_count("SELECT count(*) FROM images") == 1
+    with session_scope() as session:
+        assert images.get(session, UUID(other), "shared") == b"png"
+
+
+def test_a_change_of_a_user_waits_for_another_before_it_reads_the_tag(http: httpx.Client) -> None:
+    path = http.post("/v1/users", json={"name": "ada"}).headers["location"]
+    headers = {"If-Match": http.get(path).headers["etag"]}
+    with ThreadPoolExecutor(1) as pool:
+        with session_scope() as session:
+            access.lock_user(session, "ada").admin = True
+            session.flush()
+            second = pool.submit(http.patch, path, json={"active": False}, headers=headers)
+            eventually(lambda: job_steps.run_count("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+        refused(second.result(), 412)
+    assert http.get(path).json()["active"] is True
 
 
 def test_the_plan_warns_of_labels_that_no_machine_has(http: httpx.Client) -> None:
