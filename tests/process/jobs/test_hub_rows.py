@@ -116,12 +116,17 @@ def test_faults_of_the_dataset_are_reported(hub: FakeHub, monkeypatch: pytest.Mo
     assert read(hub="a/other").fault == "jobs cannot load a/other: allowed are b/* (set by CALIBRL_ALLOWED_HUB)"
 
 
-def test_a_repository_that_names_files_of_this_machine_is_refused(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_repository_that_names_files_of_this_machine_is_refused(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_rows, "READ_SECONDS", 300)  # a read that takes too long would be refused, too
     secret = tmp_path / "storage" / "other.jsonl"
     secret.parent.mkdir()
     secret.write_text(json.dumps({"question": "1 + 1?", "answer": "a secret"}) + "\n")
-    card = f"---\nconfigs:\n- config_name: default\n  data_files: {secret.parent}/*.jsonl\n---\n"
-    hub.datasets["a/thief"] = {"README.md": card.encode()}
-    found = read(hub="a/thief")
+    card = '---\nconfigs:\n- config_name: default\n  data_files: "{}*.jsonl"\n---\n'
+    hub.datasets["a/own"] = {"README.md": card.format("").encode(), "other.jsonl": secret.read_bytes()}
+    hub.datasets["a/thief"] = {"README.md": card.format(f"{secret.parent}/").encode()}
+    own, found = read(hub="a/own"), read(hub="a/thief")
+    assert own.fault is None and own.file is not None  # the path is the only difference
     assert found.file is None
     assert found.fault is not None and "a secret" not in found.fault
