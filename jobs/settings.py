@@ -144,7 +144,8 @@ class Settings(StackSettings):
     def closed_folders(self) -> tuple[Path, ...]:
         """Folders of the service. Specs name their content by job or dataset, never by path, even inside an allowed
         root."""
-        names = ("runs", "storage", "cache", "uploads", "logs", "postgres", "valkey", "stack.json", "identity.json")
+        folders = ("runs", "storage", "cache", "uploads", "logs", "postgres", "valkey")
+        names = (*folders, "stack.json", "identity.json", "database.json")
         elsewhere = (Path(self.storage),) if self.storage and self.storage.startswith("/") else ()
         return (*(self.data_dir / name for name in names), *elsewhere)
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from calibrl.schemas import MetricName
 from calibrl.views.terminal import plain, table_of
-from calibrl_core.metrics import Metric, describe
+from calibrl_core.metrics import FAMILIES, Metric, find
 
 GOOD = {"up": "higher is better", "down": "lower is better", "none": "no direction is good in itself"}
 
@@ -27,7 +27,8 @@ def value_table(values: Sequence[MetricName]) -> Table:
     table = table_of("METRIC", ">LAST", "UNIT")
     for one in values:
         last = "–" if one.last is None else f"{float(one.last):.4g}"
-        table.add_row(Text(plain(one.name)), last, describe(one.name).unit)
+        known = find(one.name, FAMILIES)  # None: of another version, or of a package that is not installed here
+        table.add_row(Text(plain(one.name)), last, known.unit if known else "")
     return table
 
 

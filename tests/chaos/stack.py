@@ -157,7 +157,8 @@ class ChaosStack(RunningProcesses):
         variables = environment(cards, dict(os.environ)) | {"CALIBRL_WORKER_CPU_SLOTS": str(self._slots[0])}
         if cable:
             for variable in ("DATABASE_URL", "REDIS_URL"):
-                variables[variable] = variables[variable].replace("@127.0.0.1:", f"@{cable.host}:")
+                there = variables[variable].replace("@127.0.0.1:", f"@{cable.host}:")
+                variables[variable] = there.replace("hostaddr=127.0.0.1", f"hostaddr={cable.host}")
         machine = Machine(name, self._logs / f"{name}.log", variables, cable)
         self._exit.callback(machine.stop)
         self.machines.append(machine)

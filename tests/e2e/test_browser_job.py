@@ -89,7 +89,7 @@ def test_a_fork_begins_at_a_checkpoint(page: Page, client: Client, ended: Job) -
     form.get_by_role("button", name="Fork").click()
     fault = form.locator(".st-key-fault-steps")
     expect(fault).to_contain_text("steps")
-    expect(fault).to_contain_text("greater than or equal to 1")
+    expect(fault).to_contain_text("at least 1")
     form.get_by_role("textbox", name="Config overrides").fill("steps: 2999")
     form.get_by_role("button", name="Fork").click()
     expect(page.get_by_role("heading", name="forked-job")).to_be_visible()

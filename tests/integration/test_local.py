@@ -171,7 +171,7 @@ def test_a_detached_stack_is_seen_and_stopped(folder: Path, tmp_path: Path) -> N
         assert again.returncode == 1 and "in use by another running stack" in again.stderr
     finally:
         assert run("down").stdout == "Stopped. No process is left.\n"
-    assert processes_with(folder) == []
+    assert eventually(lambda: processes_with(folder) == [])
     assert run("down").stdout == f"No service runs on {folder}.\n"
 
 

@@ -7,11 +7,13 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 
+from calibrl.processes.children import Process
 from calibrl.stack.local import LocalStack, StackError
 from calibrl.stack.services import Postgres, Valkey, lock_folder
 from jobs import db
@@ -21,6 +23,19 @@ from tests.support.seed import seed
 FOLDER = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / ".calibrl" / "dev")
 WATCHED = ("api", "calibrl", "calibrl_core", "jobs")
 POLL_SECONDS = 1.0
+
+
+class ReloadingStack(LocalStack):
+    """The local stack, whose API and dashboard reload on a change of the code."""
+
+    def _run(self, name: str, command: Sequence[str], env: dict[str, str]) -> Process:
+        reload = {
+            "UVICORN_RELOAD": "true",
+            "UVICORN_RELOAD_DIRS": os.pathsep.join(str(ROOT / folder) for folder in WATCHED),
+            "STREAMLIT_SERVER_FILE_WATCHER_TYPE": "auto",
+            "STREAMLIT_SERVER_RUN_ON_SAVE": "true",
+        }
+        return super()._run(name, command, env | reload)
 
 
 def main() -> int:
@@ -35,7 +50,7 @@ def main() -> int:
         ):
             _set_environment(postgres.url, valkey.url)
             _fill()
-            with LocalStack(FOLDER / "stack") as stack:
+            with ReloadingStack(FOLDER / "stack") as stack:
                 sys.stdout.write(f"Dashboard  {stack.dashboard_url}\nAPI        {stack.api_url}/docs\n")
                 sys.stdout.write(f"Logs       {FOLDER}/stack/logs\nStop       Ctrl-C\n")
                 sys.stdout.flush()
@@ -56,10 +71,6 @@ def _set_environment(database_url: str, redis_url: str) -> None:
         CALIBRL_DATA_DIR=str(FOLDER / "stack"),
         CALIBRL_ALLOWED_ROOTS="/",
         CALIBRL_TRAINER="tests.support.fake_trainer",
-        UVICORN_RELOAD="true",
-        UVICORN_RELOAD_DIRS=os.pathsep.join(str(ROOT / name) for name in WATCHED),
-        STREAMLIT_SERVER_FILE_WATCHER_TYPE="auto",
-        STREAMLIT_SERVER_RUN_ON_SAVE="true",
     )
     for name in ("CALIBRL_PROFILE", "CALIBRL_API_URL", "CALIBRL_API_KEY", "CALIBRL_STORAGE"):
         os.environ.pop(name, None)

@@ -37,18 +37,17 @@ from calibrl_core.settings.record import CheckpointSettings
 from calibrl_core.step.optimizer import make_optimizer
 from calibrl_core.train import train
 from calibrl_core.verifiers.scorer import NoVerdictError, Scorer
-from tests.support.training import score_or_miss
+from tests.support.training import of_type, score_or_miss
 
 
 def run(folder: Path, config: dict[str, Any], stop_after: int | None, ranks: Ranks) -> None:
-    asked = 0
-
-    def should_stop() -> bool:
-        nonlocal asked
-        asked += 1  # only the last process gets the stop order
-        return stop_after is not None and asked > stop_after and ranks.rank == ranks.world - 1
-
     report = EventFile(folder) if ranks.first else SilentReport(folder)
+
+    def should_stop() -> bool:  # only the last process gets the stop order
+        if stop_after is None or ranks.rank < ranks.world - 1:
+            return False
+        return len(of_type(folder, "metrics")) >= stop_after
+
     try:
         with differences_written(folder.with_name(f"{folder.name}.{ranks.rank}.differences")):
             outcome = train(TrainConfig.model_validate(config), report, should_stop, ranks)
