@@ -145,7 +145,7 @@ class Settings(StackSettings):
         """Folders of the service. Specs name their content by job or dataset, never by path, even inside an allowed
         root."""
         folders = ("runs", "storage", "cache", "uploads", "logs", "postgres", "valkey")
-        names = (*folders, "stack.json", "identity.json", "database.json")
+        names = (*folders, "stack.json", "identity.json", "database.json", "standby.log")
         elsewhere = (Path(self.storage),) if self.storage and self.storage.startswith("/") else ()
         return (*(self.data_dir / name for name in names), *elsewhere)
 
