@@ -85,8 +85,9 @@ class Supervisor:
             (self._run_dir / SERVICES_FILE).unlink(missing_ok=True)  # it has secrets
         if self.lease.order is not Order.ABANDON:
             self._settle(status, out_of_memory_kills() > kills_before)
-            attempt_folder.forget_kept(self._run_dir)
         job, order = str(self._claim.job_id), self.lease.order
+        if order is not Order.ABANDON:  # the end was recorded: no later attempt needs the links
+            attempt_folder.forget_kept(self._run_dir)
         log.info("job left", job=job, attempt=self._claim.attempt, order=order, status=status)
 
     def _meet(self) -> bool:
