@@ -1,9 +1,11 @@
 """The worker's run of a job against real PostgreSQL, Valkey and trainer processes; the trainer is the fake one."""
 
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,8 @@ from tests.support.worker_jobs import (
     submit,
     trainers,
 )
+from worker import attempt_folder
+from worker.supervisor import Supervisor
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("quick_worker")]
 
@@ -206,3 +210,30 @@ def test_a_job_is_paused_at_a_checkpoint_and_resumes_from_it(in_background: Call
     with session_scope() as session:
         kept = [Path(row.path) for row in checkpoints.of_job(session, job_id)]
     assert kept and all(path.is_dir() and path.parent.parent.name == "attempt-2" for path in kept)
+
+
+def test_links_to_checkpoints_stay_if_the_lease_is_lost_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The supervisor is suspended until its trainer has ended and another machine has claimed the job."""
+    claims: list[lifecycle.Claim | None] = []
+    settle = Supervisor._settle
+
+    def suspended(supervisor: Supervisor, status: int, starved: bool) -> None:
+        supervisor._shipper.ship()
+        job_steps.the_only("another")
+        with session_scope() as session:  # in one transaction: the heartbeat would take the job back in between
+            jobs.lock(session, job_id).lease_expires_at = datetime.now(UTC) - timedelta(seconds=1)
+            session.flush()
+            lifecycle.sweep(session)
+            claims.append(lifecycle.claim(session, worker="another"))
+        settle(supervisor, status, starved)
+
+    monkeypatch.setattr(Supervisor, "_settle", suspended)
+    job_id = submit(steps=10)
+    wake()
+    (claim,) = claims
+    assert claim is not None and (job(job_id).attempt, claim.attempt) == (2, 2)
+    recorded = [known.path for known in claim.checkpoints]
+    assert recorded
+    for path in recorded:  # the trainer went on, and removed its own
+        shutil.rmtree(path)
+    attempt_folder.begin(get_settings().run_dir(job_id, 2), claim.checkpoints)
