@@ -4,7 +4,6 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard.forms.schema_form import keep_form_values
 from dashboard.link_clicks import keep_clicks
 
 HERE = Path(__file__).parent
@@ -38,6 +37,5 @@ page = st.navigation(
     position="top",
 )
 st.set_page_config(page_title=f"{page.title} · CalibRL")
-keep_form_values()
 keep_clicks()
 page.run()

@@ -24,17 +24,8 @@ REQUIRED = "Required"
 Search = Callable[[str], Mapping[str, str]]
 DEFAULT = object()  # the initial value of a field that the form's start does not name; None is a value
 FORM = "new-"  # prefix of the key of every form
+KEPT: dict[str, Any] = {"persist_state": "session"}  # a value stays while its widget is not drawn
 EMPTY = re.compile(r"(?:None|[Ee]mpty|[Nn]ull): ([^.;)]+)")  # the meaning of no value, in a description
-
-
-def keep_form_values() -> None:
-    """Keep the values of all forms. Call it on every page.
-
-    Streamlit forgets the value of a widget that is not drawn, such as one of another variant or page.
-    """
-    for key, value in st.session_state.items():
-        if str(key).startswith(FORM) and "#" not in str(key):  # keys of buttons, which have no state
-            st.session_state[key] = value
 
 
 def _help(node: Node, path: str) -> str | None:
@@ -168,8 +159,10 @@ class SpecForm:
 
     def _section(self, path: str, key: str, node: Node, start: Any, *, optional: bool) -> Any:
         name = label(path)
-        if optional and not st.toggle(name, start is not None, key=f"{self._key}:{key}", help=_help(node, path)):
-            return None
+        if optional:
+            wanted = st.toggle(name, start is not None, key=f"{self._key}:{key}", help=_help(node, path), **KEPT)
+            if not wanted:
+                return None
         if not optional:
             st.caption(name)
         return self._members(path, key, node, start or {})
@@ -196,6 +189,7 @@ class SpecForm:
             format_func=lambda name: self._named.get(name, label(name)),
             key=f"{self._key}:{key}",
             help=_help(variants[before], path),
+            **KEPT,
         )
         kept = start if chosen == before else {}
         return self._members(path, f"{key}:{chosen}", variants[chosen], kept, folds=True)
@@ -241,7 +235,7 @@ class SpecForm:
     def _widget(self, path: str, key: str, node: Node, start: Any, *, optional: bool) -> Any:
         """Draw the widget of a field without parts. Return its value."""
         name = path.rpartition(".")[2]
-        common: dict[str, Any] = {"label": label(path), "key": key, "help": _help(node, path)}
+        common: dict[str, Any] = {"label": label(path), "key": key, "help": _help(node, path), **KEPT}
         if name in self.offered:
             return self._choice(path, node, start, common)
         if "anyOf" in node:  # a word or a number: best, last or a step
@@ -300,7 +294,7 @@ class SpecForm:
             return None
         if len(found) > 1:
             label = f"{len(found)} match {as_markdown(text)}"
-            return st.selectbox(label, list(found), format_func=found.__getitem__, key=f"{key}:{text}")
+            return st.selectbox(label, list(found), format_func=found.__getitem__, key=f"{key}:{text}", **KEPT)
         (id,) = found
         st.caption(as_markdown(found[id]))
         return id
