@@ -1,31 +1,28 @@
 // A live list is redrawn every few seconds. If that happens while a link is pressed, the link is no longer there when
 // the mouse button is released, and the browser opens nothing. This opens the pressed link. It listens once per page.
-// The link back to the list opens it with the filters with which it was left.
+// The link back to the list opens it with the filters with which it was left, and a panel is a step of the history.
 
 const LIST = "calibrl-list"; // the query of the list's URL, per tab
 
 function listen() {
   let pressed = null;
+  const list = new URL(".", document.baseURI).pathname;
   const plain = (event) => event.button === 0 && !(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey);
   const start = (event) => {
     pressed = plain(event) ? event.target.closest("a[href]") : null;
+    if (pressed && location.pathname === list) sessionStorage.setItem(LIST, location.search);
   };
   const end = (event) => {
     if (pressed && !pressed.isConnected && plain(event)) location.assign(pressed.href);
     pressed = null;
   };
-  const list = new URL(".", document.baseURI).pathname;
   const leave = (event) => {
-    const link = event.target.closest("a[href]");
-    if (!link || !plain(event)) return;
-    if (location.pathname === list) sessionStorage.setItem(LIST, location.search);
-    else if (link.textContent.includes("All jobs")) {
-      event.preventDefault();
-      event.stopPropagation();
-      location.assign(list + (sessionStorage.getItem(LIST) ?? ""));
-    }
+    if (!plain(event) || !event.target.closest(".st-key-all-jobs a[href]")) return;
+    event.preventDefault();
+    event.stopPropagation();
+    location.assign(list + (sessionStorage.getItem(LIST) ?? ""));
   };
-  // Another panel is a step of the history, so that the browser's Back leads to the panel before.
+  // The browser's Back leads to the panel before.
   const replace = history.replaceState.bind(history);
   history.replaceState = (state, title, url) => {
     const panel = (address) => new URL(address, document.baseURI).searchParams.get("panel");

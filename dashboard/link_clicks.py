@@ -1,4 +1,4 @@
-"""Clicks on links of a list that is redrawn: see `link_clicks.js`."""
+"""Links of a list that is redrawn, the link back to the list, and steps of the history: see `link_clicks.js`."""
 
 from pathlib import Path
 
@@ -8,6 +8,6 @@ _mount = st.components.v2.component("link_clicks", js=Path(__file__).with_suffix
 
 
 def keep_clicks() -> None:
-    """Open a link even if its list is redrawn while it is pressed. Call it once per page."""
+    """Listen to clicks on links and to changes of the address. Call it once per page."""
     with st.container(key="link_clicks"):  # hidden by the style of all pages
         _mount(key="link_clicks_listener")

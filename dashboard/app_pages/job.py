@@ -185,7 +185,8 @@ def _more(job: Job) -> None:
 
 def page() -> None:
     """Draw the page."""
-    st.page_link("app_pages/jobs.py", label="All jobs", icon=":material/arrow_back:")
+    with st.container(key="all-jobs"):  # `link_clicks.js` adds the filters of the list
+        st.page_link("app_pages/jobs.py", label="All jobs", icon=":material/arrow_back:")
     job_id = _requested()
     if job_id is None:
         states.empty("No job selected", "The URL has no valid job ID. Choose a job from the list.")

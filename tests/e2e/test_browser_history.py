@@ -11,6 +11,7 @@ from calibrl.schemas import Job
 from tests.e2e.conftest import SETTLED, end, submit
 from tests.support.waiting import eventually
 
+LISTENING = "window.calibrlLinkClicks"
 pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.slow]
 
 
@@ -34,6 +35,7 @@ def test_back_from_a_new_job_keeps_the_form(page: Page, client: Client) -> None:
     page.get_by_role("button", name="Submit job").click()
     expect(page.get_by_role("heading", name="kept-name")).to_be_visible()
     expect(page).to_have_title(re.compile("^kept-name · .* · CalibRL$"))
+    expect(page.get_by_text(re.compile(r"^[1-9]\d* of \d+ steps")).first).to_be_visible()  # redrawn by itself since
     job = page.url.partition("id=")[2]
     page.go_back()
     expect(page.get_by_text("name: kept-name")).to_be_visible()
@@ -54,8 +56,10 @@ def test_back_leads_to_the_panel_before(page: Page, two_jobs: list[Job]) -> None
 
 def test_the_link_to_all_jobs_keeps_the_filters(page: Page, two_jobs: list[Job]) -> None:
     page.goto("/?status=Cancelled")
+    page.wait_for_function(LISTENING)
     page.get_by_role("link", name="first-of-two").first.click()
     expect(page.get_by_role("heading", name="first-of-two")).to_be_visible()
+    page.wait_for_function(LISTENING)
     page.get_by_role("link", name="All jobs").click()
     expect(page).to_have_url(re.compile(r"/\?status=Cancelled$"))
 
