@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
+from jobs.lifecycle import sweeping
 from jobs.settings import get_settings
 from tests.support.queue_model import LEASE
 from tests.support.queue_moves import Queue
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.integration
 def connection(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[psycopg.Connection[Any]]:
     """Yield a connection that reads the database. Leases do not expire by themselves: the test moves the time."""
     monkeypatch.setenv("CALIBRL_LEASE_SECONDS", str(LEASE))
+    monkeypatch.setattr(sweeping, "MANY_AT_ONCE", 1_000)  # the model has no suspicion of the network
     get_settings.cache_clear()
     with looking_at(database) as opened:
         # A lease that ran out before the server was up does not count: let what has just run out be later than that.

@@ -17,7 +17,7 @@ from calibrl.schemas import HOUR, JobChanges, JobStatus, Priority, ProjectSettin
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.errors import Conflict, Invalid, QuotaExceeded
-from jobs.lifecycle import Claim, LeaseLost, machines, sweeping
+from jobs.lifecycle import Claim, LeaseLost, machines
 from jobs.repository import job_machines, projects, workers
 from jobs.settings import get_settings
 from tests.support import job_steps
@@ -75,7 +75,6 @@ MOVES = st.one_of(
 def preemption(wanted: bool) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CALIBRL_PREEMPTION", str(wanted))
-        patch.setattr(sweeping, "MANY_AT_ONCE", 1_000)  # the model has no suspicion of the network
         get_settings.cache_clear()
         yield
     get_settings.cache_clear()
