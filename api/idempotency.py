@@ -20,7 +20,7 @@ from jobs.repository import idempotency
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"
-SECRETS = frozenset({"key", "secret"})  # fields of answers
+SECRETS = frozenset({"key", "secret", "token"})  # fields of answers
 SHOWN_ONCE = "(it was shown once)"
 _VISIBLE = re.compile(r"[!-~]{1,255}")
 _PARAMETER = {

@@ -33,6 +33,7 @@ UPLOADS = frozenset({"/v1/datasets/upload", "/v1/files"})  # paths whose bodies 
 FORM_BYTES = 10_000  # overhead of a form around its file
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
+SESSIONS_OF_BROWSERS = frozenset({"/v1/sessions", "/v1/sessions/current"})  # which read-only keys begin and end
 DRY_RUNS = re.compile(r"/v1/jobs:plan|/v1/jobs/[^/]+/replay")  # POST requests that change nothing
 LOOKUPS = 4  # concurrent checks of keys: each takes a connection in addition to `api.deps.SESSIONS`
 NEW_LOOKUPS = 1  # of these, of keys that were not valid before in this process
@@ -211,7 +212,8 @@ class RequestChecks:
         scope["state"]["rate_limit"] = self._of_users.headers(caller.user)
         if seconds > 0:
             return _too_many(scope, seconds)
-        if caller.scope == "read" and changes(scope["method"], route_path(scope)):
+        path = route_path(scope)
+        if caller.scope == "read" and changes(scope["method"], path) and path not in SESSIONS_OF_BROWSERS:
             return problem(scope, 403, "This key is read-only.", type="urn:calibrl:forbidden", title="Forbidden")
         scope["state"]["caller"] = caller
         structlog.contextvars.bind_contextvars(user=caller.user)

@@ -1,4 +1,4 @@
-"""Re-checks the permissions of open streams periodically, once per API key."""
+"""Re-checks the permissions of open streams periodically, once per API key or session."""
 
 import asyncio
 from concurrent.futures import Executor
@@ -18,18 +18,19 @@ class StreamPermissions:
 
     def __init__(self, pool: Executor) -> None:
         self._pool = pool
-        self._found: dict[UUID, tuple[float, asyncio.Task[Caller | None]]] = {}
+        self._found: dict[tuple[UUID, UUID | None], tuple[float, asyncio.Task[Caller | None]]] = {}
 
     async def now(self, caller: Caller) -> Caller | None:
         """Return the caller with its current roles; None if its key is no longer valid."""
         time = asyncio.get_running_loop().time()
-        at, task = self._found.get(caller.key_id, (time - AGAIN_SECONDS, None))
+        place = caller.key_id, caller.session_id
+        at, task = self._found.get(place, (time - AGAIN_SECONDS, None))
         if task is None or time - at >= AGAIN_SECONDS:
             old = [id for id, (at, _) in self._found.items() if time - at >= 2 * AGAIN_SECONDS]
             for id in old:
                 del self._found[id]
             task = asyncio.create_task(self._look(caller))
-            self._found[caller.key_id] = (time, task)
+            self._found[place] = (time, task)
         return await asyncio.shield(task)
 
     async def _look(self, caller: Caller) -> Caller | None:

@@ -1,26 +1,28 @@
-"""Sign-in: a viewer's API key, kept in a cookie.
+"""Sign-in: an API key begins a session of the service, whose token is kept in a cookie.
 
-Without a cookie there is no access, also to a local stack: its port is open to every user of the machine.
-The address that `calibrl up` prints has a token, which signs its reader in with the stack's own key.
+Without a session there is no access, also to a local stack: its port is open to every user of the machine.
+The address that `calibrl up` prints has a secret, which signs its reader in with the stack's own key.
 """
 
 from collections.abc import Mapping
 from hmac import compare_digest
 from html import escape
+from typing import Any
 from urllib.parse import urlsplit
 
 import streamlit as st
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from calibrl.client import CalibrlError, Client
+from calibrl.schemas import CreatedSession
 from calibrl.settings import ClientSettings
 
-COOKIE = "calibrl_key"
+COOKIE = "calibrl_session"
+SECURE_COOKIE = f"__Host-{COOKIE}"  # with TLS: browsers accept it from this host only, not from its subdomains
 PATH, OUT = "/signin", "/signout"
-COOKIE_SECONDS = 30 * 86_400
 MAX_BYTES = 4096  # of the form
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
@@ -31,11 +33,11 @@ HEADERS = {
 
 
 class SignedOut(Exception):
-    """The viewer has no API key."""
+    """The viewer has no session."""
 
 
 def key() -> str:
-    """Return the viewer's API key.
+    """Return the token of the viewer's session, which clients of the API use as their key.
 
     Raises:
         SignedOut: there is none.
@@ -44,15 +46,21 @@ def key() -> str:
 
 
 def key_of(cookies: Mapping[str, str]) -> str:
-    """Return the API key in a request's cookies.
+    """Return the token of a session in a request's cookies.
 
     Raises:
         SignedOut: there is none.
     """
-    chosen = cookies.get(COOKIE)
+    chosen = cookies.get(SECURE_COOKIE) or cookies.get(COOKIE)
     if not chosen:
         raise SignedOut
     return chosen
+
+
+def cookie_name(connection: HTTPConnection) -> str:
+    """Return the name of the cookie that this request or websocket must have."""
+    scheme = connection.headers.get("x-forwarded-proto", connection.url.scheme)
+    return SECURE_COOKIE if scheme in ("https", "wss") else COOKIE
 
 
 def sent_cookies() -> dict[str, str]:
@@ -68,7 +76,7 @@ def own() -> str:
 
 def by_cookie() -> bool:
     """Return true if the viewer has signed in here, and so can sign out."""
-    return COOKIE in sent_cookies()
+    return not {COOKIE, SECURE_COOKIE}.isdisjoint(sent_cookies())
 
 
 async def _show(request: Request) -> Response:
@@ -79,13 +87,19 @@ async def _show(request: Request) -> Response:
     if expected is None or not compare_digest(given.encode(), expected.get_secret_value().encode()):
         error = "Invalid or expired link. Open the address that calibrl up printed last."
         return HTMLResponse(_page(to, error), 401, headers=HEADERS)
-    return _signed_in(request, own(), to)
+    return await _signed_in(request, own(), to)
 
 
-def _signed_in(request: Request, key: str, to: str) -> Response:
+async def _signed_in(request: Request, key: str, to: str) -> Response:
+    """Begin a session with a key, and redirect to a page."""
+    begun = await run_in_threadpool(_begun, key)
+    if isinstance(begun, str):
+        return HTMLResponse(_page(to, begun), 401, headers=HEADERS)
     answer = RedirectResponse(to, 303, headers=HEADERS)
-    secure = request.headers.get("x-forwarded-proto", request.url.scheme) == "https"
-    answer.set_cookie(COOKIE, key, COOKIE_SECONDS, httponly=True, samesite="strict", secure=secure)
+    name = cookie_name(request)
+    # Lax, not strict: a link in a message leads to the page, not to the sign-in. No GET changes anything.
+    options: dict[str, Any] = {"httponly": True, "samesite": "lax", "secure": name == SECURE_COOKIE}
+    answer.set_cookie(name, begun.token, expires=begun.expires_at, **options)
     return answer
 
 
@@ -95,16 +109,18 @@ async def _sign_in(request: Request) -> Response:
         return HTMLResponse(_page("/", error), 403, headers=HEADERS)
     form = await request.form(max_files=0, max_fields=4, max_part_size=MAX_BYTES)
     given, to = str(form.get("key") or "").strip(), _next(str(form.get("next") or "/"))
-    refused = await run_in_threadpool(_refusal, given)
-    if refused:
-        return HTMLResponse(_page(to, refused), 401, headers=HEADERS)
-    return _signed_in(request, given, to)
+    return await _signed_in(request, given, to)
 
 
 async def _sign_out(request: Request) -> Response:
     answer = RedirectResponse(PATH, 303, headers=HEADERS)
-    if _same_origin(request):
-        answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    if not _same_origin(request):
+        return answer
+    name = cookie_name(request)
+    refused = await run_in_threadpool(_ended, request.cookies.get(name, ""))
+    if refused:
+        return HTMLResponse(_page("/", f"Sign-out failed, try again: {refused}"), 503, headers=HEADERS)
+    answer.delete_cookie(name, httponly=True, samesite="lax", secure=name == SECURE_COOKIE)
     return answer
 
 
@@ -115,15 +131,26 @@ routes = [
 ]
 
 
-def _refusal(key: str) -> str | None:
-    """Return why a key is refused; None if it is valid."""
+def _begun(key: str) -> CreatedSession | str:
+    """Return a new session, or why the key is refused."""
     if not key:
         return "Enter an API key."
     try:
         with Client(api_key=key) as client:
-            client.me()
+            return client.begin_session()
     except CalibrlError as error:
         return "Invalid, revoked or expired API key" if error.status == 401 else str(error)
+
+
+def _ended(token: str) -> str | None:
+    """End a session. Return why that failed, or None."""
+    if not token:
+        return None
+    try:
+        with Client(api_key=token) as client:
+            client.end_session()
+    except CalibrlError as error:
+        return None if error.status in (401, 404) else str(error)
     return None
 
 

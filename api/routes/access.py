@@ -15,6 +15,7 @@ from calibrl.schemas import (
     ApiKey,
     AuditEntry,
     CreatedKey,
+    CreatedSession,
     Me,
     NewKey,
     NewUser,
@@ -26,7 +27,7 @@ from calibrl.schemas import (
     UserName,
 )
 from jobs import models
-from jobs.access import callers
+from jobs.access import browser_sessions, callers
 from jobs.errors import Forbidden, NotFound
 from jobs.repository import access as rows
 from jobs.repository import audit
@@ -38,7 +39,21 @@ Named = Annotated[UserName, Path(description="Name of the user.")]
 @router.get("/me")
 def read_me(caller: CurrentCaller) -> Me:
     """Return the owner and the permissions of this key."""
-    return Me(user=caller.user, admin=caller.admin, scope=caller.scope, projects=dict(caller.roles))
+    return Me(
+        user=caller.user, key_id=caller.key_id, admin=caller.admin, scope=caller.scope, projects=dict(caller.roles)
+    )
+
+
+@router.post("/sessions", status_code=201)
+def begin_session(session: Db, caller: CurrentCaller) -> CreatedSession:
+    """Begin a session of a browser with this API key. It ends after 12 hours, and with the key."""
+    return browser_sessions.begin(session, caller)
+
+
+@router.delete("/sessions/current", status_code=204)
+def end_session(session: Db, caller: CurrentCaller) -> None:
+    """End the session whose token this request has."""
+    browser_sessions.end(session, caller)
 
 
 @router.get("/users")

@@ -10,6 +10,8 @@ from statistics import median
 
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
+from bench.dashboard.viewers import session_cookies
+
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 PATIENCE = 120_000  # milliseconds
 PLOTLY = ".js-plotly-plot .scatterlayer .trace path.js-line"
@@ -35,7 +37,8 @@ def chromium() -> Iterator[Browser]:
 def signed_in(browser: Browser, dashboard: str, key: str) -> BrowserContext:
     """Return a fresh context, with nothing cached, that is signed in to the dashboard."""
     context = browser.new_context(viewport={"width": 1300, "height": 900})
-    context.add_cookies([{"name": "calibrl_key", "value": key, "url": dashboard}])
+    for name, value in session_cookies(dashboard, key).items():
+        context.add_cookies([{"name": name, "value": value, "url": dashboard}])
     return context
 
 

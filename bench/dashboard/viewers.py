@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 
+import httpx
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.sync.client import connect
@@ -15,6 +17,14 @@ READY_SECONDS = 120.0
 IDLE_SECONDS = 0.2  # seconds to wait for a message between two checks of the stop flag
 
 
+@cache
+def session_cookies(dashboard_url: str, key: str) -> Mapping[str, str]:
+    """Sign in with a key, once. Return the cookies of the session."""
+    with httpx.Client(base_url=dashboard_url, trust_env=False) as browser:
+        browser.post("/signin", data={"key": key})
+        return dict(browser.cookies)
+
+
 class Viewer(threading.Thread):
     """A browser tab. `ticks`: per tick, the time of its answer (`time.monotonic`) and its duration in seconds."""
 
@@ -22,7 +32,8 @@ class Viewer(threading.Thread):
         super().__init__(daemon=True)
         self._url = f"{dashboard_url.replace('http', 'ws', 1)}/_stcore/stream"
         self._page, self._query, self._script = page, query, ""
-        self._headers = {"Cookie": f"calibrl_key={key}"}
+        cookies = session_cookies(dashboard_url, key)
+        self._headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
         self._every: dict[str, float] = {}  # seconds between a fragment's ticks, by its id
         self._due: dict[str, float] = {}
         self._asked: dict[str, float] = {}

@@ -2,8 +2,21 @@
 
 from uuid import UUID
 
-from calibrl.client.connection import MOST, Connection, path_of
-from calibrl.schemas import ApiKey, AuditEntry, CreatedKey, Me, Member, NewKey, NewUser, Page, Role, User, UserChanges
+from calibrl.client.connection import GETS, MOST, Connection, checked, path_of
+from calibrl.schemas import (
+    ApiKey,
+    AuditEntry,
+    CreatedKey,
+    CreatedSession,
+    Me,
+    Member,
+    NewKey,
+    NewUser,
+    Page,
+    Role,
+    User,
+    UserChanges,
+)
 
 
 class AccessRequests(Connection):
@@ -12,6 +25,16 @@ class AccessRequests(Connection):
     def me(self) -> Me:
         """Return the user of this key and its permissions."""
         return self._get(Me, "/v1/me")
+
+    def begin_session(self) -> CreatedSession:
+        """Begin a session of a browser with this key. Its token can be used as `api_key` of a client."""
+        # Without an idempotency key: the service does not store the token, and an unused session expires.
+        answer = self._again(GETS, lambda: self._once("POST", "/v1/sessions"))
+        return self._parsed(CreatedSession, checked(answer))
+
+    def end_session(self) -> None:
+        """End the session whose token this client has."""
+        self._delete("/v1/sessions/current")
 
     def keys(self, user: str | None = None) -> list[ApiKey]:
         """Return your keys, newest first. Admins can ask for those of another user."""

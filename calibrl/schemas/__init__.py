@@ -1,8 +1,10 @@
 """The contract of the service: requests and responses. Pydantic only; imports no database and no torch."""
 
+from calibrl.schemas.access import TOKEN_PREFIX as TOKEN_PREFIX
 from calibrl.schemas.access import ApiKey as ApiKey
 from calibrl.schemas.access import AuditEntry as AuditEntry
 from calibrl.schemas.access import CreatedKey as CreatedKey
+from calibrl.schemas.access import CreatedSession as CreatedSession
 from calibrl.schemas.access import Me as Me
 from calibrl.schemas.access import Member as Member
 from calibrl.schemas.access import MemberRole as MemberRole

@@ -12,6 +12,7 @@ from calibrl_core.settings.base import StrictSettings
 
 UserName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9._\-]*$")]
 Scope = Literal["read", "write"]
+TOKEN_PREFIX = "calibrl-session-"  # of tokens of sessions; keys begin differently
 
 
 class Role(StrEnum):
@@ -55,6 +56,7 @@ class Me(Record):
     """The user of a key, and the permissions of the key."""
 
     user: str
+    key_id: UUID = Field(description="Id of the key. With the token of a session: of the key that it began with.")
     admin: bool
     scope: Scope
     projects: dict[str, Role] = Field(
@@ -111,6 +113,13 @@ class CreatedKey(ApiKey):
     """A new API key. `key` is only returned once."""
 
     key: str
+
+
+class CreatedSession(Record):
+    """A session of a browser. Its token replaces the API key in requests."""
+
+    token: str = Field(description="Sent as `Authorization: Bearer TOKEN`. It is shown once.")
+    expires_at: datetime
 
 
 class AuditEntry(Record):

@@ -51,7 +51,7 @@ def _keys(me: Me) -> None:
     for key in mine:
         name, state, used, action = st.columns([3, 2, 2, 1], vertical_alignment="center")
         name.html(f"<b>{escape(key.name)}</b> <span style='opacity:.75'>{escape(key.prefix)}… {key.scope}</span>")
-        is_current = bool(key.prefix) and signin.key().startswith(key.prefix)
+        is_current = key.id == me.key_id
         is_own = bool(key.prefix) and signin.own().startswith(key.prefix)
         if is_own:
             name.caption("Key of the local service. The link that calibrl up prints signs in with it.")

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
-from calibrl.schemas import ApiKey, CreatedKey, NewKey, NewUser, Role, Scope, UserChanges
+from calibrl.schemas import TOKEN_PREFIX, ApiKey, CreatedKey, NewKey, NewUser, Role, Scope, UserChanges
 from jobs import models
 from jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from jobs.repository import access, audit, projects
@@ -26,13 +26,15 @@ SERVICE_KEY = "CALIBRL_API_KEY of the service"
 
 @dataclass
 class Caller:
-    """The user and key of a request. `project`: project that the request changes, for the audit log."""
+    """The user and key of a request. `session_id`: session of the browser that sent it with a token instead of a key.
+    `project`: project that the request changes, for the audit log."""
 
     user: str
     key_id: UUID
     admin: bool
     scope: Scope
     roles: Mapping[str, Role] = field(default_factory=dict)
+    session_id: UUID | None = None
     project: str | None = None
 
     @property
@@ -99,13 +101,15 @@ def key_hash(key: str) -> bytes:
 
 
 def identify(session: Session, key: str) -> Caller | None:
-    """Return the caller of a key, or None if the key is unknown, expired, revoked or of an inactive user."""
-    return _caller(access.valid_key(session, key_hash(key)))
+    """Return the caller of a key or of the token of a session, or None if the key is unknown, expired, revoked or of an
+    inactive user, or the session has ended."""
+    find = access.valid_session if key.startswith(TOKEN_PREFIX) else access.valid_key
+    return _caller(find(session, key_hash(key)))
 
 
 def reidentify(session: Session, caller: Caller) -> Caller | None:
-    """Identify a caller again, with its present roles, or return None if its key is not valid any more."""
-    return _caller(access.still_valid(session, caller.key_id))
+    """Identify a caller again, with its present roles, or return None if its key or session is not valid any more."""
+    return _caller(access.still_valid(session, caller.key_id, caller.session_id))
 
 
 def acting_for(session: Session, user: str) -> Caller | None:
@@ -119,7 +123,7 @@ def _caller(row: Row[Any] | None) -> Caller | None:
     if row is None:
         return None
     roles = {project: Role(role) for project, role in row.roles.items()}
-    return Caller(row.user, row.id, row.admin, row.scope, roles)
+    return Caller(row.user, row.id, row.admin, row.scope, roles, row.session_id)
 
 
 def keep_service_key(session: Session, key: str, request_id: str) -> None:

@@ -1,6 +1,6 @@
 """Tables, one file per resource. An import of this package registers all of them with `Base.metadata`."""
 
-from jobs.models.access import ApiKey, AuditEntry, Membership, User
+from jobs.models.access import ApiKey, AuditEntry, BrowserSession, Membership, User
 from jobs.models.accuracies import Accuracies
 from jobs.models.attempts import Attempt
 from jobs.models.base import Base
@@ -30,6 +30,7 @@ __all__ = [
     "Attempt",
     "AuditEntry",
     "Base",
+    "BrowserSession",
     "Checkpoint",
     "Dataset",
     "Delivery",

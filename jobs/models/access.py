@@ -1,4 +1,4 @@
-"""Users, their roles in projects, their keys, and the audit log."""
+"""Users, their roles in projects, their keys and sessions of browsers, and the audit log."""
 
 from typing import Literal
 from uuid import UUID, uuid4
@@ -46,6 +46,18 @@ class ApiKey(Base):
     expires_at: Mapped[Timestamp | None]
     last_used_at: Mapped[Timestamp | None]
     revoked_at: Mapped[Timestamp | None]
+
+
+class BrowserSession(Base):
+    """A browser that is signed in to the dashboard with an API key. The token in its cookie is stored as `sha256`."""
+
+    __tablename__ = "browser_sessions"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    key_id: Mapped[UUID] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"), index=True)
+    sha256: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
+    created_at: Mapped[CreatedAt]
+    expires_at: Mapped[Timestamp] = mapped_column(index=True)
 
 
 class AuditEntry(Base):

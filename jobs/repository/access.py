@@ -16,16 +16,17 @@ from sqlalchemy import (
     delete,
     func,
     literal,
+    null,
     or_,
     select,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from calibrl.schemas import Role, Scope
 from jobs.errors import NotFound
-from jobs.models import ApiKey, Membership, User
+from jobs.models import ApiKey, BrowserSession, Membership, User
 
 USED_AGAIN = timedelta(minutes=1)  # accuracy of the last use of a key
 NO_KEY = UUID(int=0)  # of what the service does for a user without a request
@@ -103,22 +104,33 @@ def remove_member(session: Session, project: str, user: str) -> bool:
 def valid_key(session: Session, sha256: bytes) -> Row[Any] | None:
     """Return a usable key: its `id` and `scope`, its `user`, whether the user is an `admin`, and the `roles` of the
     user by project. Records the use of the key, at most once per minute."""
-    row = session.execute(_usable(), {"sha256": sha256, "id": None}).one_or_none()
+    return _used(session, session.execute(_usable_key(), {"sha256": sha256, "id": None}).one_or_none())
+
+
+def valid_session(session: Session, sha256: bytes) -> Row[Any] | None:
+    """Return the same columns as `valid_key` for the usable key of a valid session of a browser, and the `session_id`.
+    Records the use of the key."""
+    return _used(session, session.execute(_usable_session(), {"sha256": sha256, "id": None}).one_or_none())
+
+
+def still_valid(session: Session, key_id: UUID, session_id: UUID | None) -> Row[Any] | None:
+    """Return the same columns as `valid_key` or `valid_session` for a key or session that was used before, by id."""
+    query, id = (_usable_key(), key_id) if session_id is None else (_usable_session(), session_id)
+    return session.execute(query, {"sha256": None, "id": id}).one_or_none()
+
+
+def _used(session: Session, row: Row[Any] | None) -> Row[Any] | None:
     if row is not None and not row.noted:
         session.execute(update(ApiKey).where(ApiKey.id == row.id).values(last_used_at=func.now()))
     return row
 
 
-def still_valid(session: Session, key_id: UUID) -> Row[Any] | None:
-    """Return the same columns as `valid_key` for a key that was used before, by its id."""
-    return session.execute(_usable(), {"sha256": None, "id": key_id}).one_or_none()
-
-
 def active_user(session: Session, name: str) -> Row[Any] | None:
     """Return the same columns as `valid_key` for an active user, with the nil id and all rights of the user."""
     columns = (literal(NO_KEY, Uuid()).label("id"), literal("full").label("scope"), User.name.label("user"), User.admin)
+    session_id = null().label("session_id")
     return session.execute(
-        select(*columns, _roles().label("roles")).where(User.name == name, User.active)
+        select(*columns, _roles().label("roles"), session_id).where(User.name == name, User.active)
     ).one_or_none()
 
 
@@ -129,11 +141,23 @@ def _roles() -> ColumnElement[Any]:
 
 
 @cache
-def _usable() -> Select[*tuple[Any, ...]]:
+def _usable_key() -> Select[*tuple[Any, ...]]:
     """Build the query for a key by `:sha256` or by `:id`, once, because every request runs it."""
-    same_key = or_(
-        ApiKey.sha256 == bindparam("sha256", type_=LargeBinary()), ApiKey.id == bindparam("id", type_=Uuid())
-    )
+    return _usable(null()).where(_is(ApiKey))
+
+
+@cache
+def _usable_session() -> Select[*tuple[Any, ...]]:
+    """Build the query for the key of a session by the session's `:sha256` or `:id`, once."""
+    query = _usable(BrowserSession.id).join(BrowserSession, BrowserSession.key_id == ApiKey.id)
+    return query.where(_is(BrowserSession), BrowserSession.expires_at > func.now())
+
+
+def _is(table: type[ApiKey | BrowserSession]) -> ColumnElement[bool]:
+    return or_(table.sha256 == bindparam("sha256", type_=LargeBinary()), table.id == bindparam("id", type_=Uuid()))
+
+
+def _usable(session_id: ColumnElement[Any] | InstrumentedAttribute[UUID]) -> Select[*tuple[Any, ...]]:
     in_time = ApiKey.expires_at.is_(None) | (ApiKey.expires_at > func.now())
     query = select(
         ApiKey.id,
@@ -142,8 +166,9 @@ def _usable() -> Select[*tuple[Any, ...]]:
         User.admin,
         _roles().label("roles"),
         (ApiKey.last_used_at > func.now() - USED_AGAIN).is_(True).label("noted"),
-    )
-    return query.join(User, User.name == ApiKey.user).where(same_key, ApiKey.revoked_at.is_(None), User.active, in_time)
+        session_id.label("session_id"),
+    ).join(User, User.name == ApiKey.user)
+    return query.where(ApiKey.revoked_at.is_(None), User.active, in_time)
 
 
 def add_key(

@@ -231,7 +231,7 @@ def test_a_signed_in_user_sees_own_projects_until_sign_out(page: Page, client: C
     page.goto("/settings")
     page.get_by_role("button", name="Sign out").click()
     page.wait_for_url(re.compile("/signin"))
-    assert all(found["name"] != "calibrl_key" for found in page.context.cookies())
+    assert all(found["name"] != "calibrl_session" for found in page.context.cookies())
 
 
 # The small curves of st.metric are drawn by Streamlit with Vega, whose highlighted points carry a role and no name.

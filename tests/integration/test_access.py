@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from uuid import UUID
 
 import httpx
 import pytest
@@ -87,6 +88,33 @@ def test_no_key_outlives_the_one_that_made_it(admin: httpx.Client, users: ApiUse
     sooner = users.post(short["key"], "/v1/keys", {"name": "child", "expires_days": 0.1}).json()
     assert sooner["expires_at"] < ends
     assert admin.post("/v1/keys", json={"name": "of an eternal one"}).json()["expires_at"] is None
+
+
+def test_a_session_has_the_rights_of_its_key_and_ends_with_it(admin: httpx.Client, users: ApiUsers) -> None:
+    users.add("ann", {"default": "viewer"})
+    made = admin.post("/v1/keys", json={"name": "screen", "scope": "read", "user": "ann"}).json()
+    first, second = (users.post(made["key"], "/v1/sessions").json()["token"] for _ in range(2))
+    me = users.get(first, "/v1/me").json()
+    assert (me["user"], me["scope"], me["key_id"]) == ("ann", "read", made["id"])
+    refused(users.post(first, "/v1/keys", {"name": "more"}), 403)
+    assert "begins with an API key" in refused(users.post(first, "/v1/sessions"), 403)["detail"]
+    refused(users.delete(made["key"], "/v1/sessions/current"), 404)
+    assert users.delete(first, "/v1/sessions/current").status_code == 204
+    assert (users.get(first, "/v1/me").status_code, users.get(second, "/v1/me").status_code) == (401, 200)
+    admin.delete(f"/v1/keys/{made['id']}")
+    refused(users.get(second, "/v1/me"), 401)
+
+
+def test_sessions_are_few_and_stored_as_hashes(admin: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.access.browser_sessions.MOST_SESSIONS", 2)
+    tokens = [admin.post("/v1/sessions").json()["token"] for _ in range(3)]
+    statuses = [admin.get("/v1/me", headers={"Authorization": f"Bearer {token}"}).status_code for token in tokens]
+    assert statuses == [401, 200, 200]
+    run("UPDATE browser_sessions SET expires_at = now()")
+    newest = admin.post("/v1/sessions", headers={"Idempotency-Key": "one"}).json()["token"]
+    assert run_count("SELECT count(*) FROM browser_sessions") == 1
+    for table in ("browser_sessions", "idempotency_keys"):
+        assert run_count(f"SELECT count(*) FROM {table} WHERE position('{newest}' in {table}::text) > 0") == 0
 
 
 def test_no_file_is_read_for_who_does_not_see_the_project(users: ApiUsers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +237,8 @@ def test_a_user_has_a_bounded_number_of_valid_keys(admin: httpx.Client, monkeypa
 
 def test_the_services_own_key_can_be_replaced_and_revoked(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving() as client:
-        assert client.get("/v1/me").json() == {"user": "admin", "admin": True, "scope": "write", "projects": {}}
+        me = client.get("/v1/me").json()
+        assert UUID(me.pop("key_id")) and me == {"user": "admin", "admin": True, "scope": "write", "projects": {}}
     monkeypatch.setenv("CALIBRL_API_KEY", "another-key-of-32-characters-long")
     get_settings.cache_clear()
     with serving() as client:

@@ -129,6 +129,8 @@ NEEDS: dict[str, Need] = {
     "GET /v1/projects/{slug}/webhooks/{webhook_id}/deliveries": Role.ADMIN,
     "GET /v1/usage": ANY_KEY,
     "GET /v1/me": ANY_KEY,
+    "POST /v1/sessions": ANY_KEY,
+    "DELETE /v1/sessions/current": ANY_KEY,
     "GET /v1/users": ADMIN,
     "POST /v1/users": ADMIN,
     "GET /v1/users/{name}": ADMIN,

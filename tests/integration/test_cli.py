@@ -166,13 +166,15 @@ def _check_door(address: str) -> None:
         assert stranger.get(f"{origin}/files/{UUID(int=1)}/log.txt").status_code == 401
         assert stranger.get(f"{origin}/signin?token=guessed").status_code == 401
     with httpx.Client(trust_env=False) as owner:
-        assert owner.get(address).status_code == 303 and "calibrl_key" in owner.cookies
+        assert owner.get(address).status_code == 303 and "calibrl_session" in owner.cookies
         assert owner.get(f"{origin}/files/{UUID(int=1)}/log.txt").status_code == 404  # signed in; there is no such job
+        cookie = {"Cookie": f"calibrl_session={owner.cookies['calibrl_session']}"}
     port = int(origin.rpartition(":")[2])
     for name, allowed in (("127.0.0.1", True), ("evil.example", False)):  # a name that was led to this address
         with nullcontext() if allowed else pytest.raises(InvalidStatus, match="403"):
             stream = socket.create_connection(("127.0.0.1", port), 30)
-            with connect(f"ws://{name}:{port}/_stcore/stream", sock=stream, subprotocols=[Subprotocol("streamlit")]):
+            url, offered = f"ws://{name}:{port}/_stcore/stream", [Subprotocol("streamlit")]
+            with connect(url, sock=stream, subprotocols=offered, additional_headers=cookie):
                 pass
 
 

@@ -1,11 +1,15 @@
 """The dashboard's sign-in over real HTTP, before the real API."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from http.cookies import SimpleCookie
 
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from calibrl.client import CalibrlError, Client
 from dashboard import signin
 from jobs.settings import get_settings
 from tests.support import API_KEY
@@ -25,14 +29,43 @@ def door(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]
             yield client
 
 
-def test_a_valid_key_becomes_a_cookie_that_scripts_cannot_read(door: TestClient) -> None:
+def status(token: str) -> int | None:
+    """The API's answer to a token or key."""
+    try:
+        with Client(api_key=token) as client:
+            client.me()
+    except CalibrlError as error:
+        return error.status
+    return 200
+
+
+def test_a_key_begins_a_session_of_hours_that_the_sign_out_ends(door: TestClient) -> None:
     answer = door.post("/signin", data={"key": API_KEY, "next": "/job?id=1"})
     assert (answer.status_code, answer.headers["location"]) == (303, "/job?id=1")
-    cookie = answer.headers["set-cookie"]
-    assert f"{signin.COOKIE}={API_KEY}" in cookie.replace('"', "")
-    assert "HttpOnly" in cookie and "samesite=strict" in cookie.lower()
+    cookie = SimpleCookie(answer.headers["set-cookie"])[signin.COOKIE]
+    assert cookie["httponly"] and cookie["samesite"] == "lax" and not cookie["secure"]
+    lasts = parsedate_to_datetime(cookie["expires"]) - datetime.now(UTC)
+    assert timedelta(hours=11.9) < lasts <= timedelta(hours=12)
+    assert API_KEY not in cookie.value and status(cookie.value) == 200
     out = door.post("/signout")
     assert out.status_code == 303 and "Max-Age=0" in out.headers["set-cookie"]
+    assert (status(cookie.value), status(API_KEY)) == (401, 200)
+
+
+def test_with_tls_the_cookie_is_bound_to_the_host(door: TestClient) -> None:
+    proxy = {"X-Forwarded-Proto": "https"}
+    answer = door.post("/signin", data={"key": API_KEY}, headers=proxy)
+    cookie = SimpleCookie(answer.headers["set-cookie"])[f"__Host-{signin.COOKIE}"]
+    assert cookie["secure"] and cookie["path"] == "/" and not cookie["domain"]
+    out = door.post("/signout", headers=proxy | {"Cookie": f"__Host-{signin.COOKIE}={cookie.value}"})
+    assert out.headers["set-cookie"].startswith(f'__Host-{signin.COOKIE}="";') and status(cookie.value) == 401
+
+
+def test_a_session_that_cannot_be_ended_stays_in_the_browser(door: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    door.post("/signin", data={"key": API_KEY})
+    monkeypatch.setenv("CALIBRL_API_URL", "http://127.0.0.1:9")
+    answer = door.post("/signout")
+    assert answer.status_code == 503 and "Sign-out failed" in answer.text and "set-cookie" not in answer.headers
 
 
 def test_other_keys_are_refused_and_not_repeated(door: TestClient) -> None:
@@ -56,7 +89,7 @@ def test_forms_of_other_sites_have_no_effect(door: TestClient) -> None:
 def test_the_token_of_the_printed_address_signs_in_with_the_stacks_key(door: TestClient) -> None:
     answer = door.get("/signin", params={"token": TOKEN, "next": "/queue"})
     assert (answer.status_code, answer.headers["location"]) == (303, "/queue")
-    assert f"{signin.COOKIE}={API_KEY}" in answer.headers["set-cookie"].replace('"', "")
+    assert status(SimpleCookie(answer.headers["set-cookie"])[signin.COOKIE].value) == 200
     assert answer.headers["referrer-policy"] == "same-origin"
 
 

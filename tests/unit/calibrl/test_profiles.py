@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from threading import Thread
+from uuid import UUID
 
 import pytest
 from pydantic import SecretStr
@@ -14,7 +15,7 @@ from tests.support.waiting import LIMIT_SECONDS
 
 from .conftest import KEY, Service, calibrl, fault, problem
 
-ME = {"user": "ada", "admin": False, "scope": "write", "projects": {"vision": "member"}, "key_id": None}
+ME = {"user": "ada", "admin": False, "scope": "write", "projects": {"vision": "member"}, "key_id": str(UUID(int=1))}
 SECRET = "calibrl_of-the-lab"
 
 
