@@ -22,7 +22,7 @@ from dashboard.views.plan_summary import size
 ALL = "all"
 PAGES = "data-before"  # key of the list's pages
 LIST, UPLOAD, REGISTER = "List", "Upload a file", "From the hub"
-MAX_MEGABYTES = 200  # of an uploaded file: it passes through the memory of the dashboard
+MAX_MEGABYTES = 50  # of an uploaded file: it passes through the memory of the dashboard
 IMAGE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=]+")
 TITLES = ("Dataset", "Project", "Format", "Rows", "Size", "Experts", "Added", "By")
 COLUMNS = ("question", "images", "answer", "expert")
