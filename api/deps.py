@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -63,6 +64,13 @@ async def read(request: Request, query: Callable[[Session], T]) -> T:
         return await run_in_threadpool(query, session)
 
 
+def note_download(session: Session, request: Request, caller: Caller, project: str) -> None:
+    """Record the download of a file, once: not for the later parts of a download in parts."""
+    if request.method == "GET" and request.headers.get("Range", "bytes=0-").startswith("bytes=0-"):
+        caller.project = project
+        _note(session, request, caller)
+
+
 def _note(session: Session, request: Request, caller: Caller) -> None:
     audit.add(
         session,
@@ -72,6 +80,7 @@ def _note(session: Session, request: Request, caller: Caller) -> None:
         path=request.url.path,
         project=caller.project,
         request_id=request.state.request_id,
+        **(asdict(caller.change) if caller.change else {}),
     )
 
 

@@ -5,6 +5,7 @@ import math
 import re
 import secrets
 import time
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 from uuid import uuid4
@@ -21,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import prometheus
 from api.errors import AWAY, database_away, problem
 from api.limits import Places, RateLimit, Remembered
+from calibrl.schemas import TOKEN_PREFIX
 from jobs.access import callers
 from jobs.access.callers import Caller
 from jobs.db import session_scope
@@ -40,6 +42,8 @@ NEW_LOOKUPS = 1  # of these, of keys that were not valid before in this process
 AT_ONCE = 8  # concurrent requests of a user, until each has begun its answer: fewer than `api.deps.SESSIONS`
 PATIENCE_SECONDS = 60.0  # that a request waits for others of its user
 STRANGERS_PER_SECOND, STRANGERS_AT_ONCE = 5.0, 50  # limit for requests without a valid key, per address
+NOTED_AGAIN_SECONDS = 600.0  # after which a refused key is noted in the audit log again
+NOTED_PER_SECOND, NOTED_AT_ONCE = 0.1, 50  # limit for refused keys in the audit log
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -165,6 +169,8 @@ class RequestChecks:
         self._first_lookups: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()  # by hash of the key
         self._known_keys = Remembered()  # hashes of keys that were valid; each key is looked up again
         self._of_strangers = RateLimit(STRANGERS_PER_SECOND, STRANGERS_AT_ONCE)
+        self._of_notes = RateLimit(NOTED_PER_SECOND, NOTED_AT_ONCE)
+        self._of_noted_keys = RateLimit(1 / NOTED_AGAIN_SECONDS, 1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -232,6 +238,7 @@ class RequestChecks:
         known = await to_thread.run_sync(_caller, key, request_id, limiter=self._lookups)
         if known is None:  # it was revoked or has expired
             self._known_keys.discard(digest)
+            await self._note_refusal(key, scope)
         return known
 
     async def _first_look(self, key: str, digest: bytes, scope: Scope) -> Caller | float | None:
@@ -248,7 +255,21 @@ class RequestChecks:
         if caller is not None:
             self._known_keys.add(digest)
             self._of_strangers.give_back(address)
+        else:
+            await self._note_refusal(key, scope)
         return caller
+
+    async def _note_refusal(self, key: str, scope: Scope) -> None:
+        """Record a refused key in the audit log, within limits: strangers can send any number. Tokens of sessions are
+        left out: each of them ends after hours."""
+        if not key or key.startswith(TOKEN_PREFIX) or self._of_noted_keys.wait(callers.key_hash(key).hex()) > 0:
+            return
+        if self._of_notes.wait("") > 0:
+            return
+        client = scope.get("client")
+        sent = route_path(scope), scope["state"]["request_id"], client[0] if client else ""
+        with suppress(*AWAY):
+            await to_thread.run_sync(_note_refused, key, *sent, limiter=self._new_lookups)
 
     def _limit(self, scope: Scope) -> int:
         """Return the maximum number of bytes of a body."""
@@ -280,6 +301,11 @@ def _caller(key: str, request_id: str) -> Caller | None:
             callers.keep_service_key(session, key, request_id)
             caller = callers.identify(session, key)
         return caller
+
+
+def _note_refused(key: str, path: str, request_id: str, address: str) -> None:
+    with session_scope() as session:
+        callers.note_refusal(session, key, path=path, request_id=request_id, address=address)
 
 
 def _is_service_key(key: str) -> bool:

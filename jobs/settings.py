@@ -98,6 +98,7 @@ class Settings(StackSettings):
     )
     currency: str = Field("USD", min_length=1, max_length=8, description="Currency of the prices.")
     janitor_hours: float = Field(6, gt=0, le=8760, description="Hours between two runs of a worker's janitor.")
+    audit_days: int = Field(730, ge=1, le=36500, description="Days after which entries of the audit log are removed.")
     sandbox_packages: str = Field(
         "",
         pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*(,[A-Za-z0-9][A-Za-z0-9._-]*)*)?$",

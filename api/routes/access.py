@@ -1,9 +1,11 @@
 """API keys, users and the audit log."""
 
+from collections.abc import Iterator
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Path, Query, Response
+from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 
 from api import preconditions
@@ -11,6 +13,7 @@ from api.deps import MAX_ID, Admin, CurrentCaller, Db, Limit, page
 from api.examples import KEYS, USERS
 from api.idempotency import IdempotentRoute
 from api.preconditions import IfMatch
+from api.tables import attachment
 from calibrl.schemas import (
     ApiKey,
     AuditEntry,
@@ -28,11 +31,15 @@ from calibrl.schemas import (
 )
 from jobs import models
 from jobs.access import browser_sessions, callers
+from jobs.db import session_scope
 from jobs.errors import Forbidden, NotFound
 from jobs.repository import access as rows
 from jobs.repository import audit
 
 router = APIRouter(tags=["access"], route_class=IdempotentRoute)
+JSON_LINES = "application/jsonl"
+LINES = {JSON_LINES: {"schema": {"type": "string"}}}
+ENTRIES_AT_ONCE = 1000
 Named = Annotated[UserName, Path(description="Name of the user.")]
 
 
@@ -73,7 +80,9 @@ def add_user(
 ) -> User:
     """Add a user; for admins. A new user has no key and belongs to no project."""
     response.headers["Location"] = f"/v1/users/{new.name}"
-    return _tagged(callers.add_user(session, new), response)
+    user = _tagged(callers.add_user(session, new), response)
+    caller.changed(user.name, None, user)
+    return user
 
 
 @router.get("/users/{name}")
@@ -87,13 +96,18 @@ def change_user(
     name: Named, changes: UserChanges, session: Db, caller: Admin, response: Response, if_match: IfMatch = None
 ) -> User:
     """Set whether a user is an admin and is active; for admins. The last active admin cannot be changed."""
-    preconditions.check(if_match, rows.lock_user(session, name), preconditions.EDITED["user"])
-    return _tagged(callers.change_user(session, name, changes), response)
+    row = rows.lock_user(session, name)
+    before = User.model_validate(row)
+    preconditions.check(if_match, row, preconditions.EDITED["user"])
+    user = _tagged(callers.change_user(session, name, changes), response)
+    caller.changed(name, before, user)
+    return user
 
 
 @router.delete("/users/{name}", status_code=204)
 def remove_user(name: Named, session: Db, caller: Admin) -> None:
     """Remove a user with all keys and roles; for admins. The jobs stay. The last active admin cannot be removed."""
+    caller.changed(name, User.model_validate(rows.user(session, name)))
     callers.remove_user(session, name)
 
 
@@ -119,6 +133,7 @@ def create_key(
     """
     created = callers.create_key(session, _whose(caller, new.user), new, caller.key_id)
     response.headers["Location"] = f"/v1/keys/{created.id}"
+    caller.changed(created.id, None, created)
     return created
 
 
@@ -129,11 +144,23 @@ def read_key(key_id: UUID, session: Db, caller: CurrentCaller) -> ApiKey:
 
 
 @router.delete("/keys/{key_id}")
-def revoke_key(key_id: UUID, session: Db, caller: CurrentCaller) -> ApiKey:
+def revoke_key(
+    key_id: UUID,
+    session: Db,
+    caller: CurrentCaller,
+    descendants: Annotated[
+        bool, Query(description="Also revoke the keys that this key made, the keys that those made, and so on.")
+    ] = False,
+) -> ApiKey:
     """Revoke an API key. You can revoke your own keys; an admin can revoke any key."""
     key = _own_key(session, caller, key_id)
+    before = ApiKey.model_validate(key)
+    also = rows.revoke_descendants(session, key, None if caller.admin else caller.user) if descendants else []
     rows.revoke(session, key)
-    return ApiKey.model_validate(key)
+    revoked = ApiKey.model_validate(key)
+    listed = {"descendants": sorted(map(str, also))} if also else {}
+    caller.changed(key_id, before, revoked.model_dump(mode="json") | listed)
+    return revoked
 
 
 def _own_key(session: Session, caller: callers.Caller, key_id: UUID) -> models.ApiKey:
@@ -153,11 +180,39 @@ def list_audit(
     limit: Limit = 100,
 ) -> Page[AuditEntry]:
     """List the audit log, newest first: for admins, and with `project` for admins of that project."""
+    _need_audit(caller, project)
+    return page(audit.page(session, project=project, user=user, before=before, limit=limit + 1), limit, AuditEntry)
+
+
+@router.get("/audit/export", response_class=StreamingResponse, responses={200: {"content": LINES}})
+def export_audit(
+    caller: CurrentCaller,
+    project: Slug | None = None,
+    after: Annotated[int, Query(ge=0, le=MAX_ID, description="Id of the last entry that you have.")] = 0,
+) -> StreamingResponse:
+    """Download the audit log as JSON lines, oldest first: for admins, and with `project` for admins of that project."""
+    _need_audit(caller, project)
+    return attachment("audit.jsonl", JSON_LINES, _entries(project, after))
+
+
+def _need_audit(caller: callers.Caller, project: str | None) -> None:
     if project is None:
         caller.need_admin()
     else:
         caller.need(project, Role.ADMIN)
-    return page(audit.page(session, project=project, user=user, before=before, limit=limit + 1), limit, AuditEntry)
+
+
+def _entries(project: str | None, after: int) -> Iterator[bytes]:
+    while True:
+        with session_scope() as session:
+            found = [
+                AuditEntry.model_validate(row)
+                for row in audit.after(session, after, project=project, limit=ENTRIES_AT_ONCE)
+            ]
+        if not found:
+            return
+        yield b"".join(entry.model_dump_json().encode() + b"\n" for entry in found)
+        after = found[-1].id
 
 
 def _whose(caller: callers.Caller, user: str | None) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from api.deps import Db, ExistingJob
+from api.deps import CurrentCaller, Db, ExistingJob, note_download
 from api.downloads import ARCHIVE, RESPONSES, archive, send
 from calibrl.schemas import MAX_STEP, Checkpoint, CheckpointFiles, Page
 from jobs.files import artifacts
@@ -32,16 +32,23 @@ def read_checkpoint(session: Db, job: ExistingJob, step: Step) -> CheckpointFile
 @router.head("/{step}/files/{name:path}", include_in_schema=False)
 @router.get("/{step}/files/{name:path}", response_class=Response, responses=RESPONSES)
 def download_checkpoint_file(
-    request: Request, session: Db, job: ExistingJob, step: Step, name: Annotated[str, Path(max_length=1000)]
+    request: Request,
+    session: Db,
+    caller: CurrentCaller,
+    job: ExistingJob,
+    step: Step,
+    name: Annotated[str, Path(max_length=1000)],
 ) -> Response:
     """Download one file of a checkpoint; byte ranges are supported."""
+    note_download(session, request, caller, job.project)
     folder = artifacts.checkpoint_folder(checkpoints.get(session, job.id, step))
     file = artifacts.pick(artifacts.listing(folder), name)
     return send(request, artifacts.open_file(folder, file), name=file.name, size=file.bytes, etag=file.etag)
 
 
 @router.get("/{step}/archive", response_class=Response, responses=ARCHIVE)
-def download_checkpoint(session: Db, job: ExistingJob, step: Step) -> Response:
+def download_checkpoint(request: Request, session: Db, caller: CurrentCaller, job: ExistingJob, step: Step) -> Response:
     """Download all files of a checkpoint as one tar file."""
+    note_download(session, request, caller, job.project)
     folder = artifacts.checkpoint_folder(checkpoints.get(session, job.id, step))
     return archive(folder, artifacts.listing(folder), f"{job.id}-step-{step}.tar")

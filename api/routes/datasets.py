@@ -7,7 +7,7 @@ from fastapi import APIRouter, BackgroundTasks, Body, Depends, Query, Request, R
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from api.deps import CurrentCaller, Db, DbLater, Limit, page, read
+from api.deps import CurrentCaller, Db, DbLater, Limit, note_download, page, read
 from api.downloads import RESPONSES, send
 from api.examples import HUB_DATASETS
 from api.idempotency import IdempotentRoute
@@ -150,7 +150,13 @@ async def report_on_dataset(
 @router.get("/{dataset_id}/content", response_class=Response, responses=RESPONSES)
 async def download_dataset(request: Request, dataset_id: UUID, caller: CurrentCaller) -> Response:
     """Download the file as it was uploaded; byte ranges are supported."""
-    dataset = await read(request, lambda session: rows.get(session, dataset_id, caller.projects))
+
+    def found(session: Session) -> models.Dataset:
+        row = rows.get(session, dataset_id, caller.projects)
+        note_download(session, request, caller, row.project)
+        return row
+
+    dataset = await read(request, found)
     _must_be_file(dataset)
     file = await run_in_threadpool(datasets.open_content, dataset)
     name = f"{dataset.name}.{dataset.format}"

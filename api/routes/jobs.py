@@ -85,7 +85,9 @@ async def _looked_at(request: Request, spec: Spec, caller: CurrentCaller) -> Any
 def submit_job(spec: Spec, session: Db, caller: CurrentCaller, response: Response) -> Job:
     """Submit a job. It is queued, or waits for its dependencies."""
     caller.need_named(spec.project, Role.MEMBER)
-    return _added(lifecycle.submit(session, spec, actor=caller.user, visible_projects=caller.projects), response)
+    return _added(
+        lifecycle.submit(session, spec, actor=caller.user, visible_projects=caller.projects), response, caller
+    )
 
 
 @router.post(":plan")
@@ -130,9 +132,12 @@ def change_job(
     if_match: IfMatch = None,
 ) -> Job:
     """Change a job's name, labels and notes at any time, or its priority before its end."""
-    preconditions.check(if_match, jobs.lock(session, job_id), preconditions.EDITED["job"])
-    changed = lifecycle.edit(session, job_id, changes, actor=caller.user)
-    return _tagged(Job.model_validate(changed), response)
+    row, fields = jobs.lock(session, job_id), preconditions.EDITED["job"]
+    preconditions.check(if_match, row, fields)
+    before = {name: getattr(row, name) for name in fields}
+    changed = Job.model_validate(lifecycle.edit(session, job_id, changes, actor=caller.user))
+    caller.changed(job_id, before, changed.model_dump(mode="json", include=set(fields)))
+    return _tagged(changed, response)
 
 
 @router.delete("/{job_id}", status_code=204)
@@ -176,7 +181,7 @@ def fork_job(
     added = lifecycle.submit(
         session, spec, actor=caller.user, visible_projects=caller.projects, forked_from=job_id, forked_step=step
     )
-    return _added(added, response)
+    return _added(added, response, caller)
 
 
 async def _made(request: Request, caller: Caller, make: Callable[[Session], dict[str, Any]]) -> AnySpec:
@@ -210,7 +215,9 @@ def what_if_job(
     algorithms. It trains nothing; the checkpoint is kept for it.
     """
     caller.need_named(spec.project, Role.MEMBER)
-    return _added(lifecycle.submit(session, spec, actor=caller.user, visible_projects=caller.projects), response)
+    return _added(
+        lifecycle.submit(session, spec, actor=caller.user, visible_projects=caller.projects), response, caller
+    )
 
 
 async def _bisecting(request: Request, job_id: UUID, bisection: BisectionRequest, caller: CurrentCaller) -> AnySpec:
@@ -230,7 +237,9 @@ def bisect_job(
     checkpoints are kept for it.
     """
     caller.need_named(spec.project, Role.MEMBER)
-    return _added(lifecycle.submit(session, spec, actor=caller.user, visible_projects=caller.projects), response)
+    return _added(
+        lifecycle.submit(session, spec, actor=caller.user, visible_projects=caller.projects), response, caller
+    )
 
 
 async def _repeated(request: Request, job_id: UUID, caller: CurrentCaller) -> AnySpec:
@@ -252,7 +261,7 @@ def reproduce_job(
     then compares both step by step."""
     caller.need_named(spec.project, Role.MEMBER)
     added = lifecycle.submit(session, spec, actor=caller.user, visible_projects=caller.projects, forked_from=job_id)
-    return _added(added, response)
+    return _added(added, response, caller)
 
 
 @router.post("/{job_id}/pause")
@@ -273,8 +282,9 @@ def retry_job(job_id: WritableJob, session: Db, caller: CurrentCaller) -> Job:
     return Job.model_validate(lifecycle.retry(session, job_id, actor=caller.user))
 
 
-def _added(row: models.Job, response: Response) -> Job:
+def _added(row: models.Job, response: Response, caller: Caller) -> Job:
     job = Job.model_validate(row)
+    caller.changed(job.id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return job
 

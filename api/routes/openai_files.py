@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from api import openai
-from api.deps import CurrentCaller, Db, DbLater, read
+from api.deps import CurrentCaller, Db, DbLater, note_download, read
 from api.downloads import RESPONSES, send
 from api.idempotency import IdempotentRoute
 from api.openai import after_id, listed
@@ -118,7 +118,13 @@ def delete_file(file: ExistingFile, session: Db, caller: CurrentCaller, after: B
 @router.get("/{file_id}/content", response_class=Response, responses=RESPONSES)
 async def download_file(request: Request, file_id: str, caller: CurrentCaller) -> Response:
     """Download the file as it was uploaded; byte ranges are supported."""
-    file = await read(request, lambda session: _found(session, file_id, caller))
+
+    def found(session: Session) -> models.Dataset:
+        row = _found(session, file_id, caller)
+        note_download(session, request, caller, row.project)
+        return row
+
+    file = await read(request, found)
     content = await run_in_threadpool(datasets.open_content, file)
     name = file_object(file).filename
     return send(request, content, name=name, size=file.bytes or 0, etag=str(file.sha256))

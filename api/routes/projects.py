@@ -56,15 +56,21 @@ def put_project(
         added = projects.add(session, slug, settings.model_dump())
         if added is None:
             raise PreconditionFailed(f"Project {slug} exists already.")
+        caller.changed(slug, None, Project.model_validate(added))
         return _tagged(added, response)
-    preconditions.check(if_match, projects.lock(session, slug), preconditions.EDITED["project"])
-    return _tagged(projects.put(session, slug, settings.model_dump()), response)
+    row = projects.lock(session, slug)
+    before = None if row is None else Project.model_validate(row)
+    preconditions.check(if_match, row, preconditions.EDITED["project"])
+    project = _tagged(projects.put(session, slug, settings.model_dump()), response)
+    caller.changed(slug, before, project)
+    return project
 
 
 @router.delete("/projects/{slug}", status_code=204)
 def remove_project(slug: Named, session: Db, caller: Admin) -> None:
     """Remove a project with its members and webhooks. Refused while it has jobs, datasets or studies. For admins."""
     caller.need(slug, Role.ADMIN)
+    caller.changed(slug, Project.model_validate(projects.get(session, slug)))
     projects.remove(session, slug)
 
 
@@ -92,7 +98,9 @@ def put_member(
 ) -> Member:
     """Give a user a role in a project; for the project's admins."""
     caller.need(slug, Role.ADMIN)
+    before = rows.role(session, slug, user)
     callers.put_member(session, slug, user, member.role)
+    caller.changed(user, {"role": before}, member)
     return Member(user=user, role=member.role)
 
 
@@ -100,6 +108,7 @@ def put_member(
 def remove_member(slug: Named, user: NamedUser, session: Db, caller: CurrentCaller) -> None:
     """Remove a user from a project; for the project's admins."""
     caller.need(slug, Role.ADMIN)
+    caller.changed(user, {"role": rows.role(session, slug, user)})
     callers.remove_member(session, slug, user)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from api.deps import ExistingJob
+from api.deps import CurrentCaller, Db, ExistingJob, note_download
 from api.downloads import RESPONSES, send
 from calibrl.schemas import Page, StoredFile
 from jobs.errors import NotFound
@@ -22,8 +22,15 @@ def list_results(job: ExistingJob) -> Page[StoredFile]:
 
 @router.head("/{name}", include_in_schema=False)
 @router.get("/{name}", response_class=Response, responses=RESPONSES)
-def download_result(request: Request, job: ExistingJob, name: Annotated[str, Path(max_length=1000)]) -> Response:
+def download_result(
+    request: Request,
+    session: Db,
+    caller: CurrentCaller,
+    job: ExistingJob,
+    name: Annotated[str, Path(max_length=1000)],
+) -> Response:
     """Download one result file; byte ranges are supported."""
+    note_download(session, request, caller, job.project)
     folder = artifacts.results_folder(job)
     if folder is None:
         raise NotFound(f"Job {job.id} has no results.")

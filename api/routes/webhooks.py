@@ -55,7 +55,9 @@ def add_webhook(
     secret = sender.new_secret()
     row = rows.add(session, slug, url=new.url, events=new.events, secret=secret, user=caller.user)
     response.headers["Location"] = f"/v1/projects/{slug}/webhooks/{row.id}"
-    return CreatedWebhook(**Webhook.model_validate(row).model_dump(), secret=secret)
+    webhook = Webhook.model_validate(row)
+    caller.changed(row.id, None, webhook)
+    return CreatedWebhook(**webhook.model_dump(), secret=secret)
 
 
 @router.get("/{webhook_id}")
@@ -69,7 +71,9 @@ def read_webhook(slug: Named, webhook_id: UUID, session: Db, caller: CurrentCall
 def remove_webhook(slug: Named, webhook_id: UUID, session: Db, caller: CurrentCaller) -> None:
     """Remove a webhook."""
     caller.need(slug, Role.ADMIN)
-    rows.remove(session, rows.get(session, slug, webhook_id))
+    row = rows.get(session, slug, webhook_id)
+    caller.changed(webhook_id, Webhook.model_validate(row))
+    rows.remove(session, row)
 
 
 @router.post("/{webhook_id}/ping", status_code=202)

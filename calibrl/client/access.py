@@ -44,9 +44,11 @@ class AccessRequests(Connection):
         """Create a key. Only this answer contains its text."""
         return self._send("POST", CreatedKey, "/v1/keys", new)
 
-    def revoke_key(self, id: UUID | str) -> ApiKey:
-        """Revoke a key. The service refuses it from now on."""
-        return self._parsed(ApiKey, self._delete(path_of("keys", str(id))))
+    def revoke_key(self, id: UUID | str, *, descendants: bool = False) -> ApiKey:
+        """Revoke a key. The service refuses it from now on. `descendants`: also the keys that it made, directly or
+        through others."""
+        query = "?descendants=true" if descendants else ""
+        return self._parsed(ApiKey, self._delete(path_of("keys", str(id)) + query))
 
     def users(self) -> list[User]:
         """Return up to 1000 users, by name. For admins."""

@@ -74,11 +74,13 @@ def create_key(
 @keys.command("revoke")
 def revoke_key(
     key: Annotated[str, typer.Argument(metavar="KEY", help="Id of the key, the beginning of the id, or its name.")],
+    descendants: Annotated[bool, typer.Option("--descendants", help="Also the keys that this key created.")] = False,
     data: StackFolder = None,
 ) -> None:
     """Revoke a key. The service refuses it from now on."""
     with Client(data_dir=data) as client:
-        revoked = client.revoke_key(key if is_id(key) else _own_key(client, key))
+        id = key if is_id(key) else _own_key(client, key)
+        revoked = client.revoke_key(id, descendants=descendants)
     print_rich(f"revoked {revoked.name} of {revoked.user}")
 
 

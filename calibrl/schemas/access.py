@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import Field
@@ -96,6 +96,7 @@ class ApiKey(Record):
     expires_at: datetime | None
     last_used_at: datetime | None = Field(description="Time of the last use, accurate to one minute.")
     revoked_at: datetime | None
+    made_by: UUID | None = Field(None, description="Id of the key that created it. None: not known, or no key.")
 
 
 class NewKey(StrictSettings):
@@ -123,13 +124,22 @@ class CreatedSession(Record):
 
 
 class AuditEntry(Record):
-    """A change, with the user who made it."""
+    """A change, download or refused key, with its user."""
 
     id: int
     ts: datetime
-    user: str
+    user: str = Field(description="Empty: a key that no user has.")
     key_id: UUID | None
-    action: str = Field(description="Method and route of the request.", examples=["POST /v1/jobs/{job_id}/cancel"])
+    action: str = Field(
+        description="Method and route of the request, or `refuse a key`.", examples=["POST /v1/jobs/{job_id}/cancel"]
+    )
     path: str
     project: str | None
     request_id: str
+    object: str | None = Field(
+        None, description="Id of what was created, changed or removed, if the path does not name it."
+    )
+    before: dict[str, Any] | None = Field(
+        None, description="Fields before the change that differ. None: it did not exist."
+    )
+    after: dict[str, Any] | None = Field(None, description="The same fields after the change. None: it was removed.")

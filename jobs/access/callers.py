@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from calibrl.schemas import TOKEN_PREFIX, ApiKey, CreatedKey, NewKey, NewUser, Role, Scope, UserChanges
 from jobs import models
+from jobs.access.changes import Fields, ObjectChange, between
 from jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from jobs.repository import access, audit, projects
 
@@ -27,7 +28,7 @@ SERVICE_KEY = "CALIBRL_API_KEY of the service"
 @dataclass
 class Caller:
     """The user and key of a request. `session_id`: session of the browser that sent it with a token instead of a key.
-    `project`: project that the request changes, for the audit log."""
+    `project`, `change`: project that the request changes, and what it changes, for the audit log."""
 
     user: str
     key_id: UUID
@@ -36,6 +37,11 @@ class Caller:
     roles: Mapping[str, Role] = field(default_factory=dict)
     session_id: UUID | None = None
     project: str | None = None
+    change: ObjectChange | None = None
+
+    def changed(self, object: object, before: Fields = None, after: Fields = None) -> None:
+        """Name the object that the request changes for the audit log, by its id, with its record before and after."""
+        self.change = between(object, before, after)
 
     @property
     def projects(self) -> frozenset[str] | None:
@@ -225,6 +231,23 @@ def create_key(session: Session, user: str, new: NewKey, maker: UUID | None = No
     row = _keep(session, user, key, new, maker)
     assert row is not None, "two equal keys of 256 random bits"
     return CreatedKey(**ApiKey.model_validate(row).model_dump(), key=key)
+
+
+def note_refusal(session: Session, key: str, *, path: str, request_id: str, address: str) -> None:
+    """Record a refused key: its owner if it was revoked or has expired, its first characters, and the address that
+    sent it."""
+    row = access.key_of(session, key_hash(key))
+    audit.add(
+        session,
+        user=row.user if row else "",
+        key_id=row.id if row else None,
+        action="refuse a key",
+        path=path,
+        project=None,
+        request_id=request_id,
+        object=key[:SHOWN_KEY_LENGTH] if key.startswith(PREFIX) else None,
+        after={"address": address},
+    )
 
 
 def _note(session: Session, user: str, action: str, request_id: str, *, key_id: UUID) -> None:

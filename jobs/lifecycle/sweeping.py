@@ -11,7 +11,7 @@ from jobs import models
 from jobs.lifecycle.dispatch import SchedulerInput, wake_for_free_slots
 from jobs.lifecycle.lost_steps import GOES_ON, note_lost_steps
 from jobs.lifecycle.status import SCHEDULER, change, release_or_fail_dependent
-from jobs.repository import events, idempotency, job_machines, jobs, webhooks
+from jobs.repository import audit, events, idempotency, job_machines, jobs, webhooks
 from jobs.settings import get_settings
 
 MAX_SWEPT_JOBS = 100
@@ -76,6 +76,7 @@ def sweep(session: Session, *, recover: bool = True) -> Swept:
     ended = [_recover(session, job) for job in expired]
     idempotency.forget_old(session)
     webhooks.forget_old(session)
+    audit.forget_old(session, get_settings().audit_days)
     decided = jobs.lock_decided(session, MAX_SWEPT_JOBS)
     for job in decided:
         release_or_fail_dependent(session, job)

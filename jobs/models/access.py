@@ -1,6 +1,6 @@
 """Users, their roles in projects, their keys and sessions of browsers, and the audit log."""
 
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from sqlalchemy import ForeignKey, Index, LargeBinary, false, true
@@ -46,6 +46,7 @@ class ApiKey(Base):
     expires_at: Mapped[Timestamp | None]
     last_used_at: Mapped[Timestamp | None]
     revoked_at: Mapped[Timestamp | None]
+    made_by: Mapped[UUID | None] = mapped_column(ForeignKey("api_keys.id", ondelete="SET NULL"), index=True)
 
 
 class BrowserSession(Base):
@@ -61,7 +62,10 @@ class BrowserSession(Base):
 
 
 class AuditEntry(Base):
-    """Change in the audit log. Stays after its user, key and project are deleted."""
+    """Change, download or refused key in the audit log. Stays after its user, key and project are deleted.
+
+    `object`: id of what was created or changed. `before`, `after`: its fields that differ; None: it did not exist.
+    """
 
     __tablename__ = "audit"
     __table_args__ = (Index(None, "project", "id"),)
@@ -74,3 +78,6 @@ class AuditEntry(Base):
     path: Mapped[str]
     project: Mapped[str | None]
     request_id: Mapped[str]
+    object: Mapped[str | None]
+    before: Mapped[dict[str, Any] | None]
+    after: Mapped[dict[str, Any] | None]

@@ -19,6 +19,7 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    true,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
@@ -186,7 +187,8 @@ def add_key(
     makers = select(ApiKey.expires_at).where(ApiKey.id == maker).scalar_subquery()
     expires_at = func.least(makers, None if days is None else func.now() + timedelta(days=days))  # `least` ignores NULL
     values = {"user": user, "name": name, "scope": scope, "prefix": prefix, "sha256": sha256, "expires_at": expires_at}
-    return session.scalar(insert(ApiKey).values(values).on_conflict_do_nothing().returning(ApiKey))
+    statement = insert(ApiKey).values(**values, made_by=maker).on_conflict_do_nothing()
+    return session.scalar(statement.returning(ApiKey))
 
 
 def keys(session: Session, user: str) -> list[ApiKey]:
@@ -206,9 +208,32 @@ def key(session: Session, id: UUID) -> ApiKey | None:
     return session.get(ApiKey, id)
 
 
+def key_of(session: Session, sha256: bytes) -> ApiKey | None:
+    """Return a key by its hash, valid or not, or None."""
+    return session.scalar(select(ApiKey).where(ApiKey.sha256 == sha256))
+
+
 def revoke(session: Session, key: ApiKey) -> None:
     """Revoke a key."""
-    session.execute(
-        update(ApiKey).where(ApiKey.id == key.id, ApiKey.revoked_at.is_(None)).values(revoked_at=func.now())
-    )
+    _revoke(session, ApiKey.id == key.id)
     session.refresh(key)
+
+
+def revoke_descendants(session: Session, key: ApiKey, user: str | None) -> list[UUID]:
+    """Revoke the valid keys that a key made, that those made, and so on. Return their ids. `user`: only keys of this
+    user, None: of all."""
+    found = select(ApiKey.id).where(ApiKey.made_by == key.id).cte(recursive=True)
+    found = found.union(select(ApiKey.id).join(found, ApiKey.made_by == found.c.id))
+    owned = true() if user is None else ApiKey.user == user
+    return _revoke(session, ApiKey.id.in_(select(found.c.id)) & owned)
+
+
+def _revoke(session: Session, which: ColumnElement[bool]) -> list[UUID]:
+    statement = update(ApiKey).where(which, ApiKey.revoked_at.is_(None)).values(revoked_at=func.now())
+    options = {"synchronize_session": False}
+    return list(session.scalars(statement.returning(ApiKey.id).execution_options(**options)))
+
+
+def role(session: Session, project: str, user: str) -> Role | None:
+    """Return the role of a user in a project, or None."""
+    return session.scalar(select(Membership.role).where(Membership.project == project, Membership.user == user))

@@ -1,18 +1,47 @@
 """Audit log."""
 
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from jobs.models import AuditEntry
 
+FORGOTTEN_AT_ONCE = 200  # entries: the sweep calls every few seconds
+
 
 def add(
-    session: Session, *, user: str, key_id: UUID | None, action: str, path: str, project: str | None, request_id: str
+    session: Session,
+    *,
+    user: str,
+    key_id: UUID | None,
+    action: str,
+    path: str,
+    project: str | None,
+    request_id: str,
+    object: str | None = None,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
 ) -> None:
     """Record a change, in the transaction that makes it."""
-    session.add(AuditEntry(user=user, key_id=key_id, action=action, path=path, project=project, request_id=request_id))
+    who = {"user": user, "key_id": key_id, "action": action, "path": path, "project": project}
+    session.add(AuditEntry(**who, request_id=request_id, object=object, before=before, after=after))
+
+
+def after(session: Session, id: int, *, project: str | None, limit: int) -> list[AuditEntry]:
+    """Return entries from old to new, starting after an id."""
+    query = select(AuditEntry).where(AuditEntry.id > id).order_by(AuditEntry.id).limit(limit)
+    return list(session.scalars(query if project is None else query.where(AuditEntry.project == project)))
+
+
+def forget_old(session: Session, days: int) -> None:
+    """Delete some of the oldest entries, if they are older than `days`."""
+    oldest = select(AuditEntry.id, AuditEntry.ts).order_by(AuditEntry.id).limit(FORGOTTEN_AT_ONCE).subquery()
+    old = select(oldest.c.id).where(oldest.c.ts < func.now() - timedelta(days=days))
+    session.execute(delete(AuditEntry).where(AuditEntry.id.in_(old)))
 
 
 def page(session: Session, *, project: str | None, user: str | None, before: int, limit: int) -> list[AuditEntry]:

@@ -1,8 +1,10 @@
 """Keys, users, roles: who is let in, what they see, and what they may change."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -10,10 +12,12 @@ import pytest
 
 from api import middleware
 from api.examples import TRAIN
+from api.routes import access
 from calibrl.client import CalibrlError, Client
 from calibrl.schemas import NewKey
 from jobs.access import callers
 from jobs.db import session_scope
+from jobs.lifecycle import sweep
 from jobs.models import ApiKey
 from jobs.settings import get_settings
 from tests.support import API_KEY, ROOT
@@ -280,3 +284,104 @@ def test_every_answer_is_inert_in_a_browser(admin: httpx.Client) -> None:
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["content-security-policy"].startswith("default-src 'none'")
         assert "access-control-allow-origin" not in admin.get(path, headers={"Origin": "https://evil.example"}).headers
+
+
+def entries(admin: httpx.Client, **filters: str) -> list[dict[str, Any]]:
+    """The audit log, newest first."""
+    found: list[dict[str, Any]] = admin.get("/v1/audit", params=filters).json()["data"]
+    return found
+
+
+def test_the_audit_log_says_what_a_change_changed(admin: httpx.Client, users: ApiUsers) -> None:
+    users.add("ann", {"default": "viewer"})
+    admin.put("/v1/projects/default/members/ann", json={"role": "member"})
+    admin.patch("/v1/users/ann", json={"admin": True})
+    admin.put("/v1/projects/default", json={"weight": 2})
+    job = submitted(admin)["id"]
+    admin.patch(f"/v1/jobs/{job}", json={"notes": "mine"})
+    admin.delete("/v1/users/ann")
+    found = [(each["object"], each["before"], each["after"]) for each in entries(admin)]
+    removed, edited, added, limits, promoted, member = found[:6]
+    assert (removed[0], removed[1]["admin"], removed[2]) == ("ann", True, None)
+    assert edited == (job, {"notes": ""}, {"notes": "mine"}) and added == (job, None, None)
+    assert limits == ("default", {"weight": 1.0}, {"weight": 2.0})
+    assert promoted == ("ann", {"admin": False}, {"admin": True})
+    assert member == ("ann", {"role": "viewer"}, {"role": "member"})
+
+
+def test_no_secret_is_in_the_audit_log(admin: httpx.Client) -> None:
+    made = admin.post("/v1/keys", json={"name": "laptop"}).json()
+    token = admin.post("/v1/sessions").json()["token"]
+    (sign_in, created, *_) = entries(admin)
+    assert sign_in["action"] == "POST /v1/sessions" and created["object"] == made["id"]
+    assert created["after"]["name"] == "laptop" and created["before"] is None
+    assert not any(secret in admin.get("/v1/audit").text for secret in (made["key"], token))
+
+
+def test_a_key_can_be_revoked_with_the_keys_that_it_made(admin: httpx.Client, users: ApiUsers) -> None:
+    root = users.add("ann", {}, admin=True)
+    (first,) = admin.get("/v1/keys", params={"user": "ann"}).json()["data"]
+    child = users.post(root, "/v1/keys", {"name": "child"}).json()
+    other = users.post(child["key"], "/v1/keys", {"name": "of another", "user": "admin"}).json()
+    token = users.post(child["key"], "/v1/sessions").json()["token"]
+    by_session = users.post(token, "/v1/keys", {"name": "made in the browser"}).json()
+    assert (child["made_by"], other["made_by"], by_session["made_by"]) == (first["id"], child["id"], child["id"])
+    admin.delete(f"/v1/keys/{first['id']}", params={"descendants": "true"})
+    for key in (root, child["key"], other["key"], by_session["key"], token):
+        refused(users.get(key, "/v1/me"), 401)
+    (entry, *_) = [each for each in entries(admin) if each["action"].startswith("DELETE")]
+    assert entry["after"]["descendants"] == sorted([child["id"], other["id"], by_session["id"]])
+    assert entry["before"] == {"revoked_at": None}
+
+
+def test_only_admins_revoke_descendants_of_others(admin: httpx.Client, users: ApiUsers) -> None:
+    root = users.add("ann", {}, admin=True)
+    (first,) = admin.get("/v1/keys", params={"user": "ann"}).json()["data"]
+    of_admin = users.post(root, "/v1/keys", {"name": "of another", "user": "admin"}).json()
+    admin.patch("/v1/users/ann", json={"admin": False})
+    assert users.delete(root, f"/v1/keys/{first['id']}?descendants=true").status_code == 200
+    assert users.get(of_admin["key"], "/v1/me").status_code == 200
+
+
+def test_refused_keys_are_noted_within_limits(admin: httpx.Client, users: ApiUsers) -> None:
+    ann = users.add("ann", {})
+    (row,) = admin.get("/v1/keys", params={"user": "ann"}).json()["data"]
+    admin.delete(f"/v1/keys/{row['id']}")
+    for key in (ann, ann, "calibrl_guessed-by-a-stranger", "calibrl-session-unknown", ""):
+        refused(users.get(key, "/v1/me"), 401)
+    guessed, revoked = (each for each in entries(admin) if each["action"] == "refuse a key")
+    assert (revoked["user"], revoked["key_id"], revoked["path"]) == ("ann", row["id"], "/v1/me")
+    assert (guessed["user"], guessed["object"], guessed["after"]) == ("", "calibrl_guesse", {"address": "127.0.0.1"})
+
+
+def test_notes_of_refused_keys_are_bounded(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(middleware, "NOTED_AT_ONCE", 2)
+    monkeypatch.setattr(middleware, "NOTED_PER_SECOND", 1e-6)
+    with serving() as admin:
+        for number in range(5):
+            admin.get("/v1/me", headers={"Authorization": f"Bearer guess-{number}"})
+        assert len([each for each in entries(admin) if each["action"] == "refuse a key"]) == 2
+
+
+def test_old_entries_of_the_audit_log_are_removed(admin: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    admin.put("/v1/projects/default", json={"weight": 2})
+    run("UPDATE audit SET ts = now() - interval '731 days'")
+    admin.put("/v1/projects/default", json={"weight": 3})
+    with session_scope() as session:
+        sweep(session)
+    assert [each["after"] for each in entries(admin)] == [{"weight": 3.0}]
+
+
+def test_the_audit_log_is_exported_from_any_entry_on(
+    admin: httpx.Client, users: ApiUsers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "ENTRIES_AT_ONCE", 2)
+    member, lead = users.add("ann", {"default": "member"}), users.add("bob", {"default": "admin"})
+    whole = [json.loads(line) for line in admin.get("/v1/audit/export").text.splitlines()]
+    assert whole == entries(admin)[::-1] and len(whole) > 4
+    rest = admin.get("/v1/audit/export", params={"after": whole[2]["id"]}).text.splitlines()
+    assert [json.loads(line) for line in rest] == whole[3:]
+    of_project = users.get(lead, "/v1/audit/export?project=default").text.splitlines()
+    assert {json.loads(line)["project"] for line in of_project} == {"default"}
+    refused(users.get(lead, "/v1/audit/export"), 403)
+    refused(users.get(member, "/v1/audit/export?project=default"), 403)

@@ -173,6 +173,25 @@ def test_a_dataset_downloads_as_it_was_uploaded(client: Client, tmp_path: Path) 
         client.download_dataset(noted.id, target)
 
 
+def test_downloads_are_in_the_audit_log(http: httpx.Client, client: Client, tmp_path: Path) -> None:
+    job_id = job_steps.submit()
+    write_checkpoint(job_id)
+    whole = path(job_id, "files/model.safetensors")
+    http.get(whole)
+    http.get(whole, headers={"Range": "bytes=0-99"})
+    http.get(whole, headers={"Range": "bytes=100-199"})  # a later part
+    http.head(whole)
+    refused(http.get(path(job_id, "files/none")), 404)
+    http.get(path(job_id, "archive"))
+    (file := tmp_path / "rows.jsonl").write_text('{"question": "1 + 2?", "answer": "3"}\n')
+    dataset = client.upload(file).id
+    http.get(f"/v1/datasets/{dataset}/content")
+    noted = [each for each in http.get("/v1/audit").json()["data"] if each["action"].startswith("GET")]
+    expected = [f"/v1/datasets/{dataset}/content", path(job_id, "archive"), whole, whole]
+    assert [each["path"] for each in noted] == expected
+    assert {(each["user"], each["project"]) for each in noted} == {("admin", "default")}
+
+
 def test_a_service_that_names_other_places_is_not_followed(client: Client, tmp_path: Path, monkeypatch: Any) -> None:
     job_id = job_steps.submit()
     write_checkpoint(job_id)

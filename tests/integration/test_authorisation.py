@@ -141,6 +141,7 @@ NEEDS: dict[str, Need] = {
     "POST /v1/keys": ANY_KEY,
     "DELETE /v1/keys/{key_id}": ANY_KEY,  # one's own; of others: test_access
     "GET /v1/audit": ADMIN,  # with a project, its admins: test_access
+    "GET /v1/audit/export": ADMIN,  # the same
 }
 GRADER = {"type": "string_check", "name": "g", "input": "a", "reference": "a", "operation": "eq"}
 BODIES: dict[str, Any] = {
