@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -37,14 +38,17 @@ OF_ANOTHER_SERVICE = "CALIBRL_PROFILE"  # names another service; the processes g
 FOREIGN = ("CELERY_", "KOMBU_", "FLOWER_", "STREAMLIT_", "UVICORN_", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS")
 CELERY_FLAGS = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO")
 # The database is local: short times let a cancelled job stop soon, and the job of a killed stack continue soon.
-# Jobs can read what the user who starts the stack can read. Only that user gets the key of the stack, by file or by the
-# printed address.
-LOCAL_SETTINGS = {
-    "heartbeat_seconds": "1",
-    "lease_seconds": "15",
-    "max_stop_grace_seconds": "120",
-    "allowed_roots": "/",
-}
+LOCAL_SETTINGS = {"heartbeat_seconds": "1", "lease_seconds": "15", "max_stop_grace_seconds": "120"}
+
+
+def own_folders(data_dir: Path) -> str:
+    """Return the folders that jobs of a local stack can read from: the user's home, the data folder, and the folder in
+    which the stack is started. Only this user gets the key of the stack, by file or by the printed address."""
+    folders = [data_dir, Path.cwd()]
+    with suppress(RuntimeError):  # the user has no home
+        folders.insert(0, Path.home())
+    usable = [str(folder) for folder in folders if folder != folder.parent and os.pathsep not in str(folder)]
+    return os.pathsep.join(dict.fromkeys(usable))
 
 
 def _refusal(port: int) -> str | None:
@@ -184,6 +188,7 @@ class LocalStack(RunningProcesses):
         fields = self._settings.model_fields_set
         values = {name: value for name, value in LOCAL_SETTINGS.items() if name not in fields}
         # Absolute by now: a relative path counts from the current folder of this process, not of its children.
+        values["allowed_roots"] = own_folders(self.data_dir)
         values |= {name: getattr(self._settings, name) for name in ("allowed_roots", "storage") if name in fields}
         return {f"CALIBRL_{name.upper()}": value for name, value in values.items()}
 

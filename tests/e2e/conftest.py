@@ -79,6 +79,7 @@ def training_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSt
     with pytest.MonkeyPatch.context() as patch:
         for name in ("DATABASE_URL", "REDIS_URL", "CALIBRL_API_KEY", "CALIBRL_API_URL", "CALIBRL_TRAINER"):
             patch.delenv(name, raising=False)
+        patch.setenv("CALIBRL_ALLOWED_ROOTS", str(tmp_path_factory.getbasetemp()))
         get_settings.cache_clear()
         with LocalStack(tmp_path_factory.mktemp("a stack"), dashboard=False) as stack:
             yield stack

@@ -47,3 +47,23 @@ def test_down_signals_nothing_while_a_stack_starts(tmp_path: Path) -> None:
     with folder_lock(tmp_path):
         assert "is starting or stopping: try again" in fault(calibrl("down", "--data", tmp_path), 1)
     assert calibrl("down", "--data", tmp_path).stdout == f"No service runs on {tmp_path}.\n"
+
+
+@pytest.mark.parametrize(
+    ("home", "folder", "expected"),
+    [
+        ("/home/ann", "/work", "/home/ann:/data:/work"),
+        ("/home/ann", "/", "/home/ann:/data"),  # started in the root of the file system
+        ("/", "/data", "/data"),
+        ("/a:b", "/work", "/data:/work"),  # a colon separates folders
+    ],
+)
+def test_jobs_of_a_local_stack_read_from_own_folders(
+    monkeypatch: pytest.MonkeyPatch, home: str, folder: str, expected: str
+) -> None:
+    monkeypatch.setattr(Path, "home", lambda: Path(home))
+    monkeypatch.setattr(Path, "cwd", lambda: Path(folder))
+    stack = LocalStack(Path("/data"))
+    assert stack._local_settings()["CALIBRL_ALLOWED_ROOTS"] == expected
+    monkeypatch.setenv("CALIBRL_ALLOWED_ROOTS", "/models")
+    assert LocalStack(Path("/data"))._local_settings()["CALIBRL_ALLOWED_ROOTS"] == "/models"
