@@ -13,6 +13,7 @@ from calibrl.schemas import Member, MemberRole, Page, Project, ProjectSettings, 
 from jobs import models
 from jobs.access import callers
 from jobs.errors import PreconditionFailed
+from jobs.lifecycle import project_limits
 from jobs.repository import access as rows
 from jobs.repository import projects
 from jobs.scheduling import accounting
@@ -50,7 +51,8 @@ def put_project(
     if_match: IfMatch = None,
     if_none_match: IfNoneMatch = None,
 ) -> Project:
-    """Add a project, or change its limits; omitted fields get their defaults. For admins."""
+    """Add a project, or change its limits; omitted fields get their defaults. A shorter retention takes effect after 7
+    days. For admins."""
     caller.need(slug, Role.ADMIN)
     if if_none_match:
         added = projects.add(session, slug, settings.model_dump())
@@ -61,7 +63,27 @@ def put_project(
     row = projects.lock(session, slug)
     before = None if row is None else Project.model_validate(row)
     preconditions.check(if_match, row, preconditions.EDITED["project"])
-    project = _tagged(projects.put(session, slug, settings.model_dump()), response)
+    project = _tagged(project_limits.change(session, slug, row, settings.model_dump()), response)
+    caller.changed(slug, before, project)
+    return project
+
+
+@router.patch("/projects/{slug}")
+def change_project(
+    slug: Named,
+    changes: Annotated[ProjectSettings, Body(openapi_examples=PROJECTS)],
+    session: Db,
+    caller: Admin,
+    response: Response,
+    if_match: IfMatch = None,
+) -> Project:
+    """Change limits of a project; omitted fields stay. A shorter retention takes effect after 7 days. For admins."""
+    caller.need(slug, Role.ADMIN)
+    row = projects.lock(session, slug) or projects.get(session, slug)
+    before = Project.model_validate(row)
+    preconditions.check(if_match, row, preconditions.EDITED["project"])
+    values = before.model_dump(include=set(ProjectSettings.model_fields)) | changes.model_dump(exclude_unset=True)
+    project = _tagged(project_limits.change(session, slug, row, values), response)
     caller.changed(slug, before, project)
     return project
 

@@ -43,6 +43,9 @@ class Project(ProjectLimits, Record):
 
     slug: str
     created_at: datetime
+    retention_from: datetime | None = Field(
+        None, description="Time before which the retention deletes nothing: 7 days after it was shortened. None: none."
+    )
 
 
 class ProjectSettings(ProjectLimits, StrictSettings):

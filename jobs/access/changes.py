@@ -1,4 +1,4 @@
-"""What a request changed, for the audit log."""
+"""Changes of objects, for the audit log."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,9 +1,17 @@
-"""Limits of a project on each of its jobs."""
+"""Limits of a project on each of its jobs, and changes of them."""
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy.orm import Session
 
 from calibrl.schemas import HOUR, AnySpec, Limits, Priority
 from jobs import models
 from jobs.errors import FieldError
+from jobs.repository import projects
 from jobs.scheduling.situation import CLASSES
+
+RETENTION_NOTICE = timedelta(days=7)
 
 
 def project_problems(spec: AnySpec, project: models.Project) -> list[FieldError]:
@@ -32,6 +40,17 @@ def limited(limits: Limits, project: models.Project) -> Limits:
     if longest is None or (limits.timeout_seconds is not None and limits.timeout_seconds <= longest):
         return limits
     return limits.model_copy(update={"timeout_seconds": longest})
+
+
+def change(session: Session, slug: str, before: models.Project | None, values: dict[str, Any]) -> models.Project:
+    """Add a project, or change limits of a locked one. A retention that is new or shorter deletes nothing for
+    RETENTION_NOTICE, so that a mistake can be corrected."""
+    old = None if before is None else before.retention_days
+    project = projects.put(session, slug, values)
+    new = project.retention_days
+    if before is not None and new is not None and (old is None or new < old):
+        projects.delay_retention(session, project, RETENTION_NOTICE)
+    return project
 
 
 def _longest(project: models.Project) -> float | None:

@@ -2,11 +2,12 @@
 
 from sqlalchemy.orm import Mapped, mapped_column
 
-from jobs.models.base import Base, CreatedAt
+from jobs.models.base import Base, CreatedAt, Timestamp
 
 
 class Project(Base):
-    """Project with its limits; None: no limit. A slot is a GPU or a CPU slot."""
+    """Project with its limits; None: no limit. A slot is a GPU or a CPU slot. `retention_from`: time before which the
+    retention removes nothing; None: none."""
 
     __tablename__ = "projects"
 
@@ -19,4 +20,5 @@ class Project(Base):
     budget_slot_hours: Mapped[float | None]
     user_budget_slot_hours: Mapped[float | None]
     retention_days: Mapped[int | None]
+    retention_from: Mapped[Timestamp | None]
     created_at: Mapped[CreatedAt]

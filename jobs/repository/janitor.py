@@ -110,6 +110,7 @@ def past_retention(session: Session, ids: Collection[UUID], *, only: bool = Fals
         select(Job.id, Job.project, Project.retention_days, days.label("days"), _kept_bytes().label("bytes"))
         .join(Project, Project.slug == Job.project)
         .where(Job.status.in_(JobStatus.final_ones()), days > Project.retention_days, ~exists(needed))
+        .where(Project.retention_from.is_(None) | (Project.retention_from <= func.now()))
         .where(candidates if only else candidates | or_(*(_has(table) for table in (*_RUN_TABLES, JobImage))))
         .order_by(Job.finished_at)
         .limit(MAX_JOBS_PER_RUN)

@@ -1,5 +1,6 @@
 """Projects: their limits, and the slots that their jobs have used."""
 
+from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -52,6 +53,12 @@ def put(session: Session, slug: str, values: dict[str, Any]) -> Project:
     statement = insert(Project).values(slug=slug, **values)
     session.execute(statement.on_conflict_do_update(index_elements=[Project.slug], set_=values))
     return session.get_one(Project, slug, populate_existing=True)
+
+
+def delay_retention(session: Session, project: Project, notice: timedelta) -> None:
+    """Let the retention of a project delete nothing before a notice has passed."""
+    project.retention_from = session.scalar(select(func.now() + notice))
+    session.flush()
 
 
 def add(session: Session, slug: str, values: dict[str, Any]) -> Project | None:

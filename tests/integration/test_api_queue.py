@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -119,6 +120,40 @@ def test_projects_are_added_changed_and_read(http: httpx.Client) -> None:
     first = http.get("/v1/projects", params={"limit": 1}).json()
     assert ([one["slug"] for one in first["data"]], first["has_more"]) == (["default"], True)
     assert http.get("/v1/projects?after=default").json()["data"] == [changed]
+
+
+def test_limits_that_a_change_omits_stay(http: httpx.Client) -> None:
+    http.put("/v1/projects/vision", json={"weight": 2, "max_gpus": 4, "retention_days": 30})
+    answer = http.patch("/v1/projects/vision", json={"max_gpus": None})
+    changed = answer.json()
+    assert (changed["weight"], changed["max_gpus"], changed["retention_days"]) == (2, None, 30)
+    assert http.patch(
+        "/v1/projects/vision", json={"weight": 3}, headers={"If-Match": answer.headers["etag"]}
+    ).is_success
+    refused(http.patch("/v1/projects/vision", json={"weight": 4}, headers={"If-Match": answer.headers["etag"]}), 412)
+    assert http.get("/v1/projects/vision").json()["weight"] == 3
+    refused(http.patch("/v1/projects/none", json={}), 404)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "delayed"),
+    [(None, 30, True), (30, 29, True), (30, 30, False), (30, 31, False), (30, None, False)],
+)
+def test_a_shorter_retention_takes_effect_after_a_week(
+    http: httpx.Client, before: int | None, after: int | None, delayed: bool
+) -> None:
+    added = http.put("/v1/projects/vision", json={"retention_days": before}).json()
+    assert added["retention_from"] is None  # a new project has no data
+    for request in (http.patch, http.put):
+        job_steps.run(
+            "UPDATE projects SET retention_from = NULL, retention_days = :days WHERE slug = 'vision'", days=before
+        )
+        begins = request("/v1/projects/vision", json={"retention_days": after}).json()["retention_from"]
+        if not delayed:
+            assert begins is None
+        else:
+            left = datetime.fromisoformat(begins) - datetime.now(UTC)
+            assert timedelta(days=6.9) < left <= timedelta(days=7)
 
 
 def test_usage_is_reported_per_project_and_user(http: httpx.Client) -> None:

@@ -117,6 +117,7 @@ NEEDS: dict[str, Need] = {
     "GET /v1/projects": ANY_KEY,
     "GET /v1/projects/{slug}": Role.VIEWER,
     "PUT /v1/projects/{slug}": ADMIN,
+    "PATCH /v1/projects/{slug}": ADMIN,
     "DELETE /v1/projects/{slug}": ADMIN,
     "GET /v1/projects/{slug}/members": Role.VIEWER,
     "PUT /v1/projects/{slug}/members/{user}": Role.ADMIN,
@@ -163,6 +164,7 @@ BODIES: dict[str, Any] = {
     "POST /v1/datasets/upload": {},  # no row in it: refused, but not for lack of a role
     "POST /v1/datasets/{dataset_id}/report": {},
     "PUT /v1/projects/{slug}": {},
+    "PATCH /v1/projects/{slug}": {},
     "PUT /v1/projects/{slug}/members/{user}": {"role": "viewer"},
     "POST /v1/projects/{slug}/webhooks": {"url": "https://192.0.2.1/"},  # refused, but not for lack of a role
     "POST /v1/users": {"name": "somebody"},

@@ -56,6 +56,15 @@ def test_a_job_past_its_retention_keeps_only_its_history() -> None:
     assert counts(*KEPT) == before | {"events": before["events"] + 1}
 
 
+def test_a_retention_deletes_nothing_before_its_time() -> None:
+    ended_job()
+    project("default", retention_days=39)
+    run("UPDATE projects SET retention_from = now() + interval '1 minute'")
+    assert find() == []
+    run("UPDATE projects SET retention_from = now()")
+    assert len(find()) == 1
+
+
 def test_an_image_that_another_job_shows_stays() -> None:
     project("kept")
     project("default", retention_days=1)

@@ -46,7 +46,8 @@ def answers_for(key: str, lookups: list[Caller | Exception | None], monkeypatch:
     async def scene() -> list[object]:
         checks, answers = RequestChecks(no_app, 1000), list[object]()
         headers = [(b"authorization", f"Bearer {key}".encode())]
-        scope: Scope = {"type": "http", "headers": headers, "client": ("192.0.2.1", 1), "state": {"request_id": "r"}}
+        sent = {"path": "/v1/me", "client": ("192.0.2.1", 1), "state": {"request_id": "r"}}
+        scope: Scope = {"type": "http", "headers": headers, **sent}
         for _ in lookups:
             try:
                 answers.append(await checks._identified(scope))
@@ -55,6 +56,7 @@ def answers_for(key: str, lookups: list[Caller | Exception | None], monkeypatch:
         return answers
 
     monkeypatch.setattr(middleware, "_caller", caller)
+    monkeypatch.setattr(middleware, "_note_refused", lambda *_: None)
     monkeypatch.setattr(middleware, "STRANGERS_AT_ONCE", 2)
     monkeypatch.setattr(middleware, "STRANGERS_PER_SECOND", 1e-6)
     return asyncio.run(scene())
