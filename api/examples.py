@@ -92,6 +92,28 @@ WEBHOOKS: Any = {
     "end": {"summary": "When a job ends or a health rule fires", "value": {"url": "https://example.com/hooks"}}
 }
 
+_LOW_ENTROPY = {"type": "below", "metric": "exploration/entropy", "limit": 0.05, "steps": 20}
+ALERT_RULES: Any = {
+    "entropy": {
+        "summary": "Entropy below 0.05 for 20 steps",
+        "value": {"name": "low-entropy", "condition": _LOW_ENTROPY},
+    },
+    "progress": {
+        "summary": "No step for half an hour, in jobs of one team",
+        "value": {
+            "name": "stuck",
+            "condition": {"type": "no_progress", "minutes": 30},
+            "labels": {"team": "vision"},
+        },
+    },
+}
+CHANGED_ALERT_RULES: Any = {
+    "sweep": {
+        "summary": "Validation 5 points below its best value, in jobs of a sweep",
+        "value": {"condition": {"type": "worse_than_best", "by": 0.05}, "job_names": "sweep-*"},
+    }
+}
+
 USERS: Any = {"user": {"summary": "New user", "value": {"name": "ada"}}}
 
 KEYS: Any = {

@@ -17,6 +17,7 @@ from api.middleware import VERSION, AllowedOrigins, Compression, RequestChecks, 
 from api.query_parameters import known_parameters
 from api.routes import (
     access,
+    alert_rules,
     checkpoints,
     curves,
     datasets,
@@ -96,7 +97,7 @@ def _v1() -> APIRouter:
     of_curves = (metrics, curves, exports, histograms, samples, images)
     of_results = (checkpoints, results, evaluations, verdicts, reproductions)
     of_runs = (events, *of_curves, prompts, logs, *of_results, live)
-    of_teams = (studies, queue, workers, projects, hours, webhooks, access)
+    of_teams = (studies, queue, workers, projects, hours, webhooks, alert_rules, access)
     of_openai = (openai_files, openai_jobs, openai_graders)
     for resource in (jobs, pipelines, *of_runs, datasets, *of_teams, *of_openai):
         router.include_router(resource.router)

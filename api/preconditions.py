@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Header, Response
 from pydantic import BaseModel
 
-from calibrl.schemas import ProjectSettings
+from calibrl.schemas import AlertRuleSettings, ProjectSettings
 from jobs.errors import PreconditionFailed
 
 IfMatch = Annotated[
@@ -31,6 +31,7 @@ EDITED = {
     "job": ("name", "labels", "notes", "priority"),
     "project": tuple(ProjectSettings.model_fields),
     "user": ("admin", "active"),
+    "alert rule": tuple(AlertRuleSettings.model_fields),
 }
 
 

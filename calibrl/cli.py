@@ -17,6 +17,7 @@ from calibrl import presets
 from calibrl.client import CalibrlError, Client
 from calibrl.commands import (
     access,
+    alerts,
     bisect,
     datasets,
     evaluations,
@@ -278,6 +279,7 @@ app.add_typer(export.app)
 app.add_typer(metrics.app)
 app.add_typer(studies.app, name="study", rich_help_panel=JOBS)
 app.add_typer(webhooks.app)
+app.add_typer(alerts.app)
 access.install(app)
 profiles.install(app)
 

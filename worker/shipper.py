@@ -17,6 +17,7 @@ from calibrl.schemas.fault_texts import fault_text
 from calibrl_core.report import EVENT_FILE, IMAGE_FOLDER
 from calibrl_core.settings.record import SampleSettings
 from jobs import lifecycle
+from jobs.alerts.metric_rules import MetricRules
 from jobs.db import session_scope
 from jobs.lifecycle import Claim
 from jobs.models import Job
@@ -135,6 +136,7 @@ class Shipper:
         self._claim = claim
         self._run_dir = run_dir
         self._worker = worker
+        self._rules = MetricRules(claim.job_id, worker)
         self._shipped: tuple[int, int] | None = None  # offsets of the last commit
         self._began_at = 0
         self._stepped_at: float | None = None
@@ -155,6 +157,13 @@ class Shipper:
         """
         if self._shipped == self._sizes():
             return False
+        try:
+            return self._ship()
+        except BaseException:
+            self._rules.forget()
+            raise
+
+    def _ship(self) -> bool:
         with session_scope() as session:
             job = lifecycle.fence(session, self._claim)
             # Read each time: a commit may have succeeded although its answer was lost.
@@ -162,7 +171,7 @@ class Shipper:
             batch = read_batch(self._run_dir / EVENT_FILE, offsets[0])
             log_end = self._ship_log(session, job, offsets[1])
             for run in _runs(batch.events):
-                self._write(session, run)
+                self._write(session, job, run)
             if batch.skipped:
                 message = f"lines skipped in {EVENT_FILE}: {len(batch.skipped)}; the first: {batch.skipped[0]}"
                 self._note(session, "warning", message)
@@ -203,7 +212,7 @@ class Shipper:
     def _note(self, session: Session, type: str, message: str) -> None:
         events.add(session, self._claim.job_id, type, actor=self._worker, message=message)
 
-    def _write(self, session: Session, run: list[RunEvent]) -> None:
+    def _write(self, session: Session, job: Job, run: list[RunEvent]) -> None:
         """Write events; only the first can be a `start`."""
         job_id = self._claim.job_id
         total, rows = None, _Rows()
@@ -234,12 +243,13 @@ class Shipper:
                     self._note(session, event.level, event.message)
                 case HealthLine():
                     alert = HealthAlert.model_validate(event, from_attributes=True)
-                    events.add_alert(session, job_id, alert, actor=self._worker)
+                    events.add_step_alert(session, job_id, alert, actor=self._worker)
                 case ErrorLine():
                     self.error = self.error or event  # later errors of other processes follow from the first
                 case FinishLine():
                     self.finish = event
                     self.step, self.stepped = event.step, True
+        self._rules.observe(session, job, rows.metrics)
         metrics.upsert(session, job_id, rows.metrics)
         histograms.upsert(session, job_id, rows.histograms)
         visits.put(session, job_id, rows.visits)
@@ -252,6 +262,8 @@ class Shipper:
         self.step = self._began_at = event.step
         self._refuse_lost_checkpoints(session, event.step)
         jobs.rewind(session, job_id, event.step)
+        events.take_back_alerts(session, job_id, event.step, actor=self._worker)
+        self._rules.forget()
         samples.count_again(session, job_id)
         jobs.set_start(session, job_id, self._claim.attempt, event.step, event.record)
 

@@ -10,6 +10,7 @@ import httpx
 
 from calibrl.client.access import AccessRequests
 from calibrl.client.address import STACK_FILE, Stack, read_stack
+from calibrl.client.alert_rules import AlertRuleRequests
 from calibrl.client.checkpoints import CheckpointRequests
 from calibrl.client.connection import checked
 from calibrl.client.errors import CalibrlError
@@ -55,6 +56,7 @@ class Client(
     HourRequests,
     AccessRequests,
     WebhookRequests,
+    AlertRuleRequests,
 ):
     """Client of the REST API of the service. Each method raises `CalibrlError` if the request fails.
 

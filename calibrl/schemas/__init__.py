@@ -15,6 +15,10 @@ from calibrl.schemas.access import Scope as Scope
 from calibrl.schemas.access import User as User
 from calibrl.schemas.access import UserChanges as UserChanges
 from calibrl.schemas.access import UserName as UserName
+from calibrl.schemas.alert_rules import AlertCondition as AlertCondition
+from calibrl.schemas.alert_rules import AlertRule as AlertRule
+from calibrl.schemas.alert_rules import AlertRuleSettings as AlertRuleSettings
+from calibrl.schemas.alert_rules import NewAlertRule as NewAlertRule
 from calibrl.schemas.base import DAY as DAY
 from calibrl.schemas.base import GIB as GIB
 from calibrl.schemas.base import HOUR as HOUR

@@ -1,5 +1,6 @@
 """Events of a job: changes of its status and other incidents."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Literal
 
@@ -10,13 +11,27 @@ from calibrl.schemas.status import JobStatus, Reason
 
 
 class HealthAlert(Record):
-    """A health rule fired or cleared."""
+    """A health rule, or an alert rule of the project, fired or cleared."""
 
     rule: str = Field(description="Name of the rule.")
     state: Literal["fired", "cleared"]
     step: int = Field(description="Step at which the rule fired or cleared.")
     message: str = Field(description="The observed values, in words.")
-    suggestion: str = Field(description="Recommended action. Empty if the rule cleared.")
+    suggestion: str = Field(description="Recommended action of a health rule. Empty if the rule cleared.")
+
+
+def surviving(alerts: Iterable[HealthAlert]) -> list[HealthAlert]:
+    """Return the alerts of steps that still count. `alerts`: those of one job, in order.
+
+    If a run goes back to a checkpoint, the next alert of a rule is at an earlier step, and takes back those after it.
+    """
+    kept: dict[str, list[HealthAlert]] = {}
+    for alert in alerts:
+        of_rule = kept.setdefault(alert.rule, [])
+        while of_rule and of_rule[-1].step > alert.step:
+            of_rule.pop()
+        of_rule.append(alert)
+    return [alert for of_rule in kept.values() for alert in of_rule]
 
 
 class Event(Record):

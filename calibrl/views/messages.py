@@ -1,11 +1,12 @@
-"""Output of the commands of webhooks, events and the audit log."""
+"""Output of the commands of webhooks, alert rules and the audit log."""
 
 from collections.abc import Sequence
 
 from rich.table import Table
 from rich.text import Text
 
-from calibrl.schemas import AuditEntry, Delivery, Webhook
+from calibrl.schemas import AlertRule, AuditEntry, Delivery, Webhook
+from calibrl.schemas.alert_rules import condition_text
 from calibrl.views.terminal import moment, plain, table_of
 
 
@@ -24,6 +25,15 @@ def delivery_table(rows: Sequence[Delivery]) -> Table:
         job = str(row.job_id)[:8] if row.job_id else ""
         result = Text(plain(row.response or ""))
         table.add_row(moment(row.created_at), row.type, job, row.status.value, str(row.attempts), result)
+    return table
+
+
+def alert_rule_table(rows: Sequence[AlertRule]) -> Table:
+    """Return alert rules with their conditions and the jobs that they concern."""
+    table = table_of("NAME", "FIRES IF~", "JOBS~", "ADDED BY")
+    for row in rows:
+        jobs = " ".join([row.job_names or "*", *(f"{key}={value}" for key, value in row.labels.items())])
+        table.add_row(row.name, Text(plain(condition_text(row.condition))), Text(plain(jobs)), Text(row.created_by))
     return table
 
 

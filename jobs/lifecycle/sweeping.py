@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from calibrl.schemas import JobStatus, Reason
 from jobs import models
+from jobs.alerts import progress_rules
 from jobs.lifecycle.dispatch import SchedulerInput, wake_for_free_slots
 from jobs.lifecycle.lost_steps import GOES_ON, note_lost_steps
 from jobs.lifecycle.status import SCHEDULER, change, release_or_fail_dependent
@@ -80,6 +81,7 @@ def sweep(session: Session, *, recover: bool = True) -> Swept:
     decided = jobs.lock_decided(session, MAX_SWEPT_JOBS)
     for job in decided:
         release_or_fail_dependent(session, job)
+    progress_rules.check(session)
     return Swept(
         requeued=ended.count(JobStatus.QUEUED),
         paused=ended.count(JobStatus.PAUSED),

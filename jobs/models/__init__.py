@@ -2,6 +2,7 @@
 
 from jobs.models.access import ApiKey, AuditEntry, BrowserSession, Membership, User
 from jobs.models.accuracies import Accuracies
+from jobs.models.alert_rules import AlertRule
 from jobs.models.attempts import Attempt
 from jobs.models.base import Base
 from jobs.models.checkpoints import Checkpoint
@@ -26,6 +27,7 @@ from jobs.models.workers import Gpu, Worker
 
 __all__ = [
     "Accuracies",
+    "AlertRule",
     "ApiKey",
     "Attempt",
     "AuditEntry",

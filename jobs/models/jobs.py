@@ -55,7 +55,8 @@ class Job(Base):
     """A job with its lease, if a worker holds it. `preempted`: its worker must stop it for a job of a higher class.
     `forgiven`: number of attempts before the last retry, whose lost workers do not count any more. `saved_attempt`:
     number of the last attempt that saved a checkpoint after its start. `delays`: starts in a row that failed by a fault
-    that can pass; `not_before`: earliest time of the next one. `feed`: cursor of its last feed row."""
+    that can pass; `not_before`: earliest time of the next one. `stepped_at`: time of the last change of `step`.
+    `feed`: cursor of its last feed row."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -101,6 +102,7 @@ class Job(Base):
     not_before: Mapped[Timestamp | None]
     step: Mapped[int] = mapped_column(default=0)
     steps_total: Mapped[int | None]
+    stepped_at: Mapped[Timestamp | None]
     created_at: Mapped[CreatedAt]
     started_at: Mapped[Timestamp | None]
     finished_at: Mapped[Timestamp | None]

@@ -1,12 +1,14 @@
 """Events of jobs."""
 
+from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from calibrl.schemas import HealthAlert, JobStatus, Reason
+from calibrl.schemas.events import surviving
 from calibrl_core.report import health_sentence
 from jobs.models import Event, Job
 from jobs.repository import feed, webhooks
@@ -26,12 +28,15 @@ def add(
     reason: Reason | None = None,
     message: str | None = None,
     alert: HealthAlert | None = None,
+    quiet: bool = False,
 ) -> None:
-    """Record an event now, and queue messages for the webhooks that receive it."""
+    """Record an event now, and queue messages for the webhooks that receive it, unless it is quiet."""
     fields = alert and alert.model_dump()
     event = Event(job_id=job_id, type=type, actor=actor, status=status, reason=reason, message=message, alert=fields)
     session.add(event)
     feed.changes(session, job_id).events.append(event)
+    if quiet:
+        return
     data: dict[str, Any] = {
         "job_id": str(job_id),
         "status": status,
@@ -44,9 +49,36 @@ def add(
     webhooks.enqueue_deliveries(session, job_id, f"job.{status or type}", data)
 
 
-def add_alert(session: Session, job_id: UUID, alert: HealthAlert, *, actor: str) -> None:
-    """Record that a health rule fired or cleared."""
-    add(session, job_id, HEALTH, actor=actor, message=health_sentence(alert.model_dump()), alert=alert)
+def add_alert(session: Session, job_id: UUID, alert: HealthAlert, *, actor: str, quiet: bool = False) -> None:
+    """Record that a rule fired or cleared."""
+    message = health_sentence(alert.model_dump())
+    add(session, job_id, HEALTH, actor=actor, message=message, alert=alert, quiet=quiet)
+
+
+def add_step_alert(session: Session, job_id: UUID, alert: HealthAlert, *, actor: str) -> None:
+    """Record that a rule fired or cleared at a step. If a run that went back repeats the alert, the event is quiet."""
+    known = {"rule": alert.rule, "state": alert.state, "step": alert.step}
+    repeated = exists().where(Event.job_id == job_id, Event.alert.contains(known))
+    add_alert(session, job_id, alert, actor=actor, quiet=bool(session.scalar(select(repeated))))
+
+
+def take_back_alerts(session: Session, job_id: UUID, to_step: int, *, actor: str) -> None:
+    """Return every rule to its state at a step to which the run goes back. These events are quiet: if the run repeats
+    the steps as before, the receivers of the first messages are right again."""
+    known = alerts(session, job_id)
+    now = {alert.rule: alert for alert in known}
+    then = {alert.rule: alert for alert in surviving(known) if alert.step <= to_step}
+    for rule, last in now.items():
+        before = then[rule].state if rule in then else "cleared"
+        if last.step > to_step:
+            message = f"the run went back from step {last.step} to step {to_step}"
+            back = HealthAlert(rule=rule, state=before, step=to_step, message=message, suggestion="")
+            add_alert(session, job_id, back, actor=actor, quiet=True)
+
+
+def firing(session: Session, ids: Collection[UUID]) -> dict[UUID, list[str]]:
+    """Return the rules that fire in each of these jobs."""
+    return dict(session.execute(select(Job.id, Job.alerts).where(Job.id.in_(ids))).all()) if ids else {}
 
 
 def page(session: Session, job_id: UUID, *, after: int, limit: int) -> list[Event]:
@@ -56,7 +88,7 @@ def page(session: Session, job_id: UUID, *, after: int, limit: int) -> list[Even
 
 
 def alerts(session: Session, job_id: UUID) -> list[HealthAlert]:
-    """Return the alerts of the health rules of a job, in order."""
+    """Return the alerts of all rules in a job, in order."""
     query = select(Event.alert).where(Event.job_id == job_id, Event.alert.is_not(None)).order_by(Event.id)
     return [HealthAlert.model_validate(alert) for alert in session.scalars(query)]
 

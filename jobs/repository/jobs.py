@@ -5,7 +5,20 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, literal_column, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, defer, undefer_group
 
 from calibrl.schemas import JobFilter, JobStatus, Reason
@@ -347,7 +360,8 @@ def attempts(session: Session, job_id: UUID) -> list[Attempt]:
 def set_progress(session: Session, job_id: UUID, step: int, steps_total: int | None) -> None:
     """Record the number of completed steps and, if known, of planned steps."""
     known = {} if steps_total is None else {"steps_total": steps_total}
-    session.execute(update(Job).where(Job.id == job_id).values(step=step, **known))
+    stepped_at = case((Job.step != step, func.clock_timestamp()), else_=Job.stepped_at)
+    session.execute(update(Job).where(Job.id == job_id).values(step=step, stepped_at=stepped_at, **known))
     feed.changes(session, job_id)
 
 

@@ -34,6 +34,14 @@ def upsert(session: Session, job_id: UUID, rows: list[tuple[int, datetime, dict[
     feed.changes(session, job_id).steps.update(merged)
 
 
+def last_values(session: Session, job_id: UUID, name: str, limit: int | None) -> list[tuple[int, float]]:
+    """Return the last values of a metric that are not NaN (None: all) as (step, value), ascending."""
+    value = StepMetrics.values[name].astext
+    query = select(StepMetrics.step, value).where(StepMetrics.job_id == job_id, StepMetrics.values.has_key(name))
+    rows = session.execute(query.where(value != "NaN").order_by(StepMetrics.step.desc()).limit(limit)).all()
+    return [(step, float(number)) for step, number in reversed(rows)]
+
+
 def page(
     session: Session, job_id: UUID, *, names: list[str] | None, after_step: int, limit: int
 ) -> list[tuple[int, datetime, dict[str, Any]]]:

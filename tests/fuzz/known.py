@@ -39,6 +39,7 @@ def fill(client: Client, folder: Path) -> Known:
     rows.write_text(ROWS)
     dataset = str(client.upload(rows, name="rows").id)
     hook = str(client.add_webhook("fuzz", NewWebhook(url="http://127.0.0.1:9/hook")).id)
+    rule = client.add_alert_rule({"name": "stuck", "condition": {"type": "no_progress", "minutes": 30}})
     ids = [str(job.id) for job in (*jobs, *waiting)]
     return {
         **_of_jobs(client, ran[0], ids),
@@ -46,6 +47,7 @@ def fill(client: Client, folder: Path) -> Known:
         "/v1/files/": {"file_id": [dataset]},
         "/v1/fine_tuning/jobs/": {"fine_tuning_job_id": ids},
         "/v1/projects/": {"slug": ["fuzz"], "user": ["somebody"], "webhook_id": [hook]},
+        "/v1/alert-rules/": {"rule_id": [str(rule.id)]},
         "/v1/users/": {"name": ["somebody"]},
     }
 

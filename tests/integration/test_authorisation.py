@@ -128,6 +128,11 @@ NEEDS: dict[str, Need] = {
     "DELETE /v1/projects/{slug}/webhooks/{webhook_id}": Role.ADMIN,
     "POST /v1/projects/{slug}/webhooks/{webhook_id}/ping": Role.ADMIN,
     "GET /v1/projects/{slug}/webhooks/{webhook_id}/deliveries": Role.ADMIN,
+    "GET /v1/alert-rules": ANY_KEY,
+    "POST /v1/alert-rules": Role.ADMIN,
+    "GET /v1/alert-rules/{rule_id}": Role.VIEWER,
+    "PUT /v1/alert-rules/{rule_id}": Role.ADMIN,
+    "DELETE /v1/alert-rules/{rule_id}": Role.ADMIN,
     "GET /v1/usage": ANY_KEY,
     "GET /v1/me": ANY_KEY,
     "POST /v1/sessions": ANY_KEY,
@@ -145,6 +150,7 @@ NEEDS: dict[str, Need] = {
     "GET /v1/audit/export": ADMIN,  # the same
 }
 GRADER = {"type": "string_check", "name": "g", "input": "a", "reference": "a", "operation": "eq"}
+NO_PROGRESS = {"type": "no_progress", "minutes": 30}
 BODIES: dict[str, Any] = {
     "POST /v1/jobs": {**TRAIN, "project": OWN},
     "POST /v1/jobs:plan": {**TRAIN, "project": OWN},
@@ -167,6 +173,8 @@ BODIES: dict[str, Any] = {
     "PATCH /v1/projects/{slug}": {},
     "PUT /v1/projects/{slug}/members/{user}": {"role": "viewer"},
     "POST /v1/projects/{slug}/webhooks": {"url": "https://192.0.2.1/"},  # refused, but not for lack of a role
+    "POST /v1/alert-rules": {"project": OWN, "name": "stuck", "condition": NO_PROGRESS},
+    "PUT /v1/alert-rules/{rule_id}": {"condition": NO_PROGRESS},
     "POST /v1/users": {"name": "somebody"},
     "PATCH /v1/users/{name}": {"active": True},
     "POST /v1/keys": {"name": "another"},
@@ -231,6 +239,7 @@ def _names(admin: httpx.Client) -> dict[str, str]:
         "step": "1",
         "dataset_id": admin.post("/v1/datasets", json={"name": "d", "hub": "a/b", "project": OWN}).json()["id"],
         "webhook_id": _webhook(),
+        "rule_id": admin.post("/v1/alert-rules", json={**BODIES["POST /v1/alert-rules"], "name": "r"}).json()["id"],
         "arm": "a",
         "completion": "0",
         "seed": "0",

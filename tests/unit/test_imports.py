@@ -95,7 +95,7 @@ FOLDERS = {
     ),
     "jobs": (
         *("models", "repository", "access", "processes", "files", "specs", "evaluations"),
-        *("insight", "scheduling", "lifecycle", "studies", "openai", "planning", "webhooks"),
+        *("insight", "scheduling", "alerts", "lifecycle", "studies", "openai", "planning", "webhooks"),
     ),
     "api": ("routes",),
     "worker": (),

@@ -135,3 +135,49 @@ def test_a_download_can_leave_out_the_state_of_the_optimizer(service: Service, t
     service.on("GET", f"{JOB_PATH}/checkpoints/5/files/model.safetensors", (206, b"1234"))
     done = calibrl("download", str(JOB_ID), tmp_path, "--step", "5", "--model-only", "--json")
     assert json.loads(done.stdout) == [str(tmp_path / "model.safetensors")]
+
+
+RULES = "/v1/alert-rules"
+
+
+def alert_rule(**changes: Any) -> dict[str, Any]:
+    condition = {"type": "below", "metric": "exploration/entropy", "limit": 0.05, "steps": 20}
+    about = {"id": HOOK_ID, "project": "vision", "name": "low", "condition": condition, "labels": {"team": "a"}}
+    return about | {"job_names": "sweep-*", "created_by": "ada", "created_at": TIME} | changes
+
+
+def test_alert_rules_are_added_listed_changed_and_removed(service: Service) -> None:
+    options = ("--project", "vision")
+    service.on("POST", RULES, (201, alert_rule()))
+    condition = ("--metric", "exploration/entropy", "--below", "0.05", "--steps", "20")
+    added = calibrl("alerts", "add", "low", *condition, "--label", "team=a", "--jobs", "sweep-*", *options)
+    assert "exploration/entropy below 0.05 for 20 values in a row" in added.stdout
+    sent = alert_rule()
+    assert service.requests[-1].body == {
+        field: sent[field] for field in ("project", "name", "condition", "labels", "job_names")
+    }
+    service.on("GET", RULES, page(alert_rule()))
+    assert "sweep-* team=a" in calibrl("alerts", "list", *options).stdout
+    stuck = {"type": "no_progress", "minutes": 30}
+    service.on("PUT", f"{RULES}/{HOOK_ID}", alert_rule(condition=stuck))
+    assert "no step for 30 minutes" in calibrl("alerts", "set", "low", "--no-progress", "30", *options).stdout
+    assert service.requests[-1].body == {"condition": stuck, "labels": {}, "job_names": None}
+    service.on("DELETE", f"{RULES}/{HOOK_ID}", (204, b""))
+    assert calibrl("alerts", "remove", "low", *options).exit_code == 0
+    assert "project vision has no alert rule 'high'" in fault(calibrl("alerts", "remove", "high", *options), 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ((), "give one of --below"),
+        (("--below", "1", "--no-progress", "3"), "give one of --below"),
+        (("--below", "1"), "--metric is missing"),
+        (("--no-progress", "3", "--steps", "2"), "steps"),
+        (("--no-progress", "3", "--label", "team"), "write KEY=VALUE"),
+    ],
+)
+def test_an_alert_rule_needs_one_condition(service: Service, given: tuple[str, ...], told: str) -> None:
+    refused = calibrl("alerts", "add", "low", *given)
+    assert refused.exit_code == 2 and told in refused.stderr
+    assert not service.requests
