@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Literal
 from uuid import UUID
 
 from pydantic import Field, SecretStr
@@ -32,6 +33,25 @@ class Settings(StackSettings):
     )
     webhooks_to_private: bool = Field(
         False, description="Allow webhooks to private addresses and over plain HTTP, for tests and closed networks."
+    )
+    smtp_host: str | None = Field(
+        None, min_length=1, max_length=253, description="Mail server for messages by e-mail. None: no e-mail."
+    )
+    smtp_port: int = Field(587, ge=1, le=65_535, description="Port of the mail server.")
+    smtp_security: Literal["starttls", "tls", "none"] = Field(
+        "starttls",
+        description="Encryption of the connection to the mail server; its certificate is verified. none: neither "
+        "encryption nor sign-in, for a server on the same machine.",
+    )
+    smtp_user: str | None = Field(None, min_length=1, description="User name at the mail server. None: no sign-in.")
+    smtp_password: SecretStr | None = Field(None, min_length=1, description="Password at the mail server.")
+    mail_from: str | None = Field(
+        None, max_length=320, pattern=r"^[^\s@<>]+@[^\s@<>]+$", description="Sender of e-mail: an address."
+    )
+    mail_domains: str = Field(
+        "",
+        description="Domains to whose addresses the service sends e-mail, separated by commas: lab.example.com. Empty: "
+        "none.",
     )
     allowed_hub: str = Field(
         "*", description="Hub datasets that jobs can load, as patterns separated by commas: hiyouga/*,lmms-lab/*."

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Body, Depends, Path, Response
 from api.deps import CurrentCaller, Db, Limit
 from api.examples import WEBHOOKS
 from api.idempotency import IdempotentRoute
-from calibrl.schemas import CreatedWebhook, Delivery, NewWebhook, Page, Role, Slug, Webhook
+from calibrl.schemas import CreatedWebhook, Delivery, NewWebhook, Page, Role, Slug, Webhook, WebhookFormat
 from jobs.errors import FieldError, Invalid
 from jobs.repository import projects
 from jobs.repository import webhooks as rows
@@ -53,11 +53,12 @@ def add_webhook(
         raise Invalid("The webhook was not added.", (FieldError("url", wrong),))
     projects.get(session, slug)
     secret = sender.new_secret()
-    row = rows.add(session, slug, url=new.url, events=new.events, secret=secret, user=caller.user)
+    row = rows.add(session, slug, url=new.url, events=new.events, secret=secret, user=caller.user, format=new.format)
     response.headers["Location"] = f"/v1/projects/{slug}/webhooks/{row.id}"
     webhook = Webhook.model_validate(row)
     caller.changed(row.id, None, webhook)
-    return CreatedWebhook(**webhook.model_dump(), secret=secret)
+    shown = secret if new.format is WebhookFormat.STANDARD else None
+    return CreatedWebhook(**webhook.model_dump(), secret=shown)
 
 
 @router.get("/{webhook_id}")

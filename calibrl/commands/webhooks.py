@@ -6,7 +6,7 @@ import typer
 
 from calibrl.client import CalibrlError, Client
 from calibrl.commands.arguments import ACCESS, AsJson, StackFolder, print_json, print_rich
-from calibrl.schemas import NewWebhook, Webhook
+from calibrl.schemas import NewWebhook, Webhook, WebhookFormat
 from calibrl.schemas.webhooks import DEFAULT_EVENTS
 from calibrl.views import messages
 
@@ -33,7 +33,10 @@ def list_webhooks(project: Project = "default", as_json: AsJson = False, data: S
 
 @webhooks_app.command("add")
 def add_webhook(
-    url: Annotated[str, typer.Argument(metavar="URL", help="https address that receives the messages.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="https address, or mailbox, that receives the messages.")],
+    format: Annotated[
+        WebhookFormat, typer.Option(help="Form of the messages: signed, of a chat service, or e-mail.")
+    ] = WebhookFormat.STANDARD,
     events: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,11 +50,13 @@ def add_webhook(
     as_json: AsJson = False,
     data: StackFolder = None,
 ) -> None:
-    """Add a webhook and print the secret that signs its messages. It cannot be shown again."""
-    new = NewWebhook.model_validate({"url": url} | ({"events": events} if events else {}))
+    """Add a webhook and print the secret that signs its messages, which cannot be shown again. Only messages of the
+    format standard are signed."""
+    address = f"mailto:{url}" if format is WebhookFormat.EMAIL and not url.startswith("mailto:") else url
+    new = NewWebhook.model_validate({"url": address, "format": format} | ({"events": events} if events else {}))
     with Client(data_dir=data) as client:
         added = client.add_webhook(project, new)
-    print_json(added) if as_json else typer.echo(added.secret)
+    print_json(added) if as_json else typer.echo(added.secret or f"added webhook {str(added.id)[:8]}")
 
 
 @webhooks_app.command("remove")

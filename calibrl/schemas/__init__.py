@@ -150,6 +150,7 @@ from calibrl.schemas.webhooks import DeliveryStatus as DeliveryStatus
 from calibrl.schemas.webhooks import NewWebhook as NewWebhook
 from calibrl.schemas.webhooks import Webhook as Webhook
 from calibrl.schemas.webhooks import WebhookEvent as WebhookEvent
+from calibrl.schemas.webhooks import WebhookFormat as WebhookFormat
 from calibrl.schemas.workers import Drain as Drain
 from calibrl.schemas.workers import Gpu as Gpu
 from calibrl.schemas.workers import GpuReading as GpuReading

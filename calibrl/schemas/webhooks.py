@@ -2,10 +2,10 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Self
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from calibrl.schemas.base import Record
 from calibrl_core.settings.base import StrictSettings
@@ -25,18 +25,38 @@ WebhookEvent = Literal[
 DEFAULT_EVENTS: tuple[WebhookEvent, ...] = ("job.succeeded", "job.failed", "job.cancelled", "job.health")
 
 
+class WebhookFormat(StrEnum):
+    """Form of the messages: signed according to Standard Webhooks, as an incoming webhook of a chat service takes them,
+    or an e-mail."""
+
+    STANDARD = "standard"
+    SLACK = "slack"
+    TEAMS = "teams"
+    DISCORD = "discord"
+    EMAIL = "email"
+
+
 class NewWebhook(StrictSettings):
     """A new webhook."""
 
     url: str = Field(
         min_length=8,
         max_length=2000,
-        pattern=r"^https?://[^\s@]+$",
-        description="URL to post to: https, without user name and password.",
+        pattern=r"^(https?://[^\s@]+|mailto:[A-Za-z0-9._+\-]+@[A-Za-z0-9.\-]+)$",
+        description="URL to post to: https, without user name and password. For e-mail: mailto:ada@example.com.",
     )
+    format: WebhookFormat = Field(WebhookFormat.STANDARD, description="Form of the messages.")
     events: tuple[WebhookEvent, ...] = Field(
         DEFAULT_EVENTS, min_length=1, max_length=10, description="Events that are sent to the URL."
     )
+
+    @model_validator(mode="after")
+    def _url_fits(self) -> Self:
+        mail = self.url.startswith("mailto:")
+        if mail != (self.format is WebhookFormat.EMAIL):
+            need = "format email" if mail else "a url that begins with mailto:"
+            raise ValueError(f"{self.url!r} with format {self.format.value}: this needs {need}")
+        return self
 
 
 class Webhook(Record):
@@ -45,6 +65,7 @@ class Webhook(Record):
     id: UUID
     project: str
     url: str
+    format: WebhookFormat
     events: list[WebhookEvent]
     created_by: str
     created_at: datetime
@@ -53,7 +74,9 @@ class Webhook(Record):
 class CreatedWebhook(Webhook):
     """A new webhook. `secret` is only returned once."""
 
-    secret: str = Field(description="Secret that signs the messages, in the Standard Webhooks format: whsec_...")
+    secret: str | None = Field(
+        description="Secret that signs the messages of format standard: whsec_... null for other formats."
+    )
 
 
 class DeliveryStatus(StrEnum):

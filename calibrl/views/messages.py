@@ -12,9 +12,10 @@ from calibrl.views.terminal import moment, plain, table_of
 
 def webhook_table(rows: Sequence[Webhook]) -> Table:
     """Return webhooks with the events that they receive."""
-    table = table_of("ID", "URL~", "EVENTS~", "ADDED BY")
+    table = table_of("ID", "URL~", "FORMAT", "EVENTS~", "ADDED BY")
     for row in rows:
-        table.add_row(str(row.id)[:8], Text(plain(row.url)), ", ".join(row.events), Text(plain(row.created_by)))
+        places = (Text(plain(row.url)), row.format.value, ", ".join(row.events), Text(plain(row.created_by)))
+        table.add_row(str(row.id)[:8], *places)
     return table
 
 

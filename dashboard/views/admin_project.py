@@ -4,7 +4,17 @@ from typing import Any, get_args
 
 import streamlit as st
 
-from calibrl.schemas import Member, NewWebhook, Project, ProjectSettings, Role, Usage, Webhook, WebhookEvent
+from calibrl.schemas import (
+    Member,
+    NewWebhook,
+    Project,
+    ProjectSettings,
+    Role,
+    Usage,
+    Webhook,
+    WebhookEvent,
+    WebhookFormat,
+)
 from calibrl.schemas.webhooks import DEFAULT_EVENTS
 from dashboard.markup import as_markdown, escape, moment, progress_bar, table
 from dashboard.palette import POLICY
@@ -86,7 +96,10 @@ def limits(project: str) -> None:
 
 def webhooks(project: str) -> None:
     """Draw the webhooks of a project, with their last messages."""
-    st.write("A webhook receives a signed message when something happens to a job of the project.")
+    st.write(
+        "A webhook receives a message when something happens to a job of the project: a signed one, one in the form of "
+        "Slack, Teams or Discord, or an e-mail."
+    )
     if secret := st.session_state.pop(SECRET, None):
         st.success("Copy the secret that signs the messages now. It is not shown again.")
         st.code(secret, language=None)
@@ -94,22 +107,23 @@ def webhooks(project: str) -> None:
         _webhook(project, hook)
     with st.form("add-webhook", border=True):
         st.subheader("Add webhook", anchor=False)
-        url = st.text_input("URL", max_chars=2000, placeholder="https://…")
+        url = st.text_input("URL", max_chars=2000, placeholder="https://… or mailto:ada@example.com")
+        format = st.selectbox("Format", [*WebhookFormat], help="Format email needs a URL that begins with mailto:")
         events = st.multiselect("Events", EVENTS, DEFAULT_EVENTS)
         added = st.form_submit_button("Add webhook", type="primary")
     if added:
-        change(lambda: _add(project, url, events), "Webhook added.")
+        change(lambda: _add(project, url, format, events), "Webhook added.")
 
 
-def _add(project: str, url: str, events: list[WebhookEvent]) -> None:
-    created = service.client().add_webhook(project, NewWebhook(url=url, events=tuple(events)))
+def _add(project: str, url: str, format: WebhookFormat, events: list[WebhookEvent]) -> None:
+    created = service.client().add_webhook(project, NewWebhook(url=url, format=format, events=tuple(events)))
     st.session_state[SECRET] = created.secret
 
 
 def _webhook(project: str, hook: Webhook) -> None:
     with st.container(border=True, key=f"card-{hook.id}"):
         st.write(f"**{as_markdown(hook.url)}** · by {as_markdown(hook.created_by)}, {moment(hook.created_at)}")
-        st.caption(", ".join(hook.events))
+        st.caption(f"{hook.format.value}: {', '.join(hook.events)}")
         rows = (
             f"<tr><td>{escape(moment(one.created_at))}</td><td>{escape(one.type)}</td><td>{one.status.value}</td>"
             f'<td data-label="Tries">{one.attempts}</td><td>{escape(one.response or "–")}</td></tr>'

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
-from calibrl.schemas import DeliveryStatus, JobStatus, Reason, Role, StudyStatus, WorkerStatus
+from calibrl.schemas import DeliveryStatus, JobStatus, Reason, Role, StudyStatus, WebhookFormat, WorkerStatus
 from jobs.postgres_text import storable
 
 
@@ -62,6 +62,7 @@ class Base(DeclarativeBase):
         JobStatus: text_enum(JobStatus, "status"),
         Reason: text_enum(Reason, "reason"),
         DeliveryStatus: text_enum(DeliveryStatus, "status"),
+        WebhookFormat: text_enum(WebhookFormat, "format"),
         Role: text_enum(Role, "role"),
         StudyStatus: text_enum(StudyStatus, "status"),
         WorkerStatus: text_enum(WorkerStatus, "status"),

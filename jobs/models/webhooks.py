@@ -7,7 +7,7 @@ from sqlalchemy import ForeignKey, Index, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
-from calibrl.schemas import DeliveryStatus
+from calibrl.schemas import DeliveryStatus, WebhookFormat
 from jobs.models.base import Base, CreatedAt, Timestamp
 
 
@@ -19,6 +19,9 @@ class Webhook(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     project: Mapped[str] = mapped_column(ForeignKey("projects.slug", ondelete="CASCADE"), index=True)
     url: Mapped[str]
+    format: Mapped[WebhookFormat] = mapped_column(
+        default=WebhookFormat.STANDARD, server_default=WebhookFormat.STANDARD.value
+    )
     events: Mapped[list[str]] = mapped_column(ARRAY(Text))
     secret: Mapped[str]
     created_by: Mapped[str]

@@ -10,7 +10,7 @@ from sqlalchemy import Insert, Text, Uuid, bindparam, case, delete, func, insert
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from calibrl.schemas import DeliveryStatus
+from calibrl.schemas import DeliveryStatus, WebhookFormat
 from jobs.errors import NotFound
 from jobs.models import Delivery, Job, Webhook
 
@@ -20,9 +20,18 @@ RETENTION = timedelta(days=30)
 SENDING_TIME = timedelta(seconds=120)
 
 
-def add(session: Session, project: str, *, url: str, events: Sequence[str], secret: str, user: str) -> Webhook:
+def add(
+    session: Session,
+    project: str,
+    *,
+    url: str,
+    events: Sequence[str],
+    secret: str,
+    user: str,
+    format: WebhookFormat = WebhookFormat.STANDARD,
+) -> Webhook:
     """Add a webhook to a project."""
-    webhook = Webhook(project=project, url=url, events=list(events), secret=secret, created_by=user)
+    webhook = Webhook(project=project, url=url, events=list(events), secret=secret, created_by=user, format=format)
     session.add(webhook)
     session.flush()
     return webhook

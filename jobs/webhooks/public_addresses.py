@@ -1,15 +1,18 @@
-"""Checks that the URL of a webhook leads to public addresses."""
+"""Checks that the URL of a webhook leads to public addresses, or to a permitted mailbox."""
 
 import httpx
 
 from calibrl_core.host.public_addresses import Refused, is_public, look_up
 from jobs.settings import get_settings
+from jobs.webhooks import mail
 
 LOOKUP_SECONDS = 5.0  # for requests; a message has its own deadline
 
 
 def problem(url: str) -> str | None:
     """Return why messages cannot be sent to a URL, or None if they can. Looks up its host."""
+    if url.startswith(mail.SCHEME):
+        return mail.problem(url)
     try:
         public_address(httpx.URL(url), LOOKUP_SECONDS)
     except (Refused, httpx.InvalidURL) as error:

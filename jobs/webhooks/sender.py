@@ -1,9 +1,13 @@
-"""Sends messages to webhooks: signed according to Standard Webhooks, only to public addresses, with retries."""
+"""Sends messages to webhooks in the format of each, only to public addresses or permitted mailboxes, with retries.
+
+Messages of the format `standard` are signed according to Standard Webhooks.
+"""
 
 import asyncio
 import base64
 import json
 import secrets
+import smtplib
 import time
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -15,13 +19,15 @@ from uuid import UUID
 import httpx
 import structlog
 
+from calibrl.schemas import WebhookFormat
 from calibrl_core.host.public_addresses import Refused
 from calibrl_core.host.signatures import PREFIX, signed_headers
 from jobs.db import session_scope
 from jobs.models import Delivery, Webhook
 from jobs.repository import webhooks
 from jobs.settings import get_settings
-from jobs.webhooks import public_addresses
+from jobs.webhooks import mail, notices, public_addresses
+from jobs.webhooks.notices import PlainMessage
 
 SECRET_BYTES = 32
 # Seconds between tries. After the last one the message is given up.
@@ -31,6 +37,11 @@ MAX_SENDING = 20  # messages that are being sent
 MAX_SENDING_PER_WEBHOOK = 5  # of them per webhook, so that a slow one leaves room for others
 WAIT_SECONDS = 0.5  # wait for new messages: most are delivered by then
 
+SHAPES = {
+    WebhookFormat.SLACK: notices.slack,
+    WebhookFormat.TEAMS: notices.teams,
+    WebhookFormat.DISCORD: notices.discord,
+}
 log = structlog.get_logger()
 Outcome = tuple[bool, str]  # delivered; status of the response, or the error
 
@@ -43,6 +54,7 @@ class Message:
     webhook_id: UUID
     url: str
     secret: str
+    format: WebhookFormat
     content: dict[str, Any]
     attempts: int
 
@@ -53,7 +65,7 @@ class Message:
         if dashboard_url and delivery.job_id:
             data = {**data, "link": f"{dashboard_url.rstrip('/')}/job?id={delivery.job_id}"}
         content = {"type": delivery.type, "timestamp": delivery.created_at.isoformat(), "data": data}
-        return cls(delivery.id, webhook.id, webhook.url, webhook.secret, content, delivery.attempts)
+        return cls(delivery.id, webhook.id, webhook.url, webhook.secret, webhook.format, content, delivery.attempts)
 
 
 def new_secret() -> str:
@@ -127,9 +139,10 @@ def _outcome(future: Future[Outcome], message: Message) -> Outcome:
 def send(message: Message) -> Outcome:
     """Send a message once, within `DEADLINE`."""
     until = time.monotonic() + DEADLINE
-    body = json.dumps(message.content, allow_nan=False).encode()
-    headers = {"User-Agent": "CalibRL-webhooks/1", **signed_headers(message.secret, str(message.id), body)}
     try:
+        if message.format is WebhookFormat.EMAIL:
+            return True, mail.send(message.url, PlainMessage.of(message.content), message.id, DEADLINE)
+        body, headers = _request(message)
         url = httpx.URL(message.url)
         address = public_addresses.public_address(url, DEADLINE)
         status = asyncio.run(_post(url, address, headers, body, until - time.monotonic()))
@@ -137,9 +150,19 @@ def send(message: Message) -> Outcome:
         return False, str(error)
     except TimeoutError:
         return False, f"no answer within {DEADLINE:.0f} s"
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, smtplib.SMTPException, OSError) as error:
         return False, f"{type(error).__name__}: {error}"[:500]
     return 200 <= status < 300, str(status)
+
+
+def _request(message: Message) -> tuple[bytes, dict[str, str]]:
+    """Return the body and the headers of a message."""
+    headers = {"User-Agent": "CalibRL-webhooks/1"}
+    if message.format is WebhookFormat.STANDARD:
+        body = json.dumps(message.content, allow_nan=False).encode()
+        return body, headers | signed_headers(message.secret, str(message.id), body)
+    shaped = SHAPES[message.format](PlainMessage.of(message.content))
+    return json.dumps(shaped).encode(), headers | {"Content-Type": "application/json"}
 
 
 async def _post(url: httpx.URL, address: str, headers: dict[str, str], body: bytes, seconds: float) -> int:

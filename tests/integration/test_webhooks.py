@@ -23,6 +23,7 @@ from jobs.settings import get_settings
 from jobs.webhooks import sender
 from tests.support import job_steps
 from tests.support.api_users import ApiUsers
+from tests.support.mail_server import MailServer, mail_server
 from tests.support.rest import named, refused, serving, submitted
 from tests.support.waiting import LIMIT_SECONDS, eventually
 
@@ -285,3 +286,97 @@ def test_hanging_name_lookups_hold_no_sessions(client: httpx.Client, monkeypatch
         finally:
             answered.set()
         assert all(named(each.result()) == ["url"] for each in added)
+
+
+@pytest.mark.parametrize("format", ["slack", "teams", "discord"])
+def test_chat_services_get_their_own_bodies(client: httpx.Client, listener: Listener, format: str) -> None:
+    added = client.post(HOOKS, json={"url": listener.url, "format": format, "events": ["job.failed"]}).json()
+    assert (added["format"], added["secret"]) == (format, None)
+    job = submitted(client)
+    job_steps.finish(job_steps.claim(), JobStatus.FAILED, reason=Reason.CRASHED, message="<!channel> boom")
+    eventually(lambda: listener.seen)
+    ((headers, body),) = listener.seen
+    link = f"https://lab.example.com/job?id={job['id']}"
+    assert "webhook-signature" not in headers and headers["content-type"] == "application/json"
+    assert link in body.decode() and f"{job['name']}" in body.decode()
+    assert (
+        json.loads(body).keys()
+        == {
+            "slack": {"text", "blocks"},
+            "teams": {"type", "attachments"},
+            "discord": {"embeds", "allowed_mentions"},
+        }[format]
+    )
+
+
+@pytest.fixture
+def mails(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> Iterator[MailServer]:
+    with mail_server() as server:
+        monkeypatch.setenv("CALIBRL_SMTP_HOST", "localhost")
+        monkeypatch.setenv("CALIBRL_SMTP_PORT", str(server.port))
+        monkeypatch.setenv("CALIBRL_SMTP_SECURITY", "none")
+        monkeypatch.setenv("CALIBRL_MAIL_FROM", "calibrl@lab.example.com")
+        monkeypatch.setenv("CALIBRL_MAIL_DOMAINS", "example.com, lab.example.com")
+        get_settings.cache_clear()
+        yield server
+
+
+MAILBOX = {"url": "mailto:ada@example.com", "format": "email"}
+
+
+def test_e_mail_is_sent_to_permitted_domains(client: httpx.Client, mails: MailServer) -> None:
+    hook = client.post(HOOKS, json=MAILBOX | {"events": ["job.failed"]}).json()
+    job = submitted(client)
+    job_steps.finish(job_steps.claim(), JobStatus.FAILED, reason=Reason.CRASHED, message="boom")
+    eventually(lambda: deliveries(client, hook) and deliveries(client, hook)[0]["status"] == "delivered")
+    (message,) = mails.messages
+    assert mails.recipients == ["ada@example.com"]
+    assert message["Subject"] == f"{job['name']}: failed (crashed)"
+    assert (message["From"], message["To"]) == ("calibrl@lab.example.com", "ada@example.com")
+    assert message["Message-ID"] == f"<{deliveries(client, hook)[0]['id']}@lab.example.com>"
+    text = message.get_content()
+    assert "boom" in text and f"https://lab.example.com/job?id={job['id']}" in text
+
+
+def test_refused_e_mail_is_sent_again(client: httpx.Client, mails: MailServer) -> None:
+    mails.refuses = "550 no such mailbox"
+    hook = client.post(HOOKS, json=MAILBOX).json()
+    client.post(f"{HOOKS}/{hook['id']}/ping")
+    (tried,) = eventually(lambda: [each for each in deliveries(client, hook) if each["attempts"]])
+    assert tried["status"] == "pending" and "no such mailbox" in tried["response"] and tried["next_at"]
+    mails.refuses = None
+    job_steps.run("UPDATE deliveries SET next_at = now()")
+    eventually(lambda: deliveries(client, hook)[0]["status"] == "delivered")
+
+
+def test_a_silent_mail_server_is_cut_off(
+    client: httpx.Client, mails: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mails.silent = True
+    monkeypatch.setattr(sender, "DEADLINE", 1.0)
+    hook = client.post(HOOKS, json=MAILBOX).json()
+    client.post(f"{HOOKS}/{hook['id']}/ping")
+    (tried,) = eventually(lambda: [each for each in deliveries(client, hook) if each["attempts"]])
+    assert tried["response"] == "no answer within 1 s"
+
+
+@pytest.mark.parametrize(
+    ("url", "format", "fault"),
+    [
+        ("mailto:ada@elsewhere.example", "email", "url"),
+        ("mailto:ada@example.com.elsewhere.example", "email", "url"),
+        ("mailto:ada@example.com,eve@elsewhere.example", "email", "url"),
+        ("mailto:ada@example.com?bcc=eve@elsewhere.example", "email", "url"),
+        ("mailto:ada@example.com", "slack", ""),
+        ("https://93.184.215.14/x", "email", ""),
+    ],
+)
+def test_other_mailboxes_and_mixed_formats_are_refused(
+    client: httpx.Client, mails: MailServer, url: str, format: str, fault: str
+) -> None:
+    assert named(client.post(HOOKS, json={"url": url, "format": format})) == [fault]
+
+
+def test_without_a_mail_server_e_mail_is_refused(client: httpx.Client) -> None:
+    answer = client.post(HOOKS, json=MAILBOX)
+    assert named(answer) == ["url"] and "CALIBRL_SMTP_HOST" in answer.text

@@ -14,7 +14,13 @@ TIME = "2026-01-01T00:00:00Z"
 
 
 def hook(**changes: Any) -> dict[str, Any]:
-    about = {"id": HOOK_ID, "project": "vision", "url": "https://a.example", "events": ["job.failed"]}
+    about = {
+        "id": HOOK_ID,
+        "project": "vision",
+        "url": "https://a.example",
+        "format": "standard",
+        "events": ["job.failed"],
+    }
     return about | {"created_by": "ada", "created_at": TIME} | changes
 
 
@@ -23,7 +29,7 @@ def test_webhooks_are_added_listed_tried_and_removed(service: Service) -> None:
     options = ("--project", "vision")
     added = calibrl("webhooks", "add", "https://a.example", "--event", "job.failed", *options)
     assert (added.exit_code, added.stdout) == (0, "whsec_x\n")
-    assert service.requests[-1].body == {"url": "https://a.example", "events": ["job.failed"]}
+    assert service.requests[-1].body == {"url": "https://a.example", "format": "standard", "events": ["job.failed"]}
     refused = calibrl("webhooks", "add", "ftp://a", "--event", "job.lost", *options)
     assert refused.exit_code == 2 and refused.stderr.startswith("calibrl: Invalid request:\n  url: ")
     service.on("GET", HOOKS, page(hook()))
