@@ -1,4 +1,5 @@
-"""Administration: members, limits, webhooks, usage and the audit log of a project; users and keys of the service."""
+"""Administration: members, limits, webhooks, alert rules, usage and the audit log of a project; users and keys of the
+service."""
 
 from collections.abc import Callable
 
@@ -7,12 +8,13 @@ import streamlit as st
 from calibrl.schemas import Me, Role
 from dashboard import addresses, states
 from dashboard.reads import catalogue, service
-from dashboard.views import admin_project, admin_service
+from dashboard.views import admin_project, admin_service, alert_rules
 
 View = Callable[[str], None]
 OF_PROJECT: dict[str, View] = {
     "Members": admin_project.members,
     "Webhooks": admin_project.webhooks,
+    "Alert rules": alert_rules.draw,
     "Usage": admin_project.usage,
     "Audit log": admin_project.audit,
 }

@@ -1,8 +1,9 @@
-"""Alerts of the health rules: read from events, as a notice above a job, and as marks in charts."""
+"""Alerts of health rules and of alert rules: read from events, as a notice above a job, and as marks in charts."""
 
 from collections.abc import Iterable
 
 from calibrl.schemas import Event, Job, JobSummary
+from calibrl.schemas.events import surviving
 from calibrl_core.health import RULES
 from dashboard.charts.marks import Mark
 from dashboard.markup import chip, escape
@@ -17,9 +18,10 @@ def title_of(rule: str) -> str:
 
 
 def marks(events: Iterable[Event]) -> tuple[Mark, ...]:
-    """Return a mark at the step of each alert."""
-    fired = (event.alert for event in events if event.alert and event.alert.state == "fired")
-    return tuple(Mark(alert.step, f"health alert: {title_of(alert.rule)}", top=True) for alert in fired)
+    """Return a mark at the step of each alert, without those that a resumed run has taken back."""
+    alerts = surviving(event.alert for event in events if event.alert)
+    fired = {(alert.step, alert.rule): None for alert in alerts if alert.state == "fired"}
+    return tuple(Mark(step, f"health alert: {title_of(rule)}", top=True) for step, rule in sorted(fired))
 
 
 def count(job: JobSummary) -> str:

@@ -28,7 +28,13 @@ def test_only_admins_get_the_page(world: World) -> None:
     assert "No access" in html(admin_page()) and "Administration" not in links(open_page("settings"))
     world.sign_in("ines", {"default": Role.ADMIN})
     assert "Administration" in links(open_page("settings"))
-    assert admin_page().segmented_control(key="part").options == ["Members", "Webhooks", "Usage", "Audit log"]
+    assert admin_page().segmented_control(key="part").options == [
+        "Members",
+        "Webhooks",
+        "Alert rules",
+        "Usage",
+        "Audit log",
+    ]
     world.sign_in("root", {"default": Role.MEMBER}, admin=True)
     assert admin_page().segmented_control(key="part").options[-4:] == ["Limits", "Users", "Keys", "New project"]
 
@@ -73,6 +79,29 @@ def test_a_webhook_shows_its_secret_once(world: World) -> None:
     assert len(client().webhooks("default")) == 1
     press(app, "Remove webhook")
     assert client().webhooks("default") == []
+
+
+def test_an_alert_rule_is_added_changed_and_removed(world: World) -> None:
+    world.sign_in("ines", {"default": Role.ADMIN})
+    app = admin_page("Alert rules")
+    app.text_input(key="rule-name-default").set_value("low-entropy")
+    app.number_input(key="steps-new-default").set_value(20)
+    app.text_input(key="labels-new-default").set_value("team=a")
+    press(app, "Add alert rule")
+    (rule,) = client().alert_rules("default")
+    assert rule.condition.model_dump() == {"type": "below", "metric": "exploration/entropy", "limit": 0.05, "steps": 20}
+    assert (rule.name, rule.labels, rule.job_names) == ("low-entropy", {"team": "a"}, None)
+    app = admin_page("Alert rules")
+    app.selectbox(key=f"kind-{rule.id}").set_value("no_progress").run()
+    app.text_input(key=f"names-{rule.id}").set_value("sweep-*")
+    press(app, "Save alert rule")
+    (rule,) = client().alert_rules("default")
+    assert (rule.condition.model_dump(), rule.job_names) == ({"type": "no_progress", "minutes": 30}, "sweep-*")
+    app = admin_page("Alert rules")
+    app.number_input(key="steps-new-default").set_value(0)
+    assert "condition.below.steps" in press(app, "Add alert rule").text[0].value
+    press(admin_page("Alert rules"), "Remove alert rule")
+    assert client().alert_rules("default") == []
 
 
 def test_usage_and_audit_log_are_shown(world: World) -> None:
