@@ -5,6 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard.link_clicks import keep_clicks
+from dashboard.views import notifications
 
 HERE = Path(__file__).parent
 # Selected items differ by frame and background: in the dark theme Streamlit's text colour has too little contrast.
@@ -17,7 +18,7 @@ st.set_page_config(page_title="CalibRL", page_icon=str(HERE / "icon.svg"), layou
 # Streamlit marks a link that has the focus by a pale background only.
 FOCUSED = "[data-testid='stTopNavLink']:focus-visible,[data-testid='stPageLink'] a:focus-visible,a:focus-visible"
 st.html(
-    f"<style>{SELECTED}{{color:inherit!important}}.st-key-link_clicks{{display:none}}"
+    f"<style>{SELECTED}{{color:inherit!important}}.st-key-link_clicks,.st-key-notifications{{display:none}}"
     f"{FOCUSED}{{outline:2px solid currentColor!important;outline-offset:2px}}</style>"
 )
 st.logo(str(HERE / "logo.svg"))
@@ -38,4 +39,5 @@ page = st.navigation(
 )
 st.set_page_config(page_title=f"{page.title} · CalibRL")
 keep_clicks()
+notifications.listen()
 page.run()

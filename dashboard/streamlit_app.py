@@ -1,4 +1,4 @@
-"""The app of `streamlit run`: the pages of `navigation.py`, sign-in, downloads, and Plotly's script for
+"""The app of `streamlit run`: the pages of `navigation.py`, sign-in, downloads, news of jobs, and Plotly's script for
 `live_chart.js`. Without a session it answers the sign-in only."""
 
 from pathlib import Path
@@ -9,7 +9,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from dashboard import signin
+from dashboard import news, signin
 from dashboard.reads import downloads
 from dashboard.signed_in_only import SignedInOnly
 
@@ -19,6 +19,7 @@ app = st.App(
     routes=[
         *signin.routes,
         *downloads.routes,
+        *news.routes,
         Mount("/plotly", StaticFiles(directory=Path(plotly.__file__).parent / "package_data")),
     ],
 )

@@ -44,7 +44,9 @@ def add_alert_rule(
     caller.need_named(new.project, Role.ADMIN)
     row = rows.add(session, new.model_dump(), user=caller.user)
     response.headers["Location"] = f"/v1/alert-rules/{row.id}"
-    return _tagged(row, response)
+    rule = _tagged(row, response)
+    caller.changed(row.id, None, rule)
+    return rule
 
 
 @router.get("/{rule_id}")
@@ -66,17 +68,21 @@ def put_alert_rule(
     not ended are over, and the changed rule fires again if its condition holds.
     """
     row = _locked(session, caller, rule_id)
-    preconditions.check(if_match, AlertRule.model_validate(row), preconditions.EDITED["alert rule"])
+    before = AlertRule.model_validate(row)
+    preconditions.check(if_match, before, preconditions.EDITED["alert rule"])
     for field, value in settings.model_dump().items():
         setattr(row, field, value)
     matching.end_alerts(session, row, actor=caller.user, message="the rule was changed")
-    return _tagged(row, response)
+    rule = _tagged(row, response)
+    caller.changed(rule_id, before, rule)
+    return rule
 
 
 @router.delete("/{rule_id}", status_code=204)
 def remove_alert_rule(rule_id: UUID, session: Db, caller: CurrentCaller) -> None:
     """Remove an alert rule; for the project's admins. Its alerts stay in the events of jobs."""
     row = _locked(session, caller, rule_id)
+    caller.changed(rule_id, AlertRule.model_validate(row))
     matching.end_alerts(session, row, actor=caller.user, message="the rule was removed")
     rows.remove(session, row)
 

@@ -31,7 +31,7 @@ from dashboard.panels import (
 from dashboard.panels.common import has_rollouts
 from dashboard.panels.installed import installed_panels
 from dashboard.reads import service
-from dashboard.views import alerts, chart_look, job_head
+from dashboard.views import alerts, chart_look, job_head, notifications
 from dashboard.views.new_job_page import submit_and_open
 
 Panel = Callable[[Job], None]
@@ -124,6 +124,7 @@ def _effect_of_cancel(job: Job) -> str:
 
 def _actions(job: Job) -> None:
     """Draw the buttons that the job's status and the viewer's role allow."""
+    notifications.watch(job)
     if not service.me().may_change(job.project):
         return
     client = service.client()

@@ -10,6 +10,7 @@ from dashboard import signin, states, theme
 from dashboard.forms import numbers
 from dashboard.markup import escape, moment
 from dashboard.reads import service
+from dashboard.views import notifications
 
 DAYS = {"minimum": 0, "maximum": 3660}  # until a key expires
 SCOPES = {"write": "read and write", "read": "read-only"}
@@ -92,6 +93,7 @@ with states.explained():
     if me.admin or Role.ADMIN in me.projects.values():
         st.page_link("app_pages/admin.py", label="Administration", icon=":material/admin_panel_settings:")
     theme.choice()
+    notifications.switch()
     _keys(me)
     if me.scope == "write":
         _new_key()

@@ -5,7 +5,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision: str = "2026_11_30_alert_rules"
-down_revision: str | None = "2026_11_30_origins"
+down_revision: str | None = "2026_11_30_retention_notice"
 
 NOW = sa.text("clock_timestamp()")
 
