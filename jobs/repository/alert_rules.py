@@ -44,7 +44,7 @@ def add(session: Session, values: dict[str, Any], *, user: str) -> AlertRule:
     if known >= MAX_RULES:
         raise Conflict(f"Project {project} has {known} alert rules, the maximum. Remove one first.")
     statement = insert(AlertRule).values(**values, created_by=user).on_conflict_do_nothing()
-    row = session.scalar(statement.returning(AlertRule))
+    row: AlertRule | None = session.scalar(statement.returning(AlertRule))
     if row is None:
         raise Conflict(f"Project {project} has an alert rule {name} already. Choose another name, or change that rule.")
     return row
