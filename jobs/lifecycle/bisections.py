@@ -6,6 +6,8 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from calibrl.schemas import BisectionRequest
+from calibrl.schemas.alert_rules import HEALTH_RULES
+from calibrl.schemas.events import surviving
 from calibrl_core.bisection.settings import MOST_KEPT
 from jobs.errors import Conflict
 from jobs.lifecycle.what_ifs import in_one_process
@@ -25,7 +27,8 @@ def bisection_spec(session: Session, job_id: UUID, request: BisectionRequest) ->
     job = jobs.get(session, job_id)
     if job.kind != "train":
         raise Conflict(f"Job {job_id} is {KIND_NAMES[job.kind]}: only the checkpoints of a training can be bisected.")
-    fired = [alert for alert in events.alerts(session, job_id) if alert.state == "fired"]
+    known = [alert for alert in surviving(events.alerts(session, job_id)) if alert.rule in HEALTH_RULES]
+    fired = sorted((alert for alert in known if alert.state == "fired"), key=lambda alert: alert.step)
     chosen = [alert for alert in fired if request.rule in (None, alert.rule)]
     if not chosen:
         names = ", ".join(sorted({alert.rule for alert in fired})) or "none"

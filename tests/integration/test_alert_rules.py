@@ -7,10 +7,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from calibrl.schemas import JobStatus, NewAlertRule
+from calibrl.schemas import BisectionRequest, JobStatus, NewAlertRule
 from calibrl_core.report import EventFile
 from jobs.alerts import progress_rules
 from jobs.db import session_scope
+from jobs.errors import Conflict
+from jobs.lifecycle.bisections import bisection_spec
 from jobs.repository import alert_rules, events, jobs, webhooks
 from tests.support import job_steps
 from tests.support.rest import serving
@@ -225,6 +227,13 @@ def test_rules_over_rest(run: Run) -> None:
     ]
     actions = set(fetched("SELECT action FROM audit"))
     assert {f"POST {RULES}", f"PUT {RULES}/{{rule_id}}", f"DELETE {RULES}/{{rule_id}}"} <= actions
+
+
+def test_a_bisection_explains_alerts_of_health_rules_only(run: Run) -> None:
+    rule()
+    run.ship((1, 0.4), (2, 0.4))
+    with session_scope() as session, pytest.raises(Conflict, match="A health rule has not fired"):
+        bisection_spec(session, run.id, BisectionRequest())
 
 
 def test_a_project_has_a_limited_number_of_rules(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
