@@ -76,11 +76,11 @@ def test_a_file_is_uploaded_previewed_and_deleted(page: Page, client: Client, tm
     page.get_by_role("radio", name="Upload a file").or_(page.get_by_role("button", name="Upload a file")).first.click()
     file = page.locator("input[type=file]")
     file.set_input_files(
-        written(tmp_path / "faulty.jsonl", good, {"question": "What?"}, {"question": "x", "answer": []})
+        written(tmp_path / "faulty.jsonl", good, {"question": "x"}, {"answer": "7"}, {"question": "y", "answer": []})
     )
     page.get_by_role("button", name="Validate and upload").click()
     faults = page.locator(".st-key-faults")
-    expect(faults.get_by_role("cell", name="row 2")).to_be_visible()
+    expect(faults.get_by_role("row", name="row 2")).to_contain_text("the same fault: 1 more row")
     expect(faults.get_by_role("cell", name="row 3")).to_be_visible()
     assert client.datasets().data == []
 

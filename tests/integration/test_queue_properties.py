@@ -44,7 +44,7 @@ def explore(connection: psycopg.Connection[Any], **settings: Any) -> None:
 
 
 def test_the_queue_keeps_its_invariants_in_random_runs(connection: psycopg.Connection[Any]) -> None:
-    explore(connection, max_examples=3, stateful_step_count=40, derandomize=True, database=None)
+    explore(connection, max_examples=2, stateful_step_count=40, derandomize=True, database=None)
 
 
 @pytest.mark.slow

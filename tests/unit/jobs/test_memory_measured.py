@@ -8,7 +8,7 @@ import pytest
 
 from bench.planned_memory import CASES, PAGE, compare
 
-QUICK = ("all weights", "LoRA, bfloat16")
+QUICK = ("all weights",)
 ALONE = [name for name, changes in CASES.items() if "parallel" not in changes]  # of others tests/process has the test
 
 
