@@ -16,7 +16,7 @@ TEXT = 'font-family="sans-serif" font-size="13" fill="#222"'
 
 @dataclass(frozen=True)
 class Interval:
-    """A row of a figure of differences, in percentage points."""
+    """A row of a figure of differences."""
 
     label: str
     value: float
@@ -25,8 +25,8 @@ class Interval:
     distinguishable: bool
 
 
-def differences(rows: Sequence[Interval], title: str) -> str:
-    """Return differences with their intervals, one below the other, about a line at 0."""
+def differences(rows: Sequence[Interval], title: str, unit: str) -> str:
+    """Return differences of a unit with their intervals, one below the other, about a line at 0."""
     low, high = min([0.0, *(row.low for row in rows)]), max([0.0, *(row.high for row in rows)])
     margin = 0.05 * (high - low) or 1.0
     low, high = low - margin, high + margin
@@ -46,7 +46,7 @@ def differences(rows: Sequence[Interval], title: str) -> str:
         ]
     for tick in _ticks(low, high):
         parts.append(f'<text x="{x(tick):.1f}" y="{bottom + 18}" {TEXT} text-anchor="middle">{_signed(tick)}</text>')
-    caption = f'<text x="{(LEFT + WIDTH) / 2:.0f}" y="{bottom + 38}" {TEXT} text-anchor="middle">points</text>'
+    caption = f'<text x="{(LEFT + WIDTH) / 2:.0f}" y="{bottom + 38}" {TEXT} text-anchor="middle">{escape(unit)}</text>'
     return _svg(bottom + AXIS, title, [*parts, caption])
 
 

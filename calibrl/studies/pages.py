@@ -15,6 +15,7 @@ from calibrl.schemas.study_reports import (
 )
 from calibrl.studies import figures
 from calibrl.studies.document import Cell, Drawing, Heading, Link, Paragraph, Part, Table
+from calibrl_core.metrics import look_up
 
 NONE = "–"
 UNITS: dict[Budget, str] = {"rollouts": "rollouts", "seconds": "s of step time"}
@@ -96,7 +97,7 @@ def _differences(report: StudyReport) -> Iterator[Part]:
         yield Table(head, [_difference(row) for row in rows])
         if drawn := [interval for row in rows if (interval := _interval(row)) is not None]:
             caption = f"Differences on {split} in percentage points; blue: distinguishable"
-            yield Drawing(f"differences-{_file_name(split)}", figures.differences(drawn, caption), caption)
+            yield Drawing(f"differences-{_file_name(split)}", figures.differences(drawn, caption, "points"), caption)
 
 
 def _file_name(split: str) -> str:
@@ -146,8 +147,12 @@ def _metrics(report: StudyReport) -> Iterator[Part]:
     )
     for metric in dict.fromkeys(row.metric for row in report.metrics):
         yield Heading(metric, f"metric-{_file_name(metric)}", 3)
-        rows = [_metric(row) for row in report.metrics if row.metric == metric]
-        yield Table(("Arm against arm", "Seeds", "Second arm", "First arm", "Difference", "p"), rows)
+        rows = [row for row in report.metrics if row.metric == metric]
+        yield Table(("Arm against arm", "Seeds", "Second arm", "First arm", "Difference", "p"), [*map(_metric, rows)])
+        known = look_up(metric)
+        caption = f"Differences of {metric}; blue: the interval leaves out 0"
+        drawn = figures.differences([*map(_metric_interval, rows)], caption, known.unit if known else "")
+        yield Drawing(f"metric-{_file_name(metric)}", drawn, caption)
 
 
 def _metric(row: MetricComparison) -> list[Cell]:
@@ -156,6 +161,12 @@ def _metric(row: MetricComparison) -> list[Cell]:
     difference = f"{row.difference:+.3g} ({row.low:+.3g} to {row.high:+.3g})"
     texts = [f"{len(row.seeds)}", f"{row.after:.3g}", f"{row.before:.3g}", difference, f"{row.p_value:.2g}"]
     return [f"{row.second} against {row.first}", *(Link(text, target) for text in texts)]
+
+
+def _metric_interval(row: MetricComparison) -> figures.Interval:
+    assert row.difference is not None and row.low is not None and row.high is not None
+    label = f"{row.second} against {row.first}"
+    return figures.Interval(label, row.difference, row.low, row.high, row.low > 0 or row.high < 0)
 
 
 def _budgets(report: StudyReport) -> Iterator[Part]:

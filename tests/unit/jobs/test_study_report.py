@@ -11,8 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from calibrl.schemas import MetricRow, RecordedRun, StudySpec
-from calibrl.studies.document import Heading, Link, Paragraph, Part, Table, html, markdown
-from calibrl.studies.figures import Interval, curves, differences
+from calibrl.studies.document import Drawing, Heading, Link, Paragraph, Part, Table, html, markdown
+from calibrl.studies.figures import COLOURS, Interval, curves, differences
 from calibrl.studies.pages import job_pages, report_parts, summary
 from calibrl.studies.written import write_report
 from jobs.studies.curves import accuracy_at, common_budget, curve, thinned
@@ -161,6 +161,9 @@ def test_metrics_are_compared_by_their_means_late_in_the_run() -> None:
     assert [row.low, row.high] == pytest.approx([0.6 - 1.2706, 0.6 + 1.2706], abs=1e-4)
     text = markdown(report_parts(report, job_pages("http://service", None)), "")
     assert "+0.6 (-0.671 to +1.87)" in text
+    drawings = [part for part in report_parts(report, job_pages("", None)) if isinstance(part, Drawing)]
+    (figure,) = [drawing.svg for drawing in drawings if drawing.name == "metric-exploration_entropy"]
+    assert ">nats/token<" in figure and COLOURS[0] not in figure  # the interval has 0 in it
 
 
 # ---- Pages
@@ -206,7 +209,7 @@ def test_names_cannot_break_a_page() -> None:
 def test_figures_are_svg_with_round_ticks(scale: float) -> None:
     rows = [Interval("b & a", 2 * scale, -scale, 5 * scale, False), Interval("c", -scale, -2 * scale, -scale / 2, True)]
     lines: Any = {"a": [[(0.0, 0.1), (scale, 0.5)]], "b": [[(scale, 0.4)]]}
-    for figure in (differences(rows, "differences"), curves(lines, "curves", "rollouts")):
+    for figure in (differences(rows, "differences", "nats"), curves(lines, "curves", "rollouts")):
         texts = [text.text or "" for text in ElementTree.fromstring(figure).iter("{http://www.w3.org/2000/svg}text")]
         assert 3 <= sum(bool(re.search(r"\d", text)) for text in texts) <= 20
         assert any(text.startswith("b") for text in texts)
