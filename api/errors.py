@@ -20,6 +20,7 @@ from api import openai
 from api.http_methods import allowed
 from api.validation_errors import field_errors
 from calibrl.schemas.field_names import Schema
+from jobs.db import is_disk_full
 from jobs.errors import FieldError, Invalid, ServiceError
 from jobs.postgres_text import storable
 
@@ -154,7 +155,10 @@ async def _database_away(request: Request, error: Exception) -> JSONResponse:
 
 
 def database_away(scope: Scope, error: Exception) -> JSONResponse:
-    """Return the answer while PostgreSQL is unreachable."""
-    log.warning("database away", error=str(error).splitlines()[0])
+    """Return the answer while PostgreSQL is unreachable, or cannot write."""
+    full = is_disk_full(error)
+    log.warning("disk of the database full" if full else "database away", error=str(error).splitlines()[0])
     detail = "The database is unreachable; try again."
+    if full:
+        detail = "The disk of the database is full: nothing can be changed until an admin has freed space on it."
     return problem(scope, 503, detail, headers={"Retry-After": RETRY_SECONDS})

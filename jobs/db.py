@@ -101,6 +101,11 @@ os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_i
 os.register_at_fork(after_in_child=_forget_in_child)
 
 
+def is_disk_full(error: Exception) -> bool:
+    """Return True if the database could not write because its disk is full. It still answers reads."""
+    return isinstance(getattr(error, "orig", None), psycopg.errors.DiskFull)
+
+
 def wake_after_commit(session: Session, worker: str) -> None:
     """Make `session_scope` wake a worker after the commit of the session."""
     session.info.setdefault(_WAKES, Counter())[worker] += 1

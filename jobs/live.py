@@ -128,6 +128,11 @@ def first_page(session: Session) -> StreamPage:
     return StreamPage(position, [ProjectFrame(Frame(id=str(position), event=None, data=None), "")])
 
 
+def changes_behind(session: Session, position: StreamPosition) -> int:
+    """Return how many changes of all jobs, at most, came after a position in the stream of all jobs."""
+    return feed.newest(session)[1] - position.row[1]
+
+
 def next_page(session: Session, position: StreamPosition) -> StreamPage:
     """Return the page after a position in the stream of all jobs: events, and the state of each job."""
     xid, id = position.next_row

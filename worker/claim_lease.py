@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from jobs import lifecycle
-from jobs.db import session_scope
+from jobs.db import is_disk_full, session_scope
 from jobs.lifecycle import Claim, LeaseLost, Order
 from jobs.repository import events
 from jobs.settings import Settings
@@ -119,7 +119,8 @@ class ClaimLease:
 
     def _note_away(self, error: Exception) -> None:
         if not self.database_away:
-            log.warning("database away; the run goes on", job=str(self._claim.job_id), error=str(error.__cause__))
+            what = "disk of the database full" if is_disk_full(error) else "database away"
+            log.warning(f"{what}; the run goes on", job=str(self._claim.job_id), error=str(error.__cause__))
         self.database_away = True
 
     def _note(self, type: str, message: str) -> bool:

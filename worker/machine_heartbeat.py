@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from calibrl.schemas import WorkerStatus
 from calibrl_core.verifiers.sandbox import SandboxError, SandboxPolicy
 from jobs import lifecycle
-from jobs.db import session_scope
+from jobs.db import is_disk_full, session_scope
 from jobs.errors import NotFound
 from jobs.repository import workers
 from jobs.settings import Settings
@@ -97,7 +97,8 @@ class MachineHeartbeat(threading.Thread):
         except Exception as error:  # the next round tries again
             trouble = str(error.__cause__ or error).partition("\n")[0]
             if trouble != self._trouble:
-                log.warning("database away" if isinstance(error, AWAY) else "heartbeat failed", error=trouble)
+                away = "disk of the database full" if is_disk_full(error) else "database away"
+                log.warning(away if isinstance(error, AWAY) else "heartbeat failed", error=trouble)
             self._trouble = trouble
             self._recovery.delay()
         else:

@@ -1,11 +1,12 @@
 """Live streams of one job, or of all jobs, as server-sent events."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import StreamingResponse
 
-from api.deps import CurrentCaller, ExistingJob
+from api.deps import CurrentCaller, ExistingJob, read
 from api.live import Encoded, EventStream, Hub
 from calibrl.schemas import DAY, HOUR
 from jobs import live
@@ -13,6 +14,7 @@ from jobs.errors import FieldError, Invalid
 from jobs.live import StreamPosition
 
 router = APIRouter(tags=["live"])
+MOST_BEHIND = 100_000  # changes of all jobs that a stream of them goes back
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events: see docs/how-to/live-streams.md",
@@ -62,10 +64,17 @@ async def stream_job(
 
 @router.get("/stream", response_class=StreamingResponse, responses=DOCUMENTED)
 async def stream_all(
-    hub: Streams, caller: CurrentCaller, last_id: Seen = None, max_seconds: Seconds = HOUR
+    request: Request, hub: Streams, caller: CurrentCaller, last_id: Seen = None, max_seconds: Seconds = HOUR
 ) -> EventStream:
-    """Stream the states and events of the jobs of your projects in commit order, from now or from an id."""
+    """Stream the states and events of the jobs of your projects in commit order, from now or from an id that is at most
+    100,000 changes old."""
     start = _position(last_id, 2) if last_id else await hub.read(live.first_page)
+    if isinstance(start, StreamPosition):
+        behind = await read(request, partial(live.changes_behind, position=start))
+        if behind > MOST_BEHIND:
+            raise _unusable(
+                f"it is {behind} changes old, at most {MOST_BEHIND}: read the jobs, and start without an id"
+            )
     return EventStream(hub.stream(None, start, seconds=max_seconds, caller=caller))
 
 

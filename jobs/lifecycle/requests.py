@@ -66,7 +66,8 @@ def check(session: Session, spec: AnySpec, visible_projects: frozenset[str] | No
         QuotaExceeded: the project has reached its limit of waiting jobs.
     """
     references = References.of(spec)
-    problems = checks.text_problems(spec) or [*checks.file_problems(references), *checks.plugin_problems(spec)]
+    problems = checks.size_problems(spec) or checks.text_problems(spec)
+    problems = problems or [*checks.file_problems(references), *checks.plugin_problems(spec)]
     problems += [*checks.prompt_problems(spec), *service_problems(spec.rewards, spec.project)]
     problems += function_problems(spec.rewards)
     held = jobs.lock_shared(session, references.jobs)

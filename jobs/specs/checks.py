@@ -1,5 +1,6 @@
 """Checks of a spec: fields, files, plugins, and the jobs and datasets that it names."""
 
+import json
 import os.path
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -31,7 +32,18 @@ from jobs.specs.chat_templates import template_fault
 from jobs.specs.kind_names import KIND_NAMES
 from jobs.specs.references import NamedData, References
 
+MAX_SPEC_BYTES = 512_000  # of a spec as JSON, with all its defaults
 _RELATIVE = "must be an absolute path: the worker runs in its own folder"
+
+
+def size_problems(spec: AnySpec) -> list[FieldError]:
+    """Return the largest field of a spec that is too large in all: each list of jobs and each plan reads specs."""
+    sizes = {name: len(json.dumps(value)) for name, value in spec.model_dump(mode="json").items()}
+    if (total := sum(sizes.values())) <= MAX_SPEC_BYTES:
+        return []
+    largest = max(sizes, key=lambda name: sizes[name])
+    text = f"the spec has {total} bytes as JSON, at most {MAX_SPEC_BYTES}: this field has {sizes[largest]} of them"
+    return [FieldError(largest, text)]
 
 
 def text_problems(spec: AnySpec) -> list[FieldError]:

@@ -345,3 +345,11 @@ def test_the_sweep_runs_and_outlives_an_outage(
         with session_scope() as session:
             session.execute(text("UPDATE jobs SET lease_expires_at = now() - interval '1 second'"))
         eventually(lambda: http.get(f"/v1/jobs/{job}").json()["reason"] == "lost_worker")
+
+
+def test_a_full_disk_of_the_database_is_named(http: httpx.Client) -> None:
+    job_steps.run("CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE disk_full; END $$")
+    job_steps.run("CREATE TRIGGER fill BEFORE INSERT ON jobs FOR EACH ROW EXECUTE FUNCTION fill()")
+    answer = http.post("/v1/jobs", json=TRAIN)
+    assert "The disk of the database is full" in refused(answer, 503)["detail"]
+    assert http.get("/v1/jobs").json()["data"] == []

@@ -9,10 +9,12 @@ import psycopg
 import pytest
 
 from api import live as api_live
+from api.routes import live as live_routes
 from jobs import lifecycle, live
 from jobs.db import session_scope
 from jobs.live import StreamPosition
 from jobs.repository import events, janitor, jobs
+from tests.support.job_steps import run_count
 from tests.support.rest import named, refused
 from tests.support.streams import Mirror, Run, read_to, rest, stream_of, streaming
 
@@ -65,6 +67,20 @@ def test_unknown_jobs_and_invalid_positions_are_refused(http: httpx.Client) -> N
     assert named(http.get(stream_of(run.id), headers={"Last-Event-ID": "x"}, params={"after": "0"})) == ["after"]
     assert named(http.get("/v1/stream", params={"after": "7"})) == ["after"]
     assert named(http.get("/v1/stream", params={"max_seconds": 0})) == ["max_seconds"]
+
+
+def test_the_stream_of_all_jobs_does_not_go_back_without_limit(
+    http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_routes, "MOST_BEHIND", 3)
+    for _ in range(4):
+        Run()
+    newest = run_count("SELECT max(id) FROM feed")
+    (fault,) = refused(http.get("/v1/stream", params={"after": "0"}), 422)["errors"]
+    assert fault["field"] == "after" and f"is {newest} changes old, at most 3" in fault["message"]
+    for after, status in ((newest - 4, 422), (newest - 3, 200)):
+        answer = http.get("/v1/stream", params={"after": f"1-{after}", "max_seconds": 0.1})
+        assert answer.status_code == status
 
 
 def test_a_stream_continues_after_any_frame_id(http: httpx.Client) -> None:

@@ -385,3 +385,15 @@ def test_rows_that_are_left_out_need_no_pass_ratio(tmp_path: Path) -> None:
     assert file_problems(spec(data={"path": str(some)}, **by_ratio, **drops)) == []
     (problem,) = file_problems(spec(**by_ratio))
     assert problem.field == "curriculum"
+
+
+def test_a_spec_that_is_too_large_names_its_largest_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = spec(labels={"a": "x" * 60}, prompts={"system": "y" * 3000})
+    assert checks.size_problems(given) == []
+    sizes = {name: len(json.dumps(value)) for name, value in given.model_dump(mode="json").items()}
+    total = sum(sizes.values())
+    monkeypatch.setattr(checks, "MAX_SPEC_BYTES", total)
+    assert checks.size_problems(given) == []
+    monkeypatch.setattr(checks, "MAX_SPEC_BYTES", total - 1)
+    (fault,) = checks.size_problems(given)
+    assert fault.field == "prompts" and f"has {total} bytes as JSON, at most {total - 1}" in fault.message
