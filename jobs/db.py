@@ -11,12 +11,13 @@ from typing import Any
 import psycopg
 import structlog
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from calibrl_core.report import jsonable
 from jobs import queue
+from jobs.errors import FieldError, Invalid
 from jobs.postgres_text import storable
 from jobs.repository import feed
 from jobs.settings import get_settings
@@ -33,6 +34,7 @@ _OPTIONS = (
     " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3"
 )
 _CONNECT: dict[str, Any] = {"connect_timeout": 15, "options": _OPTIONS, "tcp_user_timeout": 15_000}
+SEARCH_SECONDS = 2.0
 CONNECTIONS = 30  # maximum per process; most are divided among parts with their own limits
 _KEPT_OPEN = 5
 _HAS_TRANSACTION_TIMEOUT = 170_000  # first version of PostgreSQL with transaction_timeout
@@ -104,6 +106,23 @@ os.register_at_fork(after_in_child=_forget_in_child)
 def is_disk_full(error: Exception) -> bool:
     """Return True if the database could not write because its disk is full. It still answers reads."""
     return isinstance(getattr(error, "orig", None), psycopg.errors.DiskFull)
+
+
+@contextmanager
+def search_limit(session: Session, field: str) -> Iterator[None]:
+    """Limit the statements of a search to SEARCH_SECONDS: a search without an index reads all rows.
+
+    Raises:
+        Invalid: a statement took longer. `field`: what was searched for.
+    """
+    session.execute(text(f"SET LOCAL statement_timeout = {SEARCH_SECONDS * 1000:.0f}"))
+    try:
+        yield
+    except OperationalError as error:
+        if not isinstance(error.orig, psycopg.errors.QueryCanceled):
+            raise
+        took = f"the search took longer than {SEARCH_SECONDS:g} s: also filter by project, status or time"
+        raise Invalid("The search was ended.", (FieldError(field, took),)) from error
 
 
 def wake_after_commit(session: Session, worker: str) -> None:

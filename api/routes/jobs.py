@@ -1,6 +1,7 @@
 """Jobs: submit, plan, list, read, change, fork, cancel, pause, resume, retry."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
@@ -33,6 +34,7 @@ from calibrl.schemas import (
 )
 from jobs import lifecycle, models
 from jobs.access.callers import Caller
+from jobs.db import search_limit
 from jobs.planning import dry_run
 from jobs.planning.expert_lengths import expert_tokenizer
 from jobs.repository import datasets, jobs
@@ -102,7 +104,8 @@ def plan_job(spec: Annotated[AnySpec, Depends(_looked_at)], session: Db, caller:
 def list_jobs(session: Db, caller: CurrentCaller, filters: Annotated[JobFilter, Query()]) -> Page[JobSummary]:
     """List the jobs of your projects, newest first by default, without specs, results and notes. `fields` adds fields
     of the specs."""
-    rows = jobs.page(session, filters, caller.projects)
+    with search_limit(session, "q") if filters.q else nullcontext():
+        rows = jobs.page(session, filters, caller.projects)
     data = [JobSummary.model_validate(job) for job in rows[: filters.limit]]
     if filters.fields:
         values = jobs.spec_values(session, [job.id for job in data], filters.fields)

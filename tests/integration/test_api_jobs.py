@@ -10,6 +10,7 @@ from sqlalchemy import event
 
 from api.examples import EVALUATE, FORKS
 from calibrl.schemas import Fork, JobFilter, JobStatus
+from jobs import db
 from jobs.db import session_scope
 from jobs.files import pinned_checkpoints
 from jobs.janitor import find
@@ -309,3 +310,13 @@ def test_a_list_has_the_fields_of_the_specs_that_are_asked_for(http: httpx.Clien
     }
     assert http.get("/v1/jobs").json()["data"][0]["fields"] == {}
     assert http.get("/v1/jobs", params={"fields": "a..b"}).status_code == 422
+
+
+def test_a_search_that_takes_long_is_ended(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted(http)
+    assert len(http.get("/v1/jobs", params={"q": "a"}).json()["data"]) == 1
+    monkeypatch.setattr(db, "SEARCH_SECONDS", 0.3)
+    with session_scope() as session:
+        session.connection().exec_driver_sql("LOCK TABLE jobs")  # as slow as many rows
+        (fault,) = refused(http.get("/v1/jobs", params={"q": "a"}), 422)["errors"]
+    assert fault["field"] == "q" and fault["message"].startswith("the search took longer than 0.3 s: also filter")
