@@ -1,17 +1,25 @@
 """Reads the spec of a job from a YAML or JSON file, with overrides from the command line."""
 
 import json
-import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from calibrl.schemas import JobSettings, job_spec_adapter
 from calibrl.schemas.spec_paths import set_fields
+from calibrl.schemas.yaml_text import YamlError, parsed_yaml
+from calibrl_core.auditing.settings import AuditConfig
+from calibrl_core.config import EvaluateConfig, TrainConfig
 
 STANDARD_INPUT = Path("-")
+TrainerConfig = TrainConfig | EvaluateConfig | AuditConfig
+CONFIGS: dict[str, type[TrainConfig] | type[EvaluateConfig] | type[AuditConfig]] = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "audit": AuditConfig,
+}
 
 
 class SpecError(ValueError):
@@ -31,6 +39,27 @@ def read_spec(path: Path, overrides: Sequence[str], unset: Sequence[str] = ()) -
     if not isinstance(spec, dict):
         raise SpecError(f"{path}: this is a list of specs; only `calibrl submit` takes several")
     return spec
+
+
+def read_config(path: Path, overrides: Sequence[str], unset: Sequence[str] = ()) -> TrainerConfig:
+    """Return the config of the trainer for the spec of a file; as `read_spec`. What only the service can look up, such
+    as a checkpoint of a job, cannot be named.
+
+    Raises:
+        SpecError: the file or an override is invalid, the spec names something of the service, or its kind has no
+            config of its own.
+        ValidationError: fields of the spec are not valid.
+    """
+    spec = job_spec_adapter.validate_python(read_spec(path, overrides, unset))
+    settings = spec.model_dump(mode="json", exclude={*JobSettings.model_fields, "kind"})
+    config = CONFIGS.get(spec.kind)
+    if config is None:
+        raise SpecError(f"{path}: only specs of the kinds {', '.join(CONFIGS)} have a config: submit this one")
+    for source in _sources(settings):
+        of_service = {"from_job", "dataset"} if "split" in source else {"from_job", "dataset", "hub"}
+        if named := of_service & source.keys():
+            raise SpecError(f"{path}: {named.pop()} is known to the service only: name a folder or file by its path")
+    return config.model_validate(settings)
 
 
 def read_specs(
@@ -55,6 +84,21 @@ def read_specs(
     for one in specs:
         make_paths_absolute(one, Path.cwd())
     return spec  # type: ignore[no-any-return]
+
+
+def with_fields(spec: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a spec with fields set by their paths. Relative paths become absolute.
+
+    Raises:
+        SpecError: a path leads nowhere.
+    """
+    changed = deepcopy(dict(spec))
+    try:
+        set_fields(changed, deepcopy(dict(changes)))
+    except ValueError as error:
+        raise SpecError(str(error)) from None
+    make_paths_absolute(changed, Path.cwd())
+    return changed
 
 
 def read_changes(overrides: Sequence[str], unset: Sequence[str] = ()) -> dict[str, Any]:
@@ -90,64 +134,13 @@ def read_settings(text: str, option: str) -> dict[str, Any]:
     return _unique([(key, _yaml(value, f"{option} {key}")) for key, _, value in pairs])
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML with the numbers and booleans of YAML 1.2, as in JSON: `yes` and `1:30` are text, 1e-4 is a number.
-    Repeated keys are errors, and so are numbers with a leading zero, which YAML 1.1 reads as octal."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[str] = set()
-    for key, _ in node.value:
-        if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
-            seen.add(key.value)
-    return loader.construct_mapping(node, deep=True)
-
-
-def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
-    text = str(loader.construct_scalar(node))
-    digits = text.lstrip("-+")
-    if digits.startswith("0") and digits.isdigit() and digits != "0":
-        remedy = f"write {digits.lstrip('0') or '0'}, or 0o{digits.lstrip('0') or '0'} for an octal number"
-        raise yaml.constructor.ConstructorError(None, None, f"{text} has a leading zero: {remedy}", node.start_mark)
-    return int(text, 0)
-
-
-def _number(loader: _Loader, node: yaml.ScalarNode) -> float:
-    return float(str(loader.construct_scalar(node)).lower().replace(".inf", "inf").replace(".nan", "nan"))
-
-
-# By first character; without those of YAML 1.1 for bool, int, float and timestamp.
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, form) for tag, form in forms if tag.rpartition(":")[2] in ("null", "merge")]
-    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
-_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
-_Loader.add_constructor("tag:yaml.org,2002:float", _number)
-for _tag, _form, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?\d+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        "-+.0123456789",
-    ),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_form})$"), list(_first))
-
-
 def _yaml(text: str, source: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{source}, line {mark.line + 1}, column {mark.column + 1}" if mark else source
-        what = ", ".join(part for part in (error.context, error.problem) if part)
-        raise SpecError(f"{place}: {what}") from error
-    except yaml.YAMLError as error:
-        raise SpecError(f"{source}: {' '.join(str(error).split())}") from error
+        return parsed_yaml(text)
+    except YamlError as error:
+        raise SpecError(
+            f"{source}, {error.place}: {error.what}" if error.place else f"{source}: {error.what}"
+        ) from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

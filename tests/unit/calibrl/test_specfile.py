@@ -2,10 +2,12 @@
 
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from calibrl.specfile import SpecError, read_changes, read_spec
+from calibrl.specfile import SpecError, read_changes, read_config, read_spec
+from calibrl_core.config import TrainConfig
 
 
 def write(folder: Path, text: str, name: str = "spec.yaml") -> Path:
@@ -212,3 +214,16 @@ def test_a_bad_override_is_one_line(tmp_path: Path, override: str, fault: str) -
         read_spec(write(tmp_path, "steps: 1\nmodels: [{from_job: a}]"), [override])
     assert str(caught.value).startswith("--set")
     assert fault in str(caught.value)
+
+
+def test_a_spec_becomes_the_config_of_the_trainer(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(
+        "kind: train\nname: x\nlabels: {a: b}\nmodel: {path: m}\ndata: {path: d.jsonl}\nsteps: 3\n"
+    )
+    config = read_config(tmp_path / "my.yaml", ["optimizer.lr=1e-5"])
+    assert isinstance(config, TrainConfig)
+    assert (config.steps, config.optimizer.lr) == (3, 1e-5)
+    assert config.model_dump(mode="json")["model"]["path"] == str(tmp_path / "m")
+    assert not {"kind", "name", "labels"} & config.model_dump().keys()
+    with pytest.raises(SpecError, match="from_job is known to the service only"):
+        read_config(tmp_path / "my.yaml", [f"model.from_job={UUID(int=1)}"])
