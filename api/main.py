@@ -35,6 +35,7 @@ from api.routes import (
     openai_files,
     openai_graders,
     openai_jobs,
+    openai_models,
     pipelines,
     projects,
     prompts,
@@ -50,6 +51,7 @@ from api.routes import (
     workers,
 )
 from api.sweeper import Sweeper
+from api.yaml_bodies import YamlBodies
 from calibrl_core.host.process_limits import keep_private
 from jobs import db
 from jobs.service_logs import configure_logs
@@ -98,7 +100,7 @@ def _v1() -> APIRouter:
     of_results = (checkpoints, results, evaluations, verdicts, reproductions)
     of_runs = (events, *of_curves, prompts, logs, *of_results, live)
     of_teams = (studies, queue, workers, projects, hours, webhooks, alert_rules, access)
-    of_openai = (openai_files, openai_jobs, openai_graders)
+    of_openai = (openai_files, openai_jobs, openai_graders, openai_models)
     for resource in (jobs, pipelines, *of_runs, datasets, *of_teams, *of_openai):
         router.include_router(resource.router)
     return router
@@ -123,6 +125,7 @@ def create_app() -> FastAPI:
     app.include_router(reference_page.router)
     errors.install(app)
     documentation.complete(app)
+    app.add_middleware(YamlBodies)  # innermost: bodies are limited, and their senders known
     app.add_middleware(Compression, minimum_size=COMPRESSED_BYTES)
     app.add_middleware(RequestChecks, max_body_bytes=MAX_BODY_BYTES)
     app.add_middleware(AllowedOrigins)

@@ -7,15 +7,23 @@ from uuid import UUID
 from fastapi import Header
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
 
-from calibrl.schemas import Slug
+from calibrl.schemas import Role, Slug
 from calibrl.schemas.openai import Named, OpenAIList
 from jobs.access.callers import Caller
 from jobs.errors import FieldError, Invalid, NotFound
 from jobs.openai.names import Kind, uuid_of
 from jobs.postgres_text import storable
+from jobs.repository import projects
 
-PATHS = ("/v1/files", "/v1/fine_tuning")
+OWN_PATHS = ("/v1/files", "/v1/fine_tuning", "/v1/models")
+# Paths of OpenAI's client that this service lacks. The client shows the message of an error only in OpenAI's shape.
+OTHER_PATHS = (
+    *("/v1/assistants", "/v1/audio", "/v1/batches", "/v1/chat", "/v1/completions", "/v1/containers"),
+    *("/v1/conversations", "/v1/embeddings", "/v1/evals", "/v1/images", "/v1/moderations", "/v1/realtime"),
+    *("/v1/responses", "/v1/threads", "/v1/uploads", "/v1/vector_stores", "/v1/videos"),
+)
 PROJECT = "OpenAI-Project"
 # OpenAI's client repeats requests after 409. This helps only while the same request is in progress.
 STATUS = {409: 400, 422: 400}
@@ -53,8 +61,8 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def speaks(path: str) -> bool:
-    """Return True if the path belongs to OpenAI's API."""
-    return any(path == known or path.startswith(f"{known}/") for known in PATHS)
+    """Return True if the path belongs to OpenAI's API, also to a part that this service lacks."""
+    return any(path == known or path.startswith(f"{known}/") for known in (*OWN_PATHS, *OTHER_PATHS))
 
 
 def error(
@@ -83,15 +91,16 @@ def listed(data: list[T], has_more: bool) -> OpenAIList[T]:
     return OpenAIList(data=data, has_more=has_more, first_id=first, last_id=last)
 
 
-def visible(caller: Caller, project: str | None) -> str | None:
+def visible(session: Session, caller: Caller, project: str | None) -> str | None:
     """Return the project in the header, if the header is present.
 
     Raises:
-        NotFound: the caller does not see it.
+        NotFound: it does not exist, or the caller does not see it.
     """
-    if project is not None and not caller.sees(project):
-        raise NotFound(f"There is no project {project}.")
-    return project
+    if project is None:
+        return None
+    caller.need(project, Role.VIEWER)
+    return projects.get(session, project).slug
 
 
 def chosen(caller: Caller, project: str | None) -> str:
@@ -101,7 +110,10 @@ def chosen(caller: Caller, project: str | None) -> str:
         NotFound: the caller does not see it.
         Invalid: the caller belongs to several projects, or to none, and has named none.
     """
-    return visible(caller, project) or caller.usual_project(PROJECT)
+    if project is None:
+        return caller.usual_project(PROJECT)
+    caller.need(project, Role.VIEWER)
+    return project
 
 
 def after_id(kind: Kind, text: str | None) -> UUID | None:

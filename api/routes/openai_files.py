@@ -85,7 +85,7 @@ def list_files(
     purpose: Annotated[str | None, Query(description=f"Purpose of the files. All files have {PURPOSE}.")] = None,
 ) -> OpenAIList[FileObject]:
     """List the files of your projects, or of the project in the header."""
-    slug = openai.visible(caller, project)
+    slug = openai.visible(session, caller, project)
     page = rows.page(
         session,
         projects=caller.projects,

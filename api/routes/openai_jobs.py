@@ -29,14 +29,6 @@ from jobs.specs import hub_commits
 router = APIRouter(prefix="/fine_tuning/jobs", tags=["OpenAI"], responses=openai.RESPONSES, route_class=IdempotentRoute)
 Limit = Annotated[int, Query(ge=1, le=1000, description="Maximum number of items per page.")]
 After = Annotated[str | None, Query(description="Id of the last item of the previous page.")]
-_METADATA: dict[str, Any] = {
-    "in": "query",
-    "name": "metadata",
-    "description": "only jobs with these labels: `metadata[team]=vision`; `metadata=null`: only those without any",
-    "style": "deepObject",
-    "explode": True,
-    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
-}
 _FILTER = re.compile(r"metadata\[(.{1,64})\]")
 _TOLD = re.compile(r"ft(event|metrics)-([0-9]{1,18})")
 
@@ -103,7 +95,7 @@ def create_fine_tuning_job(
 
 def _parsed(session: Session, caller: Caller, new: NewFineTuningJob, project: str | None) -> TrainSpec:
     """Return the spec of a request."""
-    openai.visible(caller, project)
+    openai.visible(session, caller, project)
     training = _file(session, caller, "training_file", new.training_file)
     validation = _file(session, caller, "validation_file", new.validation_file) if new.validation_file else None
     caller.need(training.project, Role.MEMBER)
@@ -117,7 +109,7 @@ def _parsed(session: Session, caller: Caller, new: NewFineTuningJob, project: st
         raise _refused(*requests.in_request(new, field_errors(faults, spec))) from None
 
 
-@router.get("", openapi_extra={"parameters": [_METADATA]})
+@router.get("")
 def list_fine_tuning_jobs(
     request: Request,
     session: Db,
@@ -126,8 +118,10 @@ def list_fine_tuning_jobs(
     after: After = None,
     limit: Limit = 20,
 ) -> OpenAIList[FineTuningJob]:
-    """List the training jobs of your projects, or of the project in the header, newest first."""
-    slug = openai.visible(caller, project)
+    """List the training jobs of your projects, or of the project in the header, newest first. Parameters
+    `metadata[KEY]=VALUE` select jobs with these labels, `metadata=null` jobs without labels.
+    """
+    slug = openai.visible(session, caller, project)
     labels, unlabelled = _labels(request)
     job_rows = openai_jobs.page(
         session,

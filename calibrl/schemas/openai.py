@@ -132,6 +132,14 @@ class FileObject(Named):
     expires_at: int | None = None
 
 
+class Model(Named):
+    """A model that a new job can start from."""
+
+    object: Literal["model"] = "model"
+    created: int = Field(description="Unix time in seconds of the end of its training; of the built-in model 0.")
+    owned_by: str = Field(description="Project of its training job; of the built-in model `calibrl`.")
+
+
 class FileDeleted(Named):
     """Confirmation that a file is deleted."""
 

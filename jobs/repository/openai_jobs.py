@@ -7,9 +7,10 @@ from itertools import islice
 from typing import Literal
 from uuid import UUID
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import Select, select, tuple_
 from sqlalchemy.orm import Session
 
+from calibrl.schemas import JobStatus
 from jobs.errors import FieldError, Invalid
 from jobs.models import Event, Job, StepMetrics
 
@@ -51,6 +52,26 @@ def page(
         conditions.append(Job.labels == {})
     query = select(Job).where(*conditions).order_by(Job.created_at.desc(), Job.id.desc())
     return list(session.scalars(query.limit(limit)))
+
+
+def succeeded(
+    session: Session, *, visible_projects: frozenset[str] | None, project: str | None, limit: int
+) -> list[Job]:
+    """Return training jobs that have succeeded, from new to old; `visible_projects` as in `page`."""
+    query = _succeeded(visible_projects)
+    if project is not None:
+        query = query.where(Job.project == project)
+    return list(session.scalars(query.order_by(Job.created_at.desc(), Job.id.desc()).limit(limit)))
+
+
+def trained(session: Session, id: UUID, visible_projects: frozenset[str] | None) -> Job | None:
+    """Return a training job if it has succeeded and is visible, else None."""
+    return session.scalar(_succeeded(visible_projects).where(Job.id == id))
+
+
+def _succeeded(visible_projects: frozenset[str] | None) -> Select[tuple[Job]]:
+    query = select(Job).where(Job.kind == TRAIN, Job.status == JobStatus.SUCCEEDED)
+    return query if visible_projects is None else query.where(Job.project.in_(visible_projects))
 
 
 def events_and_metrics(

@@ -1,6 +1,7 @@
 """Conventions of HTTP: methods, headers, conditions of changes, browsers of other sites, and removal."""
 
 import gzip
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
@@ -65,6 +66,26 @@ def test_a_change_with_an_old_tag_is_refused(http: httpx.Client) -> None:
     refused(http.put("/v1/projects/new", json={}, headers={"If-Match": "*"}), 412)
     assert http.put("/v1/projects/new", json={}, headers={"If-None-Match": "*"}).status_code == 200
     refused(http.put("/v1/projects/new", json={}, headers={"If-None-Match": "*"}), 412)
+
+
+def test_specs_are_taken_as_yaml(http: httpx.Client) -> None:
+    yaml = {"Content-Type": "application/yaml; charset=utf-8", "Idempotency-Key": "once"}
+    text = "# mine\n" + "".join(f"{key}: {json.dumps(value)}\n" for key, value in TRAIN.items())
+    made = http.post("/v1/jobs", content=text, headers=yaml)
+    assert made.status_code == 201, made.text
+    assert made.json()["spec"] == http.post("/v1/jobs", json=TRAIN).json()["spec"]
+    assert http.post("/v1/jobs", content=text, headers=yaml).json()["id"] == made.json()["id"]
+    yaml = {"Content-Type": "application/yaml"}
+    assert named(http.post("/v1/jobs", content=text + "colour: red", headers=yaml)) == ["colour"]
+    for body, status, text in (
+        (b"kind: [train", 400, "not YAML: line 1, column 13: "),
+        (b"a: &x [1]\nb: *x", 400, "line 2, column 4: aliases are not accepted here"),
+        (b"\xff", 400, "not UTF-8 text"),
+        (b"[" * 9000, 400, "nested too deeply"),
+        (b"a: 1\n" * 20_001, 413, "at most 100,000 bytes"),
+    ):
+        assert text in refused(http.post("/v1/jobs", content=body, headers=yaml), status)["detail"]
+    refused(http.post("/v1/jobs", content="kind: train", headers=yaml | {"Authorization": "Bearer no"}), 401)
 
 
 def test_headers_of_limits_version_and_compression(http: httpx.Client) -> None:

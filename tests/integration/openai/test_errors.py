@@ -81,6 +81,12 @@ def test_errors_are_those_of_openais_client(api: httpx.Client, client_of: Client
         admin.fine_tuning.jobs.retrieve("ftjob-x")
     with pytest.raises(openai.NotFoundError, match="Not found: "):
         admin.fine_tuning.checkpoints.permissions.list("ft:tiny-vlm")
+    for missing in (admin.chat.completions.list, admin.batches.list, admin.evals.list):
+        with pytest.raises(openai.NotFoundError, match="Not found: /v1/"):
+            missing()
+    for listed in (admin.files.list, admin.fine_tuning.jobs.list, admin.models.list):
+        with pytest.raises(openai.NotFoundError, match="There is no project nowhere"):
+            listed(extra_headers={"OpenAI-Project": "nowhere"})
     refused(api.get("/v1/jobs/x"), 422)  # elsewhere nothing has changed
 
 
