@@ -6,6 +6,7 @@ from pydantic import PrivateAttr
 
 from calibrl import schemas
 from calibrl.client.errors import CalibrlError
+from calibrl.client.notebook import job_html
 
 if TYPE_CHECKING:
     from calibrl.client import Client
@@ -47,6 +48,9 @@ class Job(schemas.Job):
     def metrics(self, names: list[str] | None = None) -> "Metrics":
         """Return metrics per step, read on demand; all names, or the given ones."""
         return self.client.all_metrics(self.id, names)
+
+    def _repr_html_(self) -> str:
+        return job_html(self)
 
     def _take(self, state: schemas.Job) -> Self:
         for name in schemas.Job.model_fields:

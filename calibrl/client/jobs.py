@@ -23,7 +23,7 @@ from calibrl.schemas import (
     Page,
     Priority,
 )
-from calibrl.specfile import read_spec, read_specs
+from calibrl.specfile import read_spec, read_specs, with_fields
 
 Spec = Mapping[str, Any] | AnySpec | Path | str  # a path: of its YAML or JSON file
 SUBMIT_TIMEOUT = httpx.Timeout(120.0, connect=3.0)  # the service reads the spec's data files first
@@ -32,15 +32,16 @@ SUBMIT_TIMEOUT = httpx.Timeout(120.0, connect=3.0)  # the service reads the spec
 class JobRequests(DatasetRequests):
     """Submit, find and change jobs."""
 
-    def submit(self, spec: Spec) -> Job:
+    def submit(self, spec: Spec, **fields: Any) -> Job:
         """Submit a job: a spec, or the path of its YAML or JSON file, from whose folder relative paths count. Jobs and
-        datasets can be named as in `find_job`.
+        datasets can be named as in `find_job`. `fields` replace those of the spec: `steps=40`, or by path
+        `**{"optimizer.lr": 1e-5}`, as `calibrl submit --set` does.
 
         Raises:
             CalibrlError: the spec is refused; the error names each field.
-            SpecError: the file is invalid.
+            SpecError: the file is invalid, or a path leads nowhere.
         """
-        return self._send("POST", Job, "/v1/jobs", self._complete(spec), timeout=SUBMIT_TIMEOUT)
+        return self._send("POST", Job, "/v1/jobs", self._complete(spec, fields), timeout=SUBMIT_TIMEOUT)
 
     def submit_pipeline(self, specs: Sequence[Mapping[str, Any]] | Path | str) -> list[Job]:
         """Submit jobs together: specs with different names, or the path of a file with a list of specs. `@name` in
@@ -56,9 +57,9 @@ class JobRequests(DatasetRequests):
         pipeline = {"jobs": [self._with_ids(spec) for spec in listed]}
         return self._send("POST", Page[Job], "/v1/pipelines", pipeline, timeout=SUBMIT_TIMEOUT).data
 
-    def plan(self, spec: Spec) -> JobPlan:
+    def plan(self, spec: Spec, **fields: Any) -> JobPlan:
         """Dry run of a spec: defaults, data, memory, queue, warnings. Takes and refuses what `submit` does."""
-        return self._send("POST", JobPlan, "/v1/jobs:plan", self._complete(spec), timeout=SUBMIT_TIMEOUT)
+        return self._send("POST", JobPlan, "/v1/jobs:plan", self._complete(spec, fields), timeout=SUBMIT_TIMEOUT)
 
     def fork(
         self,
@@ -120,8 +121,11 @@ class JobRequests(DatasetRequests):
         limit = 1 if q is None else 100
         return lookup.find(text, "job", lambda after: self.jobs(q=q, after=after, limit=limit))
 
-    def _complete(self, spec: Spec) -> Mapping[str, Any] | AnySpec:
+    def _complete(self, spec: Spec, changes: Mapping[str, Any]) -> Mapping[str, Any] | AnySpec:
         read = read_spec(Path(spec), []) if isinstance(spec, Path | str) else spec
+        if changes:
+            whole = read if isinstance(read, Mapping) else read.model_dump(mode="json", exclude_unset=True)
+            read = with_fields(whole, changes)
         return self._with_ids(read) if isinstance(read, Mapping) else read
 
     def _with_ids(self, spec: Mapping[str, Any]) -> dict[str, Any]:

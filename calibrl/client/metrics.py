@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 from calibrl.client.connection import Connection, JobId, job_path
+from calibrl.client.curves import Curves, imported_pandas
 from calibrl.client.errors import CalibrlError
-from calibrl.schemas import Curves, Histogram, Job, MetricName, MetricRow, Page
+from calibrl.client.notebook import drawn
+from calibrl.schemas import Histogram, Job, MetricName, MetricRow, Page
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 ExportFormat = Literal["csv", "parquet", "tensorboard"]
 PAGE = 5000  # steps
@@ -127,10 +130,7 @@ class Metrics:
         Raises:
             CalibrlError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise CalibrlError("pandas is not installed: `pip install pandas`") from error
+        pandas = imported_pandas()
         rows = self.rows
         names = sorted({name for row in rows for name in row.values})
         columns = {name: [float(row.values.get(name, "nan")) for row in rows] for name in names}
@@ -138,3 +138,11 @@ class Metrics:
         frame = pandas.DataFrame(columns, index=index, dtype="float64")
         frame.insert(0, "ts", pandas.to_datetime([row.ts for row in rows], utc=True), allow_duplicates=True)
         return frame
+
+    def plot(self) -> "Figure":
+        """Return a figure of matplotlib with one chart per metric over the steps; notebooks show it.
+
+        Raises:
+            CalibrlError: matplotlib is not installed, there are no such metrics yet, or more than 60.
+        """
+        return drawn(self.rows)

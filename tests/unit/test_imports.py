@@ -311,11 +311,11 @@ def test_no_class_name_means_two_things() -> None:
 
 
 def test_the_client_needs_only_the_base_installation() -> None:
-    # Extras: `calibrl up` needs `local`; pandas and MLflow are imported by the functions that use them.
+    # Extras: `calibrl up` needs `local`; pandas, matplotlib and MLflow are imported by the functions that use them.
     extras = (ROOT / "calibrl" / "stack", ROOT / "calibrl" / "mlflow_mirror.py")
     paths = [path for path in sources("calibrl") if not set(extras) & {path, *path.parents}]
     roots = {module.split(".")[0] for path in paths for _, module in imports(path, parsed(path))}
-    assert roots - {*sys.stdlib_module_names, "calibrl", "calibrl_core", "pandas"} == BASE
+    assert roots - {*sys.stdlib_module_names, "calibrl", "calibrl_core", "pandas", "matplotlib"} == BASE
 
 
 def test_only_the_settings_read_the_environment() -> None:
