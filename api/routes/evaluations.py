@@ -34,9 +34,11 @@ _ENTRY = r"[0-9a-fA-F\-]{32,36}(:[0-9]{1,4})?"
 
 
 @router.get("/jobs/{job_id}/evaluation")
-def read_evaluation(job: ExistingJob) -> Evaluation:
+def read_evaluation(session: Db, job: ExistingJob, caller: CurrentCaller) -> Evaluation:
     """Return the results of an evaluation: every model on every dataset with intervals, and paired comparisons."""
-    return compare.evaluation(job)
+    found = compare.evaluation(job)
+    compare.add_job_names(session, found.results, caller.projects)
+    return found
 
 
 @router.get("/jobs/{job_id}/accuracies")
@@ -101,6 +103,8 @@ async def compare_evaluations(
         return compare.load_accuracies(session, entries, split)
 
     data = await to_thread.run_sync(compare.compare, await read(request, load), seed, limiter=COMPARING)
+    compared = [model for one in data for model in one.models]
+    await read(request, lambda session: compare.add_job_names(session, compared, caller.projects))
     return Page(data=data, has_more=False)
 
 

@@ -36,6 +36,9 @@ class EvaluationResult(Record):
     model: str = Field(description="Model that the worker loaded: a path, or the name of a built-in model.")
     model_index: int = Field(description="Index of the model in `models` of the spec, from 0.")
     chosen: dict[str, Any] = Field(description="Model as the spec names it.")
+    chosen_name: str | None = Field(
+        None, description="Name of the job in `chosen`. null: it names no job, or one that you cannot see."
+    )
     split: str = Field(description="Name of the dataset.")
     prompts: int
     samples: int = Field(description="Sampled completions per prompt.")
@@ -86,6 +89,9 @@ class ComparedModel(Record):
     model_index: int
     model: str
     chosen: dict[str, Any]
+    chosen_name: str | None = Field(
+        None, description="Name of the job in `chosen`. null: it names no job, or one that you cannot see."
+    )
     accuracy: float = Field(description="Share of a prompt's samples that passed, averaged over prompts (0 to 1).")
 
 

@@ -1,14 +1,21 @@
 """Output of the commands of evaluations: data in, renderables and text out."""
 
 import re
-from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from calibrl.schemas import Comparison, Evaluation, Measured, PairedDifference, Replay, Rescored
+from calibrl.schemas import (
+    ComparedModel,
+    Comparison,
+    Evaluation,
+    EvaluationResult,
+    Measured,
+    PairedDifference,
+    Replay,
+    Rescored,
+)
 from calibrl.views.terminal import plain, sparkline, table_of
 
 NONE = "–"
@@ -30,7 +37,7 @@ def evaluation_page(evaluation: Evaluation) -> RenderableType:
     shown = {name: title for name, title in SHOWN.items() if any(name in row.metrics for row in evaluation.results)}
     table = table_of("SPLIT", ">#", "MODEL~", ">PROMPTS", *(f">{title}" for title in shown.values()))
     for row in evaluation.results:
-        places = (str(row.model_index), Text(model_name(row.chosen, row.model)), str(row.prompts))
+        places = (str(row.model_index), Text(model_name(row)), str(row.prompts))
         table.add_row(Text(plain(row.split)), *places, *(measured(row.metrics.get(name)) for name in shown))
         for source, part in row.sources.items():
             cells = (measured(part.metrics.get(name)) for name in shown)
@@ -51,7 +58,7 @@ def comparison_page(comparison: Comparison) -> RenderableType:
         job, name, model = (
             f"{str(compared.job_id)[:8]}:{compared.model_index}",
             Text(plain(compared.job)),
-            Text(model_name(compared.chosen, compared.model)),
+            Text(model_name(compared)),
         )
         models.add_row(str(place), job, name, model, f"{compared.accuracy:.1%}")
     pairs = table_of("COMPARED", ">DIFFERENCE", "VERDICT")
@@ -97,12 +104,13 @@ def replay_page(replay: Replay) -> RenderableType:
     return Group(text, Text(), table) if replay.data else text
 
 
-def model_name(model: Mapping[str, Any], loaded: str) -> str:
-    """Return a short name of a model of a spec. `loaded`: the path that the worker loaded, which has the step."""
+def model_name(measured: EvaluationResult | ComparedModel) -> str:
+    """Return a short name of a model: of a job its name, and the step that the worker loaded."""
+    model = measured.chosen
     if "from_job" in model:
-        step = _STEP.search(loaded)
+        step = _STEP.search(measured.model)
         choice = f"step {int(step[1])}" if step else model.get("checkpoint", "best")
-        return plain(f"{str(model['from_job'])[:8]} ({choice})")
+        return plain(f"{measured.chosen_name or str(model['from_job'])[:8]} ({choice})")
     source = model.get("path") or model.get("hub") or model.get("builtin", NONE)
     return plain("/".join(PurePath(str(source)).parts[-2:]))
 

@@ -24,7 +24,7 @@ from calibrl_core.config import EvaluateSettings
 from calibrl_core.evaluation.bootstrap import paired_differences
 from jobs import models
 from jobs.errors import Conflict, FieldError, Invalid
-from jobs.repository import accuracies
+from jobs.repository import accuracies, jobs
 from jobs.specs.kind_names import KIND_NAMES
 
 MAX_MODELS = 16  # maximum models per comparison
@@ -97,6 +97,17 @@ def evaluation(job: models.Job) -> Evaluation:
         raise Conflict(f"Job {job.id} has results in a format that this version does not know.") from error
 
 
+def add_job_names(
+    session: Session, rows: Sequence[EvaluationResult | ComparedModel], projects: frozenset[str] | None
+) -> None:
+    """Set `chosen_name` of the models that are checkpoints of jobs in these projects (None: in any)."""
+    origins = [UUID(row.chosen["from_job"]) if "from_job" in row.chosen else None for row in rows]
+    found = jobs.existing(session, {origin for origin in origins if origin})
+    names = {job.id: job.name for job in found if projects is None or job.project in projects}
+    for row, origin in zip(rows, origins, strict=True):
+        row.chosen_name = names.get(origin) if origin else None
+
+
 def split_accuracies(session: Session, job: models.Job, split: str | None) -> list[SplitAccuracies]:
     """Return the accuracy of each prompt, per model and dataset of a succeeded evaluation.
 
@@ -164,11 +175,11 @@ def _selected_models(session: Session, entries: Sequence[Selection]) -> list[Mea
     return list(models_by_key.values())
 
 
-def _measured_models(session: Session, jobs: Mapping[UUID, models.Job]) -> dict[tuple[UUID, int], MeasuredModel]:
+def _measured_models(session: Session, evaluations: Mapping[UUID, models.Job]) -> dict[tuple[UUID, int], MeasuredModel]:
     """Return all models of some evaluations, by job and index."""
-    sizes = accuracies.sizes(session, jobs.keys())
+    sizes = accuracies.sizes(session, evaluations.keys())
     models_by_key: dict[tuple[UUID, int], MeasuredModel] = {}
-    for job in jobs.values():
+    for job in evaluations.values():
         for row in evaluation(job).results:
             key = job.id, row.model_index
             one = models_by_key.setdefault(key, MeasuredModel(job, row.model_index, row.model, {}))

@@ -47,7 +47,9 @@ def get(session: Session, job_id: UUID, step: int) -> Checkpoint:
     """
     row = session.get(Checkpoint, (job_id, step))
     if row is None:
-        raise NotFound(f"Job {job_id} keeps no checkpoint of step {step}.")
+        kept = ", ".join(str(one.step) for one in of_job(session, job_id))
+        which = f"only of the steps {kept}" if kept else "and none of another step"
+        raise NotFound(f"Job {job_id} keeps no checkpoint of step {step}, {which}.")
     return row
 
 

@@ -1,5 +1,6 @@
 """Evaluations over real HTTP: what they found, how models compare, and stored completions scored again."""
 
+import json
 import shutil
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,8 +15,9 @@ from jobs.db import session_scope
 from jobs.evaluations import replay
 from jobs.repository import accuracies, samples
 from tests.support import job_steps
+from tests.support.api_users import ApiUsers
 from tests.support.processes import processes_with
-from tests.support.rest import named, refused
+from tests.support.rest import named, refused, submitted
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -154,6 +156,21 @@ def test_one_evaluation_s_own_models_are_compared_too(client: Client) -> None:
     (chosen,) = client.compare_evaluations((job_id, 2), (job_id, 1))
     assert [one.model_index for one in chosen.models] == [2, 1]
     assert chosen.pairs[0].difference == pytest.approx(0.4)
+
+
+def test_models_of_jobs_have_the_names_of_these_jobs(http: httpx.Client, client: Client) -> None:
+    measured = evaluation({"test": right(20)}, {"test": right(60)})
+    training = submitted(http, name="warm-up")["id"]
+    model = json.dumps({"from_job": training, "checkpoint": "best"})
+    job_steps.run(f"UPDATE jobs SET spec = jsonb_set(spec, '{{models,1}}', '{model}') WHERE id = '{measured}'")
+    assert [row.chosen_name for row in client.evaluation(measured).results] == [None, "warm-up"]
+    (found,) = client.compare_evaluations(measured)
+    assert [model.chosen_name for model in found.models] == [None, "warm-up"]
+    http.put("/v1/projects/theirs", json={})
+    job_steps.run(f"UPDATE jobs SET project = 'theirs' WHERE id = '{training}'")
+    with ApiUsers(http) as users:
+        seen = users.get(users.add("ann", {"default": "viewer"}), f"/v1/jobs/{measured}/evaluation").json()
+    assert [row["chosen_name"] for row in seen["results"]] == [None, None]
 
 
 def test_a_refused_comparison_gives_the_reason(http: httpx.Client) -> None:

@@ -59,11 +59,21 @@ def replayed(**changes: Any) -> dict[str, Any]:
 def test_an_evaluation_is_shown_with_intervals_sources_and_verdicts(service: Service) -> None:
     service.on("GET", f"/v1/jobs/{JOB_ID}", job(kind="evaluate"))
     found = [pair(0.1, distinguishable=True) | {"split": "test"}]
-    answer = {"job_id": str(JOB_ID), "results": [result(0, 0.5), result(1, 0.6)], "comparisons": found}
+    named = result(0, 0.5) | {"chosen_name": "warm-up"}
+    unnamed = result(0, 0.5) | {"model": "/data/runs/x/step-00000040", "model_index": 2}
+    answer = {"job_id": str(JOB_ID), "results": [named, result(1, 0.6), unnamed], "comparisons": found}
     service.on("GET", EVALUATION_PATH, answer)
     shown = calibrl("evals", JOB_ID)
     assert (shown.exit_code, shown.stderr) == (0, "")
-    for part in ("50.0% (45.0% to 55.0%)", "11111111 (best)", "models/big", "odd", "25.0%", "#1 is better"):
+    for part in (
+        "50.0% (45.0% to 55.0%)",
+        "warm-up (best)",
+        "11111111 (step 40)",
+        "models/big",
+        "odd",
+        "25.0%",
+        "#1 is better",
+    ):
         assert part in shown.stdout
     assert "PASS@K" not in shown.stdout
     assert json.loads(calibrl("evals", JOB_ID, "--json").stdout)["results"][1]["metrics"]["accuracy"]["value"] == 0.6
