@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import (
@@ -367,10 +367,14 @@ def set_progress(session: Session, job_id: UUID, step: int, steps_total: int | N
 
 def rewind(session: Session, job_id: UUID, to_step: int) -> None:
     """Delete metrics, histograms, samples, visits and checkpoints after a step; a resumed run writes them again."""
-    for table in (StepMetrics, Histogram, Sample, StepVisits, Checkpoint):
-        session.execute(delete(table).where(table.job_id == job_id, table.step > to_step))
-    session.execute(delete(MetricBlock).where(MetricBlock.job_id == job_id, MetricBlock.last_step > to_step))
-    feed.changes(session, job_id).rewind(to_step)
+    late = [
+        delete(table).where(table.job_id == job_id, table.step > to_step)
+        for table in (StepMetrics, Histogram, Sample, StepVisits, Checkpoint)
+    ]
+    late.append(delete(MetricBlock).where(MetricBlock.job_id == job_id, MetricBlock.last_step > to_step))
+    deleted = [cast(Any, session.execute(one)).rowcount for one in late]
+    if any(deleted):  # not at the first start, nor after an attempt that did no step
+        feed.changes(session, job_id).rewind(to_step)
 
 
 def remove(session: Session, job_id: UUID) -> None:

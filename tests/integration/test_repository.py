@@ -17,6 +17,7 @@ from jobs.errors import Invalid, NotFound
 from jobs.repository import (
     checkpoints,
     events,
+    feed,
     histograms,
     images,
     job_machines,
@@ -200,6 +201,8 @@ def test_the_log_is_read_in_any_pieces(session: Session, job: UUID) -> None:
 
 def test_a_rewind_deletes_the_steps_a_resumed_run_repeats(session: Session, job: UUID) -> None:
     other = add_job(session)
+    jobs.rewind(session, job, 0)
+    assert feed.changes(session, job).rewound is None  # its first start: there is nothing to drop
     for each in (job, other):
         metrics.upsert(session, each, [(step, NOW, {"a": 1}) for step in (1, 2, 3)])
         histograms.upsert(session, each, [(step, "h", [0.0, 1.0], [1]) for step in (1, 2, 3)])
@@ -207,6 +210,7 @@ def test_a_rewind_deletes_the_steps_a_resumed_run_repeats(session: Session, job:
             samples.insert(session, each, step, group(), 10_000)
             checkpoints.record(session, each, step, f"/c/{step}", False, {}, [])
     jobs.rewind(session, job, 2)
+    assert feed.changes(session, job).rewound == 2
     for each, steps in ((job, [1, 2]), (other, [1, 2, 3])):
         assert [step for step, _ in read_metrics(session, each)] == steps
         assert [row.step for row in histograms.page(session, each, name="h", after_step=-1, limit=9)] == steps
