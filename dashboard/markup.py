@@ -140,15 +140,6 @@ def file_link(address: str, text: str) -> str:
     return f'<a href="{escape(address)}" download style="color:inherit;font-weight:600">{escape(text)}</a>'
 
 
-def size(count: float) -> str:
-    """Return a number of bytes as text: 12 kB, 3.4 MB, 1.2 GB."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.3g} GB"
-
-
 def gpu_table(gpus: Sequence[Gpu]) -> str:
     """Return a table of a machine's GPUs: holder, utilization and memory."""
     return table(("GPU", "Card", "Held by", "Utilization", "Memory"), map(_gpu_row, gpus))

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
-from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
 from calibrl.schemas import Checkpoint, Dataset, PreviewRow
+from calibrl.schemas.byte_counts import file_size
 from calibrl.views.terminal import plain
 
 NONE = "–"
@@ -18,7 +18,7 @@ def dataset_table(datasets: Sequence[Dataset]) -> Table:
     table = _table("ID", "NAME", "PROJECT", "FROM", ">ROWS", ">SIZE", "EXPERTS", "ADDED")
     for one in datasets:
         rows = NONE if one.rows is None else f"{one.rows:,}"
-        size = NONE if one.bytes is None else decimal(one.bytes)
+        size = NONE if one.bytes is None else file_size(one.bytes)
         experts = NONE if one.has_experts is None else "yes" if one.has_experts else "no"
         added = one.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
         table.add_row(str(one.id), Text(one.name), one.project, _from(one), rows, size, experts, added)
@@ -35,7 +35,7 @@ def dataset_page(dataset: Dataset, rows: Sequence[PreviewRow]) -> RenderableType
         "user": plain(dataset.user),
         "from": _from(dataset),
         "rows": "" if dataset.rows is None else f"{dataset.rows:,}",
-        "size": "" if dataset.bytes is None else decimal(dataset.bytes),
+        "size": "" if dataset.bytes is None else file_size(dataset.bytes),
         "sha256": dataset.sha256 or "",
         "columns": plain(", ".join(dataset.has_columns or [])),
         "row format": dataset.row_format or "",

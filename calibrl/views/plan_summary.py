@@ -4,10 +4,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from calibrl.schemas import GIB, DataFacts, JobPlan, MemoryPlan, ModelFacts, QueuePlan
+from calibrl.schemas import DataFacts, JobPlan, MemoryPlan, ModelFacts, QueuePlan
+from calibrl.schemas.byte_counts import file_size, memory_size
 from calibrl.views.terminal import duration, plain, until
 
-MIB = 2**20
 UNCHECKED = "at load"
 
 
@@ -37,7 +37,7 @@ def _title(text: str) -> Text:
 def _models(models: list[ModelFacts]) -> Table:
     table = Table("MODEL", "NAME", "COMMIT", "DOWNLOAD", "CHECK", box=None, pad_edge=False)
     for facts in models:
-        download = "none" if facts.download_bytes is None else f"{_size(facts.download_bytes)}, once per machine"
+        download = "none" if facts.download_bytes is None else f"{file_size(facts.download_bytes)}, once per machine"
         check = Text(plain(facts.check or UNCHECKED))
         table.add_row(facts.field, Text(plain(facts.name)), (facts.commit or "")[:12], download, check)
     return table
@@ -58,12 +58,12 @@ def _memory(memory: MemoryPlan) -> Table:
     table.add_column(justify="right", no_wrap=True)
     for part in memory.parts:
         when = "always" if len(part.phases) == len(memory.phases) else ", ".join(part.phases)
-        table.add_row(part.name, _size(part.bytes), when, Text(plain(part.formula), style="dim"))
+        table.add_row(part.name, memory_size(part.bytes), when, Text(plain(part.formula), style="dim"))
     for phase, size in memory.phases.items():
-        table.add_row(Text(phase, style="dim"), _size(size), "", Text("all parts of this phase", style="dim"))
-    table.add_row(Text("at its peak", style="bold"), _size(memory.bytes), "", "the largest phase")
+        table.add_row(Text(phase, style="dim"), memory_size(size), "", Text("all parts of this phase", style="dim"))
+    table.add_row(Text("at its peak", style="bold"), memory_size(memory.bytes), "", "the largest phase")
     if memory.on == "GPU":
-        table.add_row("host memory", _size(memory.host_bytes), "", "of each process")
+        table.add_row("host memory", memory_size(memory.host_bytes), "", "of each process")
     return table
 
 
@@ -87,7 +87,3 @@ def _expected(queue: QueuePlan) -> str:
         return "not known"
     source = "by its steps" if queue.by_steps else "as recent jobs of this kind, of any length"
     return f"about {duration(queue.expected_seconds)}, {source}"
-
-
-def _size(bytes: int) -> str:
-    return f"{bytes / GIB:.2f} GiB" if bytes >= GIB / 10 else f"{bytes / MIB:.1f} MiB"

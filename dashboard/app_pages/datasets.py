@@ -11,13 +11,13 @@ from pydantic import ValidationError
 
 from calibrl.client import CalibrlError
 from calibrl.schemas import Dataset, PreviewRow, UploadOptions
+from calibrl.schemas.byte_counts import file_size
 from dashboard import paging, states
 from dashboard.markup import chip, escape, file_link, moment, table
 from dashboard.palette import EXPERT, NEUTRAL, WRONG
 from dashboard.reads import catalogue, service
 from dashboard.reads.downloads import dataset_address
 from dashboard.views import completions, data_report
-from dashboard.views.plan_summary import size
 
 ALL = "all"
 PAGES = "data-before"  # key of the list's pages
@@ -35,7 +35,7 @@ def _experts(dataset: Dataset) -> str:
 
 def _row(dataset: Dataset) -> str:
     rows = "–" if dataset.rows is None else f"{dataset.rows:,}"
-    weight = "–" if dataset.bytes is None else size(dataset.bytes)
+    weight = "–" if dataset.bytes is None else file_size(dataset.bytes)
     return (
         f'<tr><td><a href="data?id={dataset.id}" target="_self">{escape(dataset.name)}</a></td>'
         f'<td data-label="Project">{escape(dataset.project)}</td><td>{chip(dataset.format or "hub", NEUTRAL)}</td>'
@@ -195,7 +195,7 @@ def _facts(dataset: Dataset) -> str:
         facts += [chip(f"{dataset.hub.hub} on the hub", NEUTRAL), chip(f"split {dataset.hub.split}", NEUTRAL)]
     if dataset.format:
         facts += [chip(dataset.format, NEUTRAL), chip(f"{dataset.rows or 0:,} rows", NEUTRAL)]
-        facts += [chip(size(dataset.bytes or 0), NEUTRAL), chip(f"experts: {_experts(dataset)}", EXPERT)]
+        facts += [chip(file_size(dataset.bytes or 0), NEUTRAL), chip(f"experts: {_experts(dataset)}", EXPERT)]
     if dataset.row_format:
         facts.append(chip(dataset.row_format, NEUTRAL))
     if dataset.unused_columns:

@@ -3,8 +3,9 @@
 import streamlit as st
 
 from calibrl.schemas import Checkpoint, Job, JobStatus
+from calibrl.schemas.byte_counts import file_size
 from dashboard import states
-from dashboard.markup import chip, escape, file_link, heading, job_link, moment, size, status_chip, table
+from dashboard.markup import chip, escape, file_link, heading, job_link, moment, status_chip, table
 from dashboard.palette import CORRECT
 from dashboard.panels.common import draw_live
 from dashboard.reads import service
@@ -52,7 +53,7 @@ def _row(job: Job, checkpoint: Checkpoint) -> str:
     best = f" {chip('best', CORRECT)}" if checkpoint.best else ""
     link = "Files not readable by the API server"
     if total is not None:
-        link = file_link(address(job.id, f"checkpoint-{checkpoint.step}.tar"), f"Download, {size(total)}")
+        link = file_link(address(job.id, f"checkpoint-{checkpoint.step}.tar"), f"Download, {file_size(total)}")
     return (
         f'<tr><td style="white-space:nowrap">Step {checkpoint.step}{best}</td>'
         f'<td style="white-space:nowrap">{link}<div style="font-size:.85rem">{_next_step(job, checkpoint)}</div></td>'
@@ -111,7 +112,7 @@ def _results(job: Job) -> None:
     with st.container(border=True, key="card-results"):
         st.html(heading("Results", RESULTS[job.kind]))
         for file in files:
-            link = file_link(address(job.id, f"result/{file.name}"), f"{file.name}, {size(file.bytes)}")
+            link = file_link(address(job.id, f"result/{file.name}"), f"{file.name}, {file_size(file.bytes)}")
             st.html(f"<div>{link}</div>")
 
 

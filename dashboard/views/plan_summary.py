@@ -5,20 +5,13 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from calibrl.schemas import GIB, DataFacts, JobPlan, MemoryPart, MemoryPlan, ModelFacts, QueuePlan
+from calibrl.schemas import DataFacts, JobPlan, MemoryPart, MemoryPlan, ModelFacts, QueuePlan
+from calibrl.schemas.byte_counts import file_size, memory_size
 from dashboard.markup import chip, duration, escape, table
 from dashboard.palette import CORRECT, NEUTRAL, POLICY, RARENESS, WRONG
 
 PHASES = {"load": NEUTRAL, "rollout": POLICY, "reference": NEUTRAL, "update": RARENESS, "save": NEUTRAL}
 NOTE = "border-left:3px solid {};padding-left:.6rem;margin:.45rem 0;font-size:.9rem;overflow-wrap:anywhere"
-
-
-def size(count: int) -> str:
-    """Return a number of bytes as text, in binary units."""
-    for unit, factor in (("GiB", GIB), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= factor:
-            return f"{count / factor:.1f} {unit}"
-    return f"{count} bytes"
 
 
 def notes(messages: Sequence[Mapping[str, str]], colour: str) -> str:
@@ -75,7 +68,7 @@ def _start(queue: QueuePlan) -> str:
 
 def _model_row(facts: ModelFacts) -> str:
     commit = f" @ {facts.commit[:12]}" if facts.commit else ""
-    download = "none" if facts.download_bytes is None else f"{size(facts.download_bytes)}, once per machine"
+    download = "none" if facts.download_bytes is None else f"{file_size(facts.download_bytes)}, once per machine"
     cells = f'<td data-label="download">{download}</td><td data-label="check">{escape(facts.check or "at load")}</td>'
     return f"<tr><td>{escape(facts.name + commit)}</td>{cells}</tr>"
 
@@ -94,12 +87,12 @@ def _part_row(part: MemoryPart) -> str:
     chips = chip("always", NEUTRAL) if always else " ".join(chip(phase, PHASES[phase]) for phase in part.phases)
     return (
         f'<tr><td title="{escape(part.formula)}">{escape(part.name)}</td>'
-        f"<td>{chips}</td><td>{size(part.bytes)}</td></tr>"
+        f"<td>{chips}</td><td>{memory_size(part.bytes)}</td></tr>"
     )
 
 
 def _phase_row(phase: str, count: int) -> str:
-    return f"<tr><td>{chip(phase, PHASES[phase])}</td><td>{size(count)}</td></tr>"
+    return f"<tr><td>{chip(phase, PHASES[phase])}</td><td>{memory_size(count)}</td></tr>"
 
 
 def _memory(memory: MemoryPlan) -> None:
@@ -110,11 +103,11 @@ def _memory(memory: MemoryPlan) -> None:
     fits = {True: chip("✓ Fits", CORRECT), False: chip("✕ Does not fit on any machine", WRONG), None: ""}[memory.fits]
     st.html(
         '<div style="display:flex;flex-wrap:wrap;gap:.5rem;align-items:center">'
-        f"Peak {kind} per process: <b>{size(memory.bytes)}</b> {fits}</div>"
+        f"Peak {kind} per process: <b>{memory_size(memory.bytes)}</b> {fits}</div>"
         f'<div style="font-size:.85rem;opacity:.8">{escape(facts)}</div>'
     )
     with st.expander("Memory breakdown"):
         st.html(table(("Part", "Phase", "Size"), map(_part_row, memory.parts)))
         st.html(table(("Phase", "Size"), (_phase_row(*one) for one in memory.phases.items())))
-        host = f" Host memory per process: {size(memory.host_bytes)}." if memory.on == "GPU" else ""
+        host = f" Host memory per process: {memory_size(memory.host_bytes)}." if memory.on == "GPU" else ""
         st.caption(f"A process is in one phase at a time. Peak: the largest phase.{host}")

@@ -68,9 +68,9 @@ def test_a_plan_as_tables_and_as_json(service: Service, tmp_path: Path) -> None:
     for part in (
         "4,096",
         "?",
-        "2.00 GiB",
+        "2.0 GiB",
         "1.0 MiB",
-        "3.00 GiB, once",
+        "3.2 GB, once",
         "a1b2a1b2a1b2",
         "4 bytes x 512",
         "have 1.0 GiB",

@@ -65,6 +65,6 @@ def test_a_plan_shows_start_warnings_data_and_memory() -> None:
     assert ">4,096<" in text and ">2,000<" in text and "7 of 2,000" in text
     assert "verl&#x27;s format; unused columns: &lt;note&gt;" in text
     assert "2.0 GiB" in text and "1,200,000 parameters" in text
-    assert "Qwen/&lt;tiny&gt; @ a1b2a1b2a1b2" in text and "3.0 GiB, once per machine" in text
+    assert "Qwen/&lt;tiny&gt; @ a1b2a1b2a1b2" in text and "3.2 GB, once per machine" in text
     assert "&lt;ok&gt;" in text
     assert "40 epochs over &lt;b&gt;64&lt;/b&gt; rows" in text
