@@ -33,7 +33,7 @@ from jobs.planning.data_warnings import data_warnings
 from jobs.planning.expert_lengths import expert_tokenizer, expert_tokens
 from jobs.planning.local_rows import LocalRows, hub_sources, rows_of_plan
 from jobs.planning.model_shapes import ModelShape, UnknownShape
-from jobs.planning.model_warnings import model_warnings
+from jobs.planning.model_warnings import image_warnings, model_warnings
 from jobs.planning.origins import origin
 from jobs.planning.remedies import remedies
 from jobs.repository import events, workers
@@ -56,7 +56,7 @@ def dry_run(session: Session, spec: AnySpec, *, actor: str, visible_projects: fr
     data = [_facts(one, checked.datasets, local.get(one.field)) for one in checked.references.data]
     steps = _steps(spec, advice.together(spec, data)) if isinstance(spec, TrainSpec) else None
     job.steps_total = steps
-    shapes, unknown = _shapes(session, checked)
+    shapes, unknown = _shapes(session, checked, data)
     memory = _memory(session, spec, shapes)
     of_models = [notice for each in shapes for notice in model_warnings(spec, *each, data)]
     tokenizer = expert_tokenizer(session, spec, visible_projects)
@@ -128,7 +128,10 @@ def _facts(named: NamedData, datasets: Mapping[UUID, models.Dataset], local: Loc
         rows = known.rows if known.rows is None or source.rows is None else min(known.rows, source.rows)
         if local is not None:
             return _surveyed(field, known.name, rows, local.first().survey)
-        return DataFacts(field=field, name=known.name, rows=rows, checked=rows or 0, with_expert=None, with_images=None)
+        experts = 0 if known.has_experts is False else None
+        return DataFacts(
+            field=field, name=known.name, rows=rows, checked=rows or 0, with_expert=experts, with_images=None
+        )
     if isinstance(source, BuiltinData):
         rows = source.row_count  # all rows have an image and an expert
         return DataFacts(field=field, name=source.name, rows=rows, checked=rows, with_expert=rows, with_images=rows)
@@ -167,14 +170,17 @@ def _steps(spec: TrainSpec, facts: DataFacts) -> int | None:
     return None if facts.rows is None else spec.step_count(facts.rows)
 
 
-def _shapes(session: Session, checked: Checked) -> tuple[list[tuple[str, ModelChoice, ModelShape]], list[Notice]]:
-    """Return the shape of each model, with its field, and a notice for each model without a known shape."""
+def _shapes(
+    session: Session, checked: Checked, data: Sequence[DataFacts]
+) -> tuple[list[tuple[str, ModelChoice, ModelShape]], list[Notice]]:
+    """Return the shape of each model, with its field, and notices for each model without a known shape."""
     shapes, unknown = list[tuple[str, ModelChoice, ModelShape]](), list[Notice]()
     for field, model in checked.references.models:
         try:
             shapes.append((field, model, _shape(session, model)))
         except UnknownShape as error:
             unknown.append(Notice(field=field, message=f"memory unknown: {error}"))
+            unknown += image_warnings(field, data) if error.text_model else ()
     return shapes, unknown
 
 

@@ -48,7 +48,7 @@ def local_rows(data: Iterable[NamedData], known: Mapping[UUID, models.Dataset]) 
 def rows_of_plan(spec: AnySpec, references: References, known: Mapping[UUID, models.Dataset]) -> list[LocalRows]:
     """Return the rows here that a plan looks at: of a training all, of other jobs those that no check has read."""
     found = local_rows(references.data, known)
-    return [rows for rows in found if rows.of_hub or isinstance(spec, TrainSpec)]
+    return [rows for rows in found if isinstance(spec, TrainSpec) or not isinstance(rows.named.source, FileData)]
 
 
 def hub_sources(data: Iterable[NamedData], known: Mapping[UUID, models.Dataset]) -> Iterator[tuple[NamedData, HubData]]:

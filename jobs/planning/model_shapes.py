@@ -20,7 +20,13 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class UnknownShape(Exception):
-    """The tensor shapes of the model cannot be determined here. The message has the reason."""
+    """The tensor shapes of the model cannot be determined here. The message has the reason. `text_model`: it is known
+    to take no images.
+    """
+
+    def __init__(self, reason: str, *, text_model: bool = False) -> None:
+        super().__init__(reason)
+        self.text_model = text_model
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ def of_folder(folder: Path) -> ModelShape:
         UnknownShape: the files do not determine it.
     """
     if folder.suffix == ".gguf":
-        raise UnknownShape("tensors of .gguf files are not read here")
+        raise UnknownShape("tensors of .gguf files are not read here", text_model=True)
     try:
         files = [folder / "config.json", *_weight_files(folder)]
         changed = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)

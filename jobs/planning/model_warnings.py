@@ -12,10 +12,7 @@ def model_warnings(
 ) -> Iterator[Notice]:
     """Yield the warnings about a model. `field`: the one that names it."""
     if not shape.takes_images:
-        for facts in data:
-            if facts.with_images:
-                text = f"{facts.with_images} of {facts.checked} rows have images, and {field} is a text model"
-                yield Notice(field=facts.field, message=f"{text}: choose an image-text model")
+        yield from image_warnings(field, data)
     yield from _of_positions(spec, field, shape)
     if isinstance(spec, TrainingParts):
         if model.freeze_vision and not shape.takes_images:
@@ -23,6 +20,14 @@ def model_warnings(
             yield Notice(field=f"{field}.freeze_vision", message=text)
         if model.lora is not None and not isinstance(model, BuiltinModel):  # whose vision layers the shape lacks
             yield from _of_targets(f"{field}.lora.targets", model.lora.targets, shape, frozen=model.freeze_vision)
+
+
+def image_warnings(field: str, data: Sequence[DataFacts]) -> Iterator[Notice]:
+    """Yield a warning of each source with images, for a text model. `field`: the one that names the model."""
+    for facts in data:
+        if facts.with_images:
+            text = f"{facts.with_images} of {facts.checked} rows have images, and {field} is a text model"
+            yield Notice(field=facts.field, message=f"{text}: choose an image-text model")
 
 
 def _of_positions(spec: AnySpec, model: str, shape: ModelShape) -> Iterator[Notice]:

@@ -1,5 +1,6 @@
 """Plans of jobs over real HTTP: they answer as a submission would, and add nothing."""
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from jobs.files import hub_rows
 from jobs.repository import events
 from tests.support import job_steps
 from tests.support.api_users import ApiUsers
+from tests.support.pictures import png
 from tests.support.rest import named, refused, submitted
 from tests.support.word_tokenizer import save_word_tokenizer
 from worker.events import CheckedLine
@@ -166,6 +168,24 @@ def test_experts_are_counted_by_the_tokenizer_of_a_checkpoint(
         assert any(
             message.startswith("1 of 1 experts (rows 1) have more than 5 tokens and are cut") for message in found
         )
+
+
+def test_the_plan_of_an_evaluation_counts_the_images_of_an_upload(http: httpx.Client, tmp_path: Path) -> None:
+    picture = base64.b64encode(png()).decode()
+    rows = [{"question": "1 + 1?", "answer": "2", "images": [picture]}, {"question": "1 + 2?", "answer": "3"}]
+    content = "".join(json.dumps(row) + "\n" for row in rows)
+    dataset = http.post("/v1/datasets/upload", content=content.encode(), params={"name": "mine"}).json()
+    (tmp_path / "text.gguf").write_bytes(b"GGUF")
+    spec = {
+        "kind": "evaluate",
+        "name": "x",
+        "models": [{"path": str(tmp_path / "text.gguf")}],
+        "data": [{"dataset": dataset["id"]}],
+    }
+    plan = http.post("/v1/jobs:plan", json=spec).json()
+    assert (plan["data"][0]["with_expert"], plan["data"][0]["with_images"]) == (0, 1)
+    warnings = [warning["message"] for warning in plan["warnings"] if warning["field"] == plan["data"][0]["field"]]
+    assert "1 of 2 rows have images, and models.0 is a text model: choose an image-text model" in warnings
 
 
 @pytest.mark.parametrize("uploaded", [False, True])
