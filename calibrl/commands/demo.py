@@ -228,7 +228,9 @@ def _latest(client: Client, job: Job) -> str:
 
 @contextmanager
 def _bars(console: Console, jobs: list[Job]) -> Iterator[Any]:
-    """Show one progress bar per job; if the output is not a terminal, one line per change of a status."""
+    """Show one progress bar per job; if the output is not a terminal, one line per change of a status and per tenth of
+    the steps.
+    """
     columns = (
         TextColumn("{task.fields[job]:<20}"),
         TextColumn("{task.fields[status]:<10}"),
@@ -241,12 +243,13 @@ def _bars(console: Console, jobs: list[Job]) -> Iterator[Any]:
     tasks: dict[Any, TaskID] = {
         job.id: progress.add_task("", total=None, start=False, job=job.name, status=job.status.value) for job in jobs
     }
-    shown: dict[Any, JobStatus] = {}
+    shown: dict[Any, tuple[JobStatus, int]] = {}
 
     def show(job: Job, latest: str) -> None:
-        if shown.get(job.id) is not job.status and not console.is_terminal:
+        state = job.status, 10 * job.step // (job.steps_total or 1)
+        if shown.get(job.id) != state and not console.is_terminal:
             console.print(Text(headline(job)), soft_wrap=True)
-        shown[job.id] = job.status
+        shown[job.id] = state
         if job.started_at is not None and progress.tasks[tasks[job.id]].start_time is None:
             progress.start_task(tasks[job.id])
         progress.update(

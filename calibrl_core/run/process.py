@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,6 +59,8 @@ class ProgressReport(EventFile):
     def emit(self, type: str, **fields: Any) -> None:
         super().emit(type, **fields)
         if type == "start":
+            if 0 < fields["steps_total"] <= fields["step"]:
+                self._say(f"step {fields['step']} of {fields['steps_total']} is there already: nothing is left to do")
             self._progress.update(self._task, total=fields["steps_total"], completed=fields["step"])
         elif type in ("metrics", "progress"):
             self._show(fields["step"], fields.get("values", {}))
@@ -74,6 +77,8 @@ class ProgressReport(EventFile):
             self._say(f"step {step}  {text}")
 
     def _say(self, line: str) -> None:
+        if not self._console.is_terminal:
+            line = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z  {line}"
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:

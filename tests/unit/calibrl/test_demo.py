@@ -73,6 +73,19 @@ def test_a_paused_job_is_followed_until_it_has_resumed(service: Any, monkeypatch
     assert shown_statuses == ["running", "pausing", "paused", "queued", "running", "succeeded"]
 
 
+def test_a_pipe_gets_a_line_per_tenth_of_the_steps(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "POLL_SECONDS", 0.001)
+    steps = [job_json(step=step, steps_total=40) for step in range(0, 40, 2)]
+    service.on("GET", f"/v1/jobs/{JOB_ID}", *steps, job_json(step=40, steps_total=40, status="succeeded"))
+    service.on("GET", f"/v1/jobs/{JOB_ID}/metrics", page())
+    output = io.StringIO()
+    stack: Any = SimpleNamespace(check=lambda: None)
+    with Client() as client:
+        demo._follow(client, stack, [Job.model_validate(job_json())], Console(file=output, width=200))
+    lines = output.getvalue().splitlines()
+    assert len(lines) == 11 and all(f"step {4 * place}/40" in line for place, line in enumerate(lines))
+
+
 def test_the_figures_are_those_of_the_test_images() -> None:
     jobs: dict[str, Any] = {name: SimpleNamespace(id=name) for name in ("warmup", "calibrl", "evaluation")}
     results = [
