@@ -113,6 +113,9 @@ CHANGED_ALERT_RULES: Any = {
         "value": {"condition": {"type": "worse_than_best", "by": 0.05}, "job_names": "sweep-*"},
     }
 }
+WEBHOOK_CHANGES: Any = {
+    "events": {"summary": "Send other events", "value": {"events": ["job.failed", "job.health"]}},
+}
 
 USERS: Any = {"user": {"summary": "New user", "value": {"name": "ada"}}}
 

@@ -32,6 +32,7 @@ EDITED = {
     "project": tuple(ProjectSettings.model_fields),
     "user": ("admin", "active"),
     "alert rule": tuple(AlertRuleSettings.model_fields),
+    "webhook": ("url", "events"),
 }
 
 

@@ -17,6 +17,7 @@ from api.tables import attachment
 from calibrl.schemas import (
     ApiKey,
     AuditEntry,
+    AuditFilter,
     CreatedKey,
     CreatedSession,
     Me,
@@ -24,6 +25,7 @@ from calibrl.schemas import (
     NewUser,
     Page,
     Role,
+    Scope,
     Slug,
     User,
     UserChanges,
@@ -67,11 +69,15 @@ def end_session(session: Db, caller: CurrentCaller) -> None:
 def list_users(
     session: Db,
     caller: Admin,
+    q: Annotated[str | None, Query(min_length=1, max_length=63, description="Text in the name.")] = None,
+    admin: Annotated[bool | None, Query(description="Only admins, or only others.")] = None,
+    active: Annotated[bool | None, Query(description="Only users whose keys are accepted, or only others.")] = None,
     after: Annotated[str, Query(max_length=63, description="Name of the last user of the previous page.")] = "",
     limit: Limit = 100,
 ) -> Page[User]:
     """List users by name; for admins."""
-    return page(rows.users(session, after=after, limit=limit + 1), limit, User)
+    found = rows.users(session, text=q, admin=admin, active=active, after=after, limit=limit + 1)
+    return page(found, limit, User)
 
 
 @router.post("/users", status_code=201)
@@ -118,9 +124,18 @@ def _tagged(row: models.User, response: Response) -> User:
 
 
 @router.get("/keys")
-def list_keys(session: Db, caller: CurrentCaller, user: UserName | None = None) -> Page[ApiKey]:
+def list_keys(
+    session: Db,
+    caller: CurrentCaller,
+    user: UserName | None = None,
+    valid: Annotated[
+        bool | None, Query(description="Only keys that are neither revoked nor expired, or only others.")
+    ] = None,
+    scope: Annotated[Scope | None, Query(description="Only keys with this scope.")] = None,
+) -> Page[ApiKey]:
     """List your API keys, newest first; an admin can list another user's."""
-    return Page(data=[ApiKey.model_validate(row) for row in rows.keys(session, _whose(caller, user))], has_more=False)
+    found = rows.keys(session, _whose(caller, user), valid=valid, scope=scope)
+    return Page(data=[ApiKey.model_validate(row) for row in found], has_more=False)
 
 
 @router.post("/keys", status_code=201)
@@ -171,17 +186,10 @@ def _own_key(session: Session, caller: callers.Caller, key_id: UUID) -> models.A
 
 
 @router.get("/audit")
-def list_audit(
-    session: Db,
-    caller: CurrentCaller,
-    project: Slug | None = None,
-    user: UserName | None = None,
-    before: Annotated[int, Query(ge=1, le=MAX_ID, description="Id of the last entry of the previous page.")] = MAX_ID,
-    limit: Limit = 100,
-) -> Page[AuditEntry]:
+def list_audit(session: Db, caller: CurrentCaller, filters: Annotated[AuditFilter, Query()]) -> Page[AuditEntry]:
     """List the audit log, newest first: for admins, and with `project` for admins of that project."""
-    _need_audit(caller, project)
-    return page(audit.page(session, project=project, user=user, before=before, limit=limit + 1), limit, AuditEntry)
+    _need_audit(caller, filters.project)
+    return page(audit.page(session, filters), filters.limit, AuditEntry)
 
 
 @router.get("/audit/export", response_class=StreamingResponse, responses={200: {"content": LINES}})

@@ -5,10 +5,23 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Path, Response
 
+from api import preconditions
 from api.deps import CurrentCaller, Db, Limit
-from api.examples import WEBHOOKS
+from api.examples import WEBHOOK_CHANGES, WEBHOOKS
 from api.idempotency import IdempotentRoute
-from calibrl.schemas import CreatedWebhook, Delivery, NewWebhook, Page, Role, Slug, Webhook, WebhookFormat
+from api.preconditions import IfMatch
+from calibrl.schemas import (
+    CreatedWebhook,
+    Delivery,
+    NewWebhook,
+    Page,
+    Role,
+    Slug,
+    Webhook,
+    WebhookChanges,
+    WebhookFormat,
+)
+from jobs import models
 from jobs.errors import FieldError, Invalid
 from jobs.repository import projects
 from jobs.repository import webhooks as rows
@@ -28,6 +41,15 @@ def _looked_up(
     """
     caller.need(slug, Role.ADMIN)
     return new, public_addresses.problem(new.url)
+
+
+def _looked_up_changes(
+    slug: Named,
+    changes: Annotated[WebhookChanges, Body(openapi_examples=WEBHOOK_CHANGES)],
+    caller: CurrentCaller,
+) -> tuple[WebhookChanges, str | None]:
+    caller.need(slug, Role.ADMIN)
+    return changes, None if changes.url is None else public_addresses.problem(changes.url)
 
 
 @router.get("")
@@ -62,10 +84,42 @@ def add_webhook(
 
 
 @router.get("/{webhook_id}")
-def read_webhook(slug: Named, webhook_id: UUID, session: Db, caller: CurrentCaller) -> Webhook:
+def read_webhook(slug: Named, webhook_id: UUID, session: Db, caller: CurrentCaller, response: Response) -> Webhook:
     """Return one webhook, without its secret."""
     caller.need(slug, Role.ADMIN)
-    return Webhook.model_validate(rows.get(session, slug, webhook_id))
+    return _tagged(rows.get(session, slug, webhook_id), response)
+
+
+@router.patch("/{webhook_id}")
+def change_webhook(
+    slug: Named,
+    webhook_id: UUID,
+    looked_up: Annotated[tuple[WebhookChanges, str | None], Depends(_looked_up_changes)],
+    session: Db,
+    caller: CurrentCaller,
+    response: Response,
+    if_match: IfMatch = None,
+) -> Webhook:
+    """Change the URL or the events of a webhook. Its secret stays. Messages that wait go to the new URL."""
+    changes, wrong = looked_up
+    caller.need(slug, Role.ADMIN)
+    row = rows.lock(session, slug, webhook_id)
+    preconditions.check(if_match, row, preconditions.EDITED["webhook"])
+    if wrong is not None:
+        raise Invalid("The webhook was not changed.", (FieldError("url", wrong),))
+    if changes.url is not None and changes.url.startswith("mailto:") != (row.format is WebhookFormat.EMAIL):
+        fault = FieldError("url", f"does not fit the format {row.format}, which cannot be changed: add another webhook")
+        raise Invalid("The webhook was not changed.", (fault,))
+    before = Webhook.model_validate(row)
+    rows.change(session, row, changes.model_dump(mode="json", exclude_none=True))
+    caller.changed(row.id, before, Webhook.model_validate(row))
+    return _tagged(row, response)
+
+
+def _tagged(row: models.Webhook, response: Response) -> Webhook:
+    webhook = Webhook.model_validate(row)
+    preconditions.set_tag(response, webhook, preconditions.EDITED["webhook"])
+    return webhook
 
 
 @router.delete("/{webhook_id}", status_code=204)

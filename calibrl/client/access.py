@@ -1,5 +1,6 @@
 """Users, roles, keys and the audit log."""
 
+from datetime import datetime
 from uuid import UUID
 
 from calibrl.client.connection import GETS, MOST, Connection, checked, path_of
@@ -36,9 +37,11 @@ class AccessRequests(Connection):
         """End the session whose token this client has."""
         self._delete("/v1/sessions/current")
 
-    def keys(self, user: str | None = None) -> list[ApiKey]:
-        """Return your keys, newest first. Admins can ask for those of another user."""
-        return self._get(Page[ApiKey], "/v1/keys", user=user).data
+    def keys(self, user: str | None = None, *, valid: bool | None = None) -> list[ApiKey]:
+        """Return your keys, newest first. Admins can ask for those of another user. `valid`: only those that are
+        neither revoked nor expired, or only others.
+        """
+        return self._get(Page[ApiKey], "/v1/keys", user=user, valid=_flag(valid)).data
 
     def create_key(self, new: NewKey) -> CreatedKey:
         """Create a key. Only this answer contains its text."""
@@ -50,9 +53,9 @@ class AccessRequests(Connection):
         query = "?descendants=true" if descendants else ""
         return self._parsed(ApiKey, self._delete(path_of("keys", str(id)) + query))
 
-    def users(self) -> list[User]:
-        """Return up to 1000 users, by name. For admins."""
-        return self._get(Page[User], "/v1/users", limit=MOST).data
+    def users(self, *, q: str | None = None, active: bool | None = None) -> list[User]:
+        """Return up to 1000 users, by name. `q`: text in the name. For admins."""
+        return self._get(Page[User], "/v1/users", q=q, active=_flag(active), limit=MOST).data
 
     def add_user(self, name: str, *, admin: bool = False) -> User:
         """Add a user without a key. For admins. A name in use is refused (409)."""
@@ -80,6 +83,30 @@ class AccessRequests(Connection):
         """Remove a user from a project. For admins of the project."""
         self._delete(path_of("projects", project, "members", user))
 
-    def audit(self, *, project: str | None = None, user: str | None = None, limit: int = 100) -> list[AuditEntry]:
-        """Return the audit log, newest first. For admins; with `project` also for admins of that project."""
-        return self._get(Page[AuditEntry], "/v1/audit", project=project, user=user, limit=limit).data
+    def audit(
+        self,
+        *,
+        project: str | None = None,
+        user: str | None = None,
+        action: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int = 100,
+    ) -> list[AuditEntry]:
+        """Return the audit log, newest first. `action`: text in the method and route. For admins; with `project` also
+        for admins of that project.
+        """
+        return self._get(
+            Page[AuditEntry],
+            "/v1/audit",
+            project=project,
+            user=user,
+            action=action,
+            created_after=created_after and created_after.isoformat(),
+            created_before=created_before and created_before.isoformat(),
+            limit=limit,
+        ).data
+
+
+def _flag(value: bool | None) -> str | None:
+    return None if value is None else str(value).lower()

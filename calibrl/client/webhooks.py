@@ -1,9 +1,10 @@
 """Webhooks of a project."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from calibrl.client.connection import Connection, path_of
-from calibrl.schemas import CreatedWebhook, Delivery, NewWebhook, Page, Webhook
+from calibrl.schemas import CreatedWebhook, Delivery, NewWebhook, Page, Webhook, WebhookChanges
 
 
 class WebhookRequests(Connection):
@@ -16,6 +17,14 @@ class WebhookRequests(Connection):
     def add_webhook(self, project: str, new: NewWebhook) -> CreatedWebhook:
         """Add a webhook. Only this answer contains its secret."""
         return self._send("POST", CreatedWebhook, path_of("projects", project, "webhooks"), new)
+
+    def change_webhook(
+        self, project: str, id: UUID | str, *, url: str | None = None, events: Sequence[str] | None = None
+    ) -> Webhook:
+        """Change the URL or the events of a webhook. Its secret stays."""
+        fields = {"url": url, "events": events}
+        changes = WebhookChanges.model_validate({name: value for name, value in fields.items() if value is not None})
+        return self._send("PATCH", Webhook, path_of("projects", project, "webhooks", str(id)), changes)
 
     def remove_webhook(self, project: str, id: UUID | str) -> None:
         """Remove a webhook."""

@@ -7,7 +7,8 @@ import typer
 
 from calibrl.client import Client
 from calibrl.client.lookup import find, is_id
-from calibrl.commands.arguments import ACCESS, AsJson, StackFolder, print_json, print_rich
+from calibrl.commands import completion
+from calibrl.commands.arguments import ACCESS, AsJson, Moment, StackFolder, moment, print_json, print_rich
 from calibrl.schemas import ApiKey, NewKey, Page, Role, Scope
 from calibrl.views import terminal
 from calibrl.views.messages import audit_table
@@ -16,7 +17,7 @@ keys = typer.Typer(help="API keys: list, create, revoke.", no_args_is_help=True)
 users = typer.Typer(help="Users: list, add, change. Requires an admin.", no_args_is_help=True)
 members = typer.Typer(help="Members of a project: list, put, remove.", no_args_is_help=True)
 
-Project = Annotated[str, typer.Argument(metavar="PROJECT")]
+Project = Annotated[str, typer.Argument(metavar="PROJECT", autocompletion=completion.projects)]
 UserName = Annotated[str, typer.Argument(metavar="USER")]
 
 
@@ -44,12 +45,15 @@ def me(data: StackFolder = None, as_json: AsJson = False) -> None:
 @keys.command("list")
 def list_keys(
     user: Annotated[str | None, typer.Option(help="Keys of another user. Requires an admin.")] = None,
+    valid: Annotated[
+        bool | None, typer.Option("--valid/--invalid", help="Only keys that are accepted, or only others.")
+    ] = None,
     data: StackFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """List your keys, newest first."""
     with Client(data_dir=data) as client:
-        key_rows = client.keys(user)
+        key_rows = client.keys(user, valid=valid)
     print_json(key_rows) if as_json else print_rich(terminal.keys_table(key_rows))
 
 
@@ -91,10 +95,19 @@ def _own_key(client: Client, text: str) -> UUID:
 
 
 @users.command("list")
-def list_users(data: StackFolder = None, as_json: AsJson = False) -> None:
-    """List all users."""
+def list_users(
+    text: Annotated[
+        str | None, typer.Option("--search", "-q", metavar="TEXT", help="Only users with this text in the name.")
+    ] = None,
+    active: Annotated[
+        bool | None, typer.Option("--active/--inactive", help="Only users whose keys are accepted, or only others.")
+    ] = None,
+    data: StackFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """List users."""
     with Client(data_dir=data) as client:
-        user_rows = client.users()
+        user_rows = client.users(q=text, active=active)
     print_json(user_rows) if as_json else print_rich(terminal.users_table(user_rows))
 
 
@@ -136,15 +149,27 @@ def remove_user(name: UserName, data: StackFolder = None) -> None:
 
 
 def show_audit_log(
-    project: Annotated[str | None, typer.Option(metavar="SLUG", help="Only changes in this project.")] = None,
+    project: Annotated[
+        str | None,
+        typer.Option(metavar="SLUG", autocompletion=completion.projects, help="Only changes in this project."),
+    ] = None,
     user: Annotated[str | None, typer.Option(help="Only changes by this user.")] = None,
+    action: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Only changes with this text in method and route: DELETE")
+    ] = None,
+    since: Annotated[
+        Moment, typer.Option(parser=moment, metavar="TIME", help="Only changes at this time or later.")
+    ] = None,
+    until: Annotated[Moment, typer.Option(parser=moment, metavar="TIME", help="Only changes before this time.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of entries.")] = 100,
     data: StackFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """List who changed what, newest first. Requires an admin; with --project, an admin of the project."""
     with Client(data_dir=data) as client:
-        entries = client.audit(project=project, user=user, limit=limit)
+        entries = client.audit(
+            project=project, user=user, action=action, created_after=since, created_before=until, limit=limit
+        )
     print_json(entries) if as_json else print_rich(audit_table(entries) if entries else "No changes.")
 
 

@@ -1,6 +1,7 @@
 """Arguments and options that commands share, and printing."""
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 StackFolder = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Use the local stack that runs on this folder.")
 ]
+
+Moment = datetime | None
+
+
+def moment(text: str) -> datetime:
+    """Parse an ISO 8601 date or time; without a time zone it is local time."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a date: write it as 2026-11-24 or 2026-11-24T18:00") from None
+    return found.astimezone(UTC)
 
 
 def console() -> Console:

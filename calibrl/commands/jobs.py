@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -11,10 +10,10 @@ import typer
 
 from calibrl.client import CalibrlError, Client
 from calibrl.client.address import job_page_url
-from calibrl.commands import follow_job
-from calibrl.commands.arguments import JOBS, AsJson, JobArgument, StackFolder, print_json, print_rich
+from calibrl.commands import completion, follow_job
+from calibrl.commands.arguments import JOBS, AsJson, JobArgument, Moment, StackFolder, moment, print_json, print_rich
 from calibrl.schemas import CheckpointChoice, Job, JobSort, JobStatus, Priority
-from calibrl.specfile import read_changes, read_spec, read_specs
+from calibrl.specfile import read_changes, read_config, read_spec, read_specs
 from calibrl.views import plan_summary, terminal
 
 app = typer.Typer()
@@ -24,16 +23,6 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the spec: algorithm.negative_slope=0.3"),
 ]
-Moment = datetime | None
-
-
-def _moment(text: str) -> datetime:
-    """Parse an ISO 8601 date or time; without a time zone it is local time."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a date: write it as 2026-11-24 or 2026-11-24T18:00") from None
-    return moment.astimezone(UTC)
 
 
 def _label(text: str) -> tuple[str, str]:
@@ -123,6 +112,12 @@ def plan(
 
 
 @app.command(rich_help_panel=JOBS)
+def config(file: SpecFile, overrides: Overrides = None, unset: Unset = None) -> None:
+    """Print the config of a spec as JSON, for the trainer without the service."""
+    print_json(read_config(file, overrides or [], unset or []))
+
+
+@app.command(rich_help_panel=JOBS)
 def fork(
     job: JobArgument,
     checkpoint: Annotated[
@@ -147,7 +142,9 @@ def list_jobs(
     kind: Annotated[
         str | None, typer.Option(metavar="train|evaluate|audit|what_if|bisect", help="Only jobs of this kind.")
     ] = None,
-    project: Annotated[str | None, typer.Option(metavar="SLUG", help="Only jobs of this project.")] = None,
+    project: Annotated[
+        str | None, typer.Option(metavar="SLUG", autocompletion=completion.projects, help="Only jobs of this project.")
+    ] = None,
     user: Annotated[str | None, typer.Option(help="Only jobs that this user submitted.")] = None,
     labels: Annotated[
         list[str] | None,
@@ -158,10 +155,10 @@ def list_jobs(
         typer.Option("--search", "-q", metavar="TEXT", help="Only jobs with this text in the name or the notes."),
     ] = None,
     since: Annotated[
-        Moment, typer.Option(parser=_moment, metavar="TIME", help="Only jobs submitted at this time or later.")
+        Moment, typer.Option(parser=moment, metavar="TIME", help="Only jobs submitted at this time or later.")
     ] = None,
     until: Annotated[
-        Moment, typer.Option(parser=_moment, metavar="TIME", help="Only jobs submitted before this time.")
+        Moment, typer.Option(parser=moment, metavar="TIME", help="Only jobs submitted before this time.")
     ] = None,
     sort: Annotated[JobSort, typer.Option(help="Sort key. Prefix with - for descending.")] = "-created",
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of jobs.")] = 100,

@@ -1,10 +1,11 @@
-"""Commands of webhooks: list, add, remove, ping, deliveries."""
+"""Commands of webhooks: list, add, change, change, remove, ping, deliveries."""
 
 from typing import Annotated
 
 import typer
 
 from calibrl.client import CalibrlError, Client
+from calibrl.commands import completion
 from calibrl.commands.arguments import ACCESS, AsJson, StackFolder, print_json, print_rich
 from calibrl.schemas import NewWebhook, Webhook, WebhookFormat
 from calibrl.schemas.webhooks import DEFAULT_EVENTS
@@ -17,7 +18,9 @@ webhooks_app = typer.Typer(
 )
 app.add_typer(webhooks_app, name="webhooks", rich_help_panel=ACCESS)
 
-Project = Annotated[str, typer.Option("--project", metavar="SLUG", help="Project of the webhook.")]
+Project = Annotated[
+    str, typer.Option("--project", metavar="SLUG", autocompletion=completion.projects, help="Project of the webhook.")
+]
 WebhookArgument = Annotated[
     str, typer.Argument(metavar="WEBHOOK", help="Id of a webhook, or the beginning of the id.", show_default=False)
 ]
@@ -57,6 +60,26 @@ def add_webhook(
     with Client(data_dir=data) as client:
         added = client.add_webhook(project, new)
     print_json(added) if as_json else typer.echo(added.secret or f"added webhook {str(added.id)[:8]}")
+
+
+@webhooks_app.command("change")
+def change_webhook(
+    webhook: WebhookArgument,
+    url: Annotated[str | None, typer.Option(metavar="URL", help="New https address.")] = None,
+    events: Annotated[
+        list[str] | None,
+        typer.Option("--event", metavar="EVENT", help="Event to send in place of the present ones. Can be repeated."),
+    ] = None,
+    project: Project = "default",
+    as_json: AsJson = False,
+    data: StackFolder = None,
+) -> None:
+    """Change the address or the events of a webhook. Its secret stays."""
+    if url is None and not events:
+        raise typer.BadParameter("give --url or --event", param_hint="WEBHOOK")
+    with Client(data_dir=data) as client:
+        changed = client.change_webhook(project, _find(client, project, webhook).id, url=url, events=events)
+    print_json(changed) if as_json else print_rich(messages.webhook_table([changed]))
 
 
 @webhooks_app.command("remove")

@@ -3,6 +3,7 @@
 from calibrl.schemas.access import TOKEN_PREFIX as TOKEN_PREFIX
 from calibrl.schemas.access import ApiKey as ApiKey
 from calibrl.schemas.access import AuditEntry as AuditEntry
+from calibrl.schemas.access import AuditFilter as AuditFilter
 from calibrl.schemas.access import CreatedKey as CreatedKey
 from calibrl.schemas.access import CreatedSession as CreatedSession
 from calibrl.schemas.access import Me as Me
@@ -149,6 +150,7 @@ from calibrl.schemas.webhooks import Delivery as Delivery
 from calibrl.schemas.webhooks import DeliveryStatus as DeliveryStatus
 from calibrl.schemas.webhooks import NewWebhook as NewWebhook
 from calibrl.schemas.webhooks import Webhook as Webhook
+from calibrl.schemas.webhooks import WebhookChanges as WebhookChanges
 from calibrl.schemas.webhooks import WebhookEvent as WebhookEvent
 from calibrl.schemas.webhooks import WebhookFormat as WebhookFormat
 from calibrl.schemas.workers import Drain as Drain

@@ -5,14 +5,15 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
-from calibrl.schemas.base import Record
+from calibrl.schemas.base import Record, Slug
 from calibrl_core.settings.base import StrictSettings
 
 UserName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9._\-]*$")]
 Scope = Literal["read", "write"]
 TOKEN_PREFIX = "calibrl-session-"  # of tokens of sessions; keys begin differently
+LAST_ID = 2**63 - 1  # larger than any id of an entry
 
 
 class Role(StrEnum):
@@ -121,6 +122,23 @@ class CreatedSession(Record):
 
     token: str = Field(description="Sent as `Authorization: Bearer TOKEN`. It is shown once.")
     expires_at: datetime
+
+
+class AuditFilter(StrictSettings):
+    """Entries of the audit log to list, newest first. Without `project`: for admins of the service."""
+
+    project: Slug | None = Field(None, description="Slug of the project.")
+    user: UserName | None = Field(None, description="Name of the user who made the change.")
+    action: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="Text in the method and route, such as `DELETE` or `/cancel`; upper and lower case are equal.",
+    )
+    created_after: AwareDatetime | None = Field(None, description="Changes at this time or later.")
+    created_before: AwareDatetime | None = Field(None, description="Changes before this time.")
+    before: int = Field(LAST_ID, ge=1, le=LAST_ID, description="Id of the last entry of the previous page.")
+    limit: int = Field(100, ge=1, le=1000, description="Maximum number of items per page.")
 
 
 class AuditEntry(Record):

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
 from pydantic import Field, model_validator
@@ -36,19 +36,26 @@ class WebhookFormat(StrEnum):
     EMAIL = "email"
 
 
-class NewWebhook(StrictSettings):
-    """A new webhook."""
-
-    url: str = Field(
+WebhookUrl = Annotated[
+    str,
+    Field(
         min_length=8,
         max_length=2000,
         pattern=r"^(https?://[^\s@]+|mailto:[A-Za-z0-9._+\-]+@[A-Za-z0-9.\-]+)$",
         description="URL to post to: https, without user name and password. For e-mail: mailto:ada@example.com.",
-    )
+    ),
+]
+Events = Annotated[
+    tuple[WebhookEvent, ...], Field(min_length=1, max_length=10, description="Events that are sent to the URL.")
+]
+
+
+class NewWebhook(StrictSettings):
+    """A new webhook."""
+
+    url: WebhookUrl
     format: WebhookFormat = Field(WebhookFormat.STANDARD, description="Form of the messages.")
-    events: tuple[WebhookEvent, ...] = Field(
-        DEFAULT_EVENTS, min_length=1, max_length=10, description="Events that are sent to the URL."
-    )
+    events: Events = DEFAULT_EVENTS
 
     @model_validator(mode="after")
     def _url_fits(self) -> Self:
@@ -57,6 +64,13 @@ class NewWebhook(StrictSettings):
             need = "format email" if mail else "a url that begins with mailto:"
             raise ValueError(f"{self.url!r} with format {self.format.value}: this needs {need}")
         return self
+
+
+class WebhookChanges(StrictSettings):
+    """Changes of a webhook. Fields that are left out stay as they are; format and secret stay, too."""
+
+    url: WebhookUrl | None = Field(None, description="New URL, of the kind that the format takes.")
+    events: Events | None = Field(None, description="Events in place of the present ones.")
 
 
 class Webhook(Record):

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Row,
     Select,
     Uuid,
+    and_,
     bindparam,
     cast,
     delete,
@@ -63,9 +64,16 @@ def remove_user(session: Session, user: User) -> None:
     session.delete(user)
 
 
-def users(session: Session, *, after: str, limit: int) -> list[User]:
-    """Return users by name, starting after `after`."""
-    return list(session.scalars(select(User).where(User.name > after).order_by(User.name).limit(limit)))
+def users(
+    session: Session, *, text: str | None, admin: bool | None, active: bool | None, after: str, limit: int
+) -> list[User]:
+    """Return users by name, starting after `after`; only those with `text` in the name, None: with any."""
+    query = select(User).where(User.name > after)
+    if text is not None:
+        query = query.where(User.name.contains(text, autoescape=True))
+    for column, wanted in ((User.admin, admin), (User.active, active)):
+        query = query if wanted is None else query.where(column.is_(wanted))
+    return list(session.scalars(query.order_by(User.name).limit(limit)))
 
 
 def add_user(session: Session, name: str, *, admin: bool) -> User | None:
@@ -191,16 +199,24 @@ def add_key(
     return session.scalar(statement.returning(ApiKey))
 
 
-def keys(session: Session, user: str) -> list[ApiKey]:
-    """Return all keys of a user, newest first, including unusable ones."""
-    return list(session.scalars(select(ApiKey).where(ApiKey.user == user).order_by(ApiKey.created_at.desc())))
+def keys(session: Session, user: str, *, valid: bool | None = None, scope: Scope | None = None) -> list[ApiKey]:
+    """Return keys of a user, newest first. `valid`: neither revoked nor expired; None: all."""
+    query = select(ApiKey).where(ApiKey.user == user)
+    if valid is not None:
+        query = query.where(_valid() if valid else ~_valid())
+    if scope is not None:
+        query = query.where(ApiKey.scope == scope)
+    return list(session.scalars(query.order_by(ApiKey.created_at.desc())))
 
 
 def count_valid(session: Session, user: str) -> int:
     """Return the number of keys of a user that are neither revoked nor expired."""
-    in_time = ApiKey.expires_at.is_(None) | (ApiKey.expires_at > func.now())
-    query = select(func.count()).where(ApiKey.user == user, ApiKey.revoked_at.is_(None), in_time)
-    return session.scalar(query) or 0
+    return session.scalar(select(func.count()).where(ApiKey.user == user, _valid())) or 0
+
+
+def _valid() -> ColumnElement[bool]:
+    """A key is neither revoked nor expired."""
+    return and_(ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()))
 
 
 def key(session: Session, id: UUID) -> ApiKey | None:

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from calibrl.schemas import AuditFilter
 from jobs.models import AuditEntry
 
 FORGOTTEN_AT_ONCE = 200  # entries: the sweep calls every few seconds
@@ -44,11 +45,17 @@ def forget_old(session: Session, days: int) -> None:
     session.execute(delete(AuditEntry).where(AuditEntry.id.in_(old)))
 
 
-def page(session: Session, *, project: str | None, user: str | None, before: int, limit: int) -> list[AuditEntry]:
-    """Return entries from new to old, starting before `before`."""
-    query = select(AuditEntry).where(AuditEntry.id < before).order_by(AuditEntry.id.desc()).limit(limit)
-    if project is not None:
-        query = query.where(AuditEntry.project == project)
-    if user is not None:
-        query = query.where(AuditEntry.user == user)
-    return list(session.scalars(query))
+def page(session: Session, filters: AuditFilter) -> list[AuditEntry]:
+    """Return the entries that match a filter from new to old, plus one if there are more."""
+    query = select(AuditEntry).where(AuditEntry.id < filters.before).order_by(AuditEntry.id.desc())
+    if filters.project is not None:
+        query = query.where(AuditEntry.project == filters.project)
+    if filters.user is not None:
+        query = query.where(AuditEntry.user == filters.user)
+    if filters.action is not None:
+        query = query.where(AuditEntry.action.icontains(filters.action, autoescape=True))
+    if filters.created_after is not None:
+        query = query.where(AuditEntry.ts >= filters.created_after)
+    if filters.created_before is not None:
+        query = query.where(AuditEntry.ts < filters.created_before)
+    return list(session.scalars(query.limit(filters.limit + 1)))

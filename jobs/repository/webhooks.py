@@ -49,6 +49,23 @@ def get(session: Session, project: str, id: UUID) -> Webhook:
     return row
 
 
+def lock(session: Session, project: str, id: UUID) -> Webhook:
+    """Lock a webhook of a project until the transaction ends, and return its present state.
+
+    Raises:
+        NotFound: the project has no webhook of this id.
+    """
+    session.get(Webhook, id, with_for_update=True, populate_existing=True)
+    return get(session, project, id)
+
+
+def change(session: Session, webhook: Webhook, values: Mapping[str, Any]) -> None:
+    """Set fields of a locked webhook. Messages that wait go to its new URL."""
+    for field, value in values.items():
+        setattr(webhook, field, value)
+    session.flush()
+
+
 def of_project(session: Session, project: str) -> list[Webhook]:
     """Return the webhooks of a project, oldest first."""
     return list(session.scalars(select(Webhook).where(Webhook.project == project).order_by(Webhook.created_at)))

@@ -107,6 +107,8 @@ NEEDS: dict[str, Need] = {
     "POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/resume": Role.MEMBER,
     "GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/events": Role.VIEWER,
     "GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints": Role.VIEWER,
+    "GET /v1/models": ANY_KEY,
+    "GET /v1/models/{model}": ANY_KEY,  # the built-in one; others: test_models
     "POST /v1/fine_tuning/alpha/graders/validate": Role.VIEWER,
     "POST /v1/fine_tuning/alpha/graders/run": Role.MEMBER,
     "GET /v1/queue": ANY_KEY,
@@ -125,6 +127,7 @@ NEEDS: dict[str, Need] = {
     "GET /v1/projects/{slug}/webhooks": Role.ADMIN,
     "POST /v1/projects/{slug}/webhooks": Role.ADMIN,
     "GET /v1/projects/{slug}/webhooks/{webhook_id}": Role.ADMIN,
+    "PATCH /v1/projects/{slug}/webhooks/{webhook_id}": Role.ADMIN,
     "DELETE /v1/projects/{slug}/webhooks/{webhook_id}": Role.ADMIN,
     "POST /v1/projects/{slug}/webhooks/{webhook_id}/ping": Role.ADMIN,
     "GET /v1/projects/{slug}/webhooks/{webhook_id}/deliveries": Role.ADMIN,
@@ -172,6 +175,7 @@ BODIES: dict[str, Any] = {
     "PUT /v1/projects/{slug}": {},
     "PATCH /v1/projects/{slug}": {},
     "PUT /v1/projects/{slug}/members/{user}": {"role": "viewer"},
+    "PATCH /v1/projects/{slug}/webhooks/{webhook_id}": {"events": ["job.failed"]},
     "POST /v1/projects/{slug}/webhooks": {"url": "https://192.0.2.1/"},  # refused, but not for lack of a role
     "POST /v1/alert-rules": {"project": OWN, "name": "stuck", "condition": NO_PROGRESS},
     "PUT /v1/alert-rules/{rule_id}": {"condition": NO_PROGRESS},
@@ -247,6 +251,7 @@ def _names(admin: httpx.Client) -> dict[str, str]:
         "fine_tuning_job_id": f"ftjob-{job}",
         "file_id": _file(admin),
         "prompt": "0" * 16,
+        "model": "tiny-vlm",
         "key_id": job,  # no key has this id
     }
 

@@ -221,6 +221,26 @@ def test_webhooks_are_for_the_projects_admins(client: httpx.Client, listener: Li
     assert client.get(HOOKS).json()["data"] == []
 
 
+def test_a_webhook_is_changed_if_its_tag_is_the_same(client: httpx.Client, listener: Listener) -> None:
+    made = client.post(HOOKS, json={"url": listener.url}).json()
+    path = f"{HOOKS}/{made['id']}"
+    tag = client.get(path).headers["etag"]
+    changed = client.patch(path, json={"events": ["job.queued"]}, headers={"If-Match": tag})
+    assert changed.status_code == 200 and changed.headers["etag"] != tag
+    assert (changed.json()["events"], changed.json()["url"]) == (["job.queued"], listener.url)
+    assert "secret" not in changed.json()
+    refused(client.patch(path, json={"events": ["job.failed"]}, headers={"If-Match": tag}), 412)
+    assert named(client.patch(path, json={"url": "https://nowhere.invalid/"})) == ["url"]
+    assert named(client.patch(path, json={"events": []})) == ["events"]
+    submitted(client)
+    eventually(lambda: listener.types() == ["job.queued"])
+    headers, body = listener.seen[0]
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    key = base64.b64decode(made["secret"].removeprefix("whsec_"))  # the secret has not changed
+    expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    assert headers["webhook-signature"] == f"v1,{expected}"
+
+
 def test_a_receiver_that_drips_is_cut_off(
     client: httpx.Client, dripping: Dripping, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,15 @@ def test_the_audit_log_is_filtered(service: Service) -> None:
     shown = calibrl("audit-log", "--project", "vision", "--user", "ada", "--limit", "5").stdout
     assert "POST /v1/jobs" in shown
     assert service.requests[-1].query == {"project": "vision", "user": "ada", "limit": "5"}
+    assert calibrl("audit-log", "--action", "DELETE", "--since", "2026-11-24T18:00+00:00").exit_code == 0
+    expected = {"action": "DELETE", "created_after": "2026-11-24T18:00:00+00:00", "limit": "100"}
+    assert service.requests[-1].query == expected
+    service.on("GET", "/v1/users", page())
+    assert calibrl("users", "list", "-q", "an", "--inactive").exit_code == 0
+    assert service.requests[-1].query == {"q": "an", "active": "false", "limit": "1000"}
+    service.on("GET", "/v1/keys", page())
+    assert calibrl("keys", "list", "--valid").exit_code == 0
+    assert service.requests[-1].query == {"valid": "true"}
 
 
 def test_events_notes_and_origin_of_a_job(service: Service) -> None:
