@@ -19,6 +19,7 @@ from calibrl.commands import (
     access,
     alerts,
     bisect,
+    completion,
     datasets,
     evaluations,
     export,
@@ -160,7 +161,10 @@ def demo(
 @app.command("presets", rich_help_panel=JOBS)
 def show_presets(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Preset to print as YAML.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="NAME", help="Preset to print as YAML.", show_default=False, autocompletion=completion.preset_names
+        ),
     ] = None,
 ) -> None:
     """List the preset specs, or print one: `calibrl presets calibrl > my.yaml; calibrl submit my.yaml`."""

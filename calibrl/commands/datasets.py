@@ -11,6 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from calibrl.client import Client
 from calibrl.client.file_transfer import Progress as OnProgress
+from calibrl.commands import completion
 from calibrl.commands.arguments import JOBS, AsJson, JobArgument, StackFolder, print_json, print_rich
 from calibrl.extras import require
 from calibrl.views import data_report, datasets
@@ -22,7 +23,11 @@ app.add_typer(data_app, name="data", rich_help_panel=DATA)
 
 DatasetArgument = Annotated[
     str,
-    typer.Argument(metavar="DATASET", help="Id of a dataset, the beginning of the id, its name, or `latest`."),
+    typer.Argument(
+        metavar="DATASET",
+        autocompletion=completion.dataset_ids,
+        help="Id of a dataset, the beginning of the id, its name, or `latest`.",
+    ),
 ]
 Column = Annotated[
     list[str] | None,
@@ -60,7 +65,12 @@ def upload(
     name: Annotated[str | None, typer.Option(help="Name of the dataset.", show_default="the name of the file")] = None,
     project: Annotated[
         str | None,
-        typer.Option(metavar="SLUG", help="Project of the dataset.", show_default="default, or your only project"),
+        typer.Option(
+            metavar="SLUG",
+            autocompletion=completion.projects,
+            help="Project of the dataset.",
+            show_default="default, or your only project",
+        ),
     ] = None,
     column: Column = None,
     form: RowFormat = None,
@@ -124,7 +134,10 @@ def check(
 @data_app.command("list")
 def list_datasets(
     project: Annotated[
-        str | None, typer.Option("--project", metavar="SLUG", help="Only datasets of this project.")
+        str | None,
+        typer.Option(
+            "--project", metavar="SLUG", autocompletion=completion.projects, help="Only datasets of this project."
+        ),
     ] = None,
     as_json: AsJson = False,
     data: StackFolder = None,

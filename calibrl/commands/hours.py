@@ -23,7 +23,9 @@ def hours(
             show_default=False,
         ),
     ] = None,
-    project: Annotated[str, typer.Option(metavar="SLUG", help="Project, if no job is given.")] = "default",
+    project: Annotated[
+        str, typer.Option(metavar="SLUG", autocompletion=completion.projects, help="Project, if no job is given.")
+    ] = "default",
     days: Annotated[
         int, typer.Option(min=1, max=366, help="Days of the project: attempts that began in them count.")
     ] = 30,

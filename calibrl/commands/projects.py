@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from calibrl.client import Client
+from calibrl.commands import completion
 from calibrl.commands.arguments import QUEUE, AsJson, StackFolder, print_json, print_rich
 from calibrl.views import terminal
 
@@ -14,7 +15,9 @@ projects_app = typer.Typer(invoke_without_command=True)
 app.add_typer(projects_app, name="projects", rich_help_panel=QUEUE)
 
 Limit = float | None  # infinity: no limit
-ProjectName = Annotated[str, typer.Argument(metavar="SLUG", help="Name of the project.")]
+ProjectName = Annotated[
+    str, typer.Argument(metavar="SLUG", autocompletion=completion.projects, help="Name of the project.")
+]
 
 
 def _number(text: str) -> float:

@@ -5,12 +5,16 @@ from typing import Annotated
 import typer
 
 from calibrl.client import Client
+from calibrl.commands import completion
 from calibrl.commands.arguments import QUEUE, AsJson, StackFolder, print_json, print_rich
 from calibrl.views import terminal
 
 app = typer.Typer()
 
-OneProject = Annotated[str | None, typer.Option("--project", metavar="SLUG", help="Show only this project.")]
+OneProject = Annotated[
+    str | None,
+    typer.Option("--project", metavar="SLUG", autocompletion=completion.projects, help="Show only this project."),
+]
 
 
 @app.command("queue", rich_help_panel=QUEUE)

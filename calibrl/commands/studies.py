@@ -9,6 +9,7 @@ import typer
 from rich.live import Live
 
 from calibrl.client import CalibrlError, Client, read_stack
+from calibrl.commands import completion
 from calibrl.commands.arguments import AsJson, StackFolder, console, print_json, print_rich
 from calibrl.schemas import Study, StudyStatus
 from calibrl.settings import ClientSettings
@@ -26,7 +27,14 @@ app = typer.Typer(no_args_is_help=True, help="Run studies: arms and seeds, compa
 StudyFile = Annotated[Path, typer.Argument(metavar="FILE", help="Description of a study: .yaml or .json.")]
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Name or id of a study.")]
 InProject = Annotated[
-    str | None, typer.Option("--project", metavar="SLUG", help="Project of the study.", show_default="any")
+    str | None,
+    typer.Option(
+        "--project",
+        metavar="SLUG",
+        autocompletion=completion.projects,
+        help="Project of the study.",
+        show_default="any",
+    ),
 ]
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from calibrl import cli, presets
 from calibrl.schemas.spec_schema import job_spec_schema
 
-from .conftest import JOB_ID, Service, calibrl, fault, job, page, problem
+from .conftest import DATASET_ID, JOB_ID, Service, calibrl, dataset, fault, job, page, problem, project
 
 
 def completed(*words: str) -> str:
@@ -26,6 +26,18 @@ def completed(*words: str) -> str:
 def test_the_shell_completes_job_ids(service: Service, begun: str, found: list[str]) -> None:
     service.on("GET", "/v1/jobs", page(job()))
     assert completed("show", begun).split() == found
+
+
+def test_the_shell_completes_datasets_projects_and_presets(service: Service) -> None:
+    service.on("GET", "/v1/datasets", page(dataset()))
+    assert completed("data", "show", "").split() == ["latest", DATASET_ID]
+    service.on("GET", "/v1/datasets", page())
+    assert completed("data", "show", "lat").split() == ["latest"]
+    assert service.requests[-1].query == {"q": "lat", "limit": "30"}
+    service.on("GET", "/v1/projects", page(project(slug="vision"), project(slug="other")))
+    assert completed("jobs", "--project", "vi").split() == ["vision"]
+    assert completed("members", "list", "").split() == ["vision", "other"]
+    assert completed("presets", "dr").split() == ["dr_grpo"]
 
 
 def test_completion_is_silent_if_the_service_fails(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
