@@ -6,6 +6,8 @@ from fastapi import FastAPI
 
 from api import openai
 from api.errors import MEDIA_TYPE, Problem
+from api.plain_schemas import simplify
+from api.response_examples import example_of
 
 METHODS = ("get", "put", "post", "patch", "delete")
 SERVERS = [{"url": "/", "description": "This service"}]
@@ -26,7 +28,7 @@ TAGS = {
     "live": "Live streams of jobs as server-sent events.",
     "health": "State of the service.",
     "schemas": "JSON Schemas for editors.",
-    "OpenAI": "Routes of OpenAI's API for files, fine-tuning jobs and graders.",
+    "OpenAI": "Routes of OpenAI's API for files, fine-tuning jobs, graders and models.",
 }
 ERRORS = {
     "401": "No key was sent, or the key is wrong, expired or revoked",
@@ -87,9 +89,11 @@ def complete(app: FastAPI) -> None:
             for tag in operation.get("tags", ())
         }
         document["tags"] = [{"name": name, "description": text} for name, text in TAGS.items() if name in used]
+        simplify(document)
         for path, operations in document["paths"].items():
             for method, operation in operations.items():
                 _complete(path, method, operation)
+                _add_examples(operation, document["components"]["schemas"])
         return document
 
     app.openapi = with_common_parts  # type: ignore[method-assign]
@@ -115,6 +119,14 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
                 headers["RateLimit"] = HEADERS["RateLimit"]
             if status == "201" and "Page_" not in str(response.get("content")):
                 headers.setdefault("Location", HEADERS["Location"])
+
+
+def _add_examples(operation: dict[str, Any], definitions: dict[str, Any]) -> None:
+    """Add an example to each JSON answer of a success."""
+    for status, response in operation["responses"].items():
+        content = response.get("content", {}).get("application/json")
+        if status.startswith("2") and content and content.get("schema"):
+            content["example"] = example_of(content["schema"], definitions)
 
 
 def _statuses(path: str, method: str, operation: dict[str, Any]) -> list[str]:

@@ -36,9 +36,8 @@ from jobs.settings import get_settings
 router = APIRouter(prefix="/datasets", tags=["data"], route_class=IdempotentRoute)
 REPORTING = ConcurrencyLimit(2)
 _FILE = {"schema": {"type": "string", "format": "binary"}}
-_FORM = {"schema": {"type": "object", "properties": {"file": _FILE["schema"]}, "required": ["file"]}}
 _KINDS = ("application/octet-stream", "application/vnd.apache.parquet", "application/x-ndjson")
-_BODY = {"required": True, "content": {**dict.fromkeys(_KINDS, _FILE), "multipart/form-data": _FORM}}
+_BODY = {"required": True, "content": dict.fromkeys(_KINDS, _FILE)}
 _SAME: dict[int | str, dict[str, Any]] = {200: {"model": Dataset, "description": "The project has it already"}}
 Given = TypeVar("Given", UploadOptions, HubDataset)
 

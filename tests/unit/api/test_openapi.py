@@ -1,6 +1,7 @@
 import pytest
+from jsonschema import Draft202012Validator
 
-from api import openai
+from api import openai, plain_schemas
 from api.errors import Problem
 from api.examples import JOB_SPECS
 from api.main import app
@@ -49,6 +50,38 @@ def test_no_field_is_always_null() -> None:
         for field, one in schema.get("properties", {}).items()
     }
     assert [name for name, one in fields.items() if one.get("type") == "null"] == []  # generators of clients fail
+
+
+def test_schemas_are_those_that_generators_can_read() -> None:
+    schemas = app.openapi()["components"]["schemas"]
+    parts = [part for schema in schemas.values() for part in plain_schemas._parts(schema)]
+    assert [part for part in parts if isinstance(part.get("const"), bool)] == []
+    for part in parts:
+        choices = [one for one in part.get("anyOf") or part.get("oneOf") or () if one.get("type") != "null"]
+        assert len(choices) < 2 or "array" not in [one.get("type") for one in choices]
+        assert "oneOf" not in part.get("items", {})
+        assert part.get("default") is None or len(choices) < 2
+    assert not [name for name in schemas if name.startswith("New") and name[3:] in schemas]
+    assert schemas["TrainSpec"]["properties"]["data"]["description"].endswith(
+        "One of: BuiltinData, FileData, HubData, KnownData, array."
+    )
+    assert schemas["TrainSpec"]["properties"]["rewards"]["items"] == {"$ref": "#/components/schemas/AnyReward"}
+    assert len(schemas["AnyReward"]["oneOf"]) == 13
+
+
+def test_every_json_answer_has_a_valid_example() -> None:
+    document = app.openapi()
+    found = 0
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            for status, response in operation["responses"].items():
+                content = response.get("content", {}).get("application/json")
+                if status.startswith("2") and content and content["schema"]:
+                    whole = {**content["schema"], "components": document["components"]}
+                    faults = [error.message for error in Draft202012Validator(whole).iter_errors(content["example"])]
+                    assert faults == [], f"{method} {path}"
+                    found += 1
+    assert found > 100
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs/{job_id}/metrics", "/v1/metrics"])
