@@ -9,6 +9,7 @@ from typing import Any
 
 Schema = dict[str, Any]
 REFERENCE = "#/components/schemas/"
+INT32 = 2**31 - 1  # the largest integer without a format in Go and Java
 UNIONS = {  # names of unions, by their first member
     "BuiltinData": "AnyData",
     "BuiltinModel": "AnyModel",
@@ -29,9 +30,14 @@ def simplify(document: dict[str, Any]) -> None:
             for place in ("items", "additionalProperties"):
                 if isinstance(part.get(place), dict):
                     part[place] = _with_name(part[place], named)
+            fields = part.get("properties", {})
+            fields |= {name: _with_name(field, named) for name, field in fields.items()}
             if isinstance(part.get("const"), bool):
                 part.pop("const")
     schemas |= named
+    for part in _parts(document):
+        if part.get("type") == "integer" and part.get("maximum", INT32 + 1) > INT32:
+            part.setdefault("format", "int64")
     _rename(document, {name: f"{name[3:]}Request" for name in schemas if name[:3] == "New" and name[3:] in schemas})
 
 
@@ -50,7 +56,7 @@ def _parts(schema: Any) -> Iterator[Schema]:
     if isinstance(schema, dict):
         yield schema
         for key, value in schema.items():
-            if key not in ("default", "examples"):
+            if key not in ("default", "example", "examples"):
                 yield from _parts(value)
     elif isinstance(schema, list):
         for one in schema:
@@ -82,6 +88,7 @@ def _with_name(schema: Schema, named: dict[str, Schema]) -> Schema:
     """Return a reference to a union in place of the union, which is added to `named`."""
     members = [one.get("$ref", "").removeprefix(REFERENCE) for one in schema.get("oneOf", ())]
     name = UNIONS.get(members[0]) if members else None
-    if name is None or named.setdefault(name, schema) != schema:
+    union = {key: schema[key] for key in ("oneOf", "discriminator") if key in schema}
+    if name is None or named.setdefault(name, union) != union:
         return schema
-    return {"$ref": REFERENCE + name}
+    return {"$ref": REFERENCE + name, **{key: schema[key] for key in KEPT[1:] if key in schema}}

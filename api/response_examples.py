@@ -43,7 +43,10 @@ def example_of(schema: Schema, definitions: Mapping[str, Schema], field: str = "
     """Return a value that the schema permits. `definitions`: the schemas that it names. `field`: the field that has
     it."""
     if "$ref" in schema:
-        schema = definitions[schema["$ref"].rpartition("/")[2]] | {key: schema[key] for key in schema if key != "$ref"}
+        schema = {
+            **definitions[schema["$ref"].rpartition("/")[2]],
+            **{key: schema[key] for key in schema if key != "$ref"},
+        }
     if schema.get("examples"):
         return schema["examples"][0]
     if "const" in schema or "enum" in schema:

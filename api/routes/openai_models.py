@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path
 from api import openai
 from api.deps import CurrentCaller, Db
 from api.openai import listed
-from calibrl.schemas.openai import Model, OpenAIList
+from calibrl.schemas.openai import ModelObject, OpenAIList
 from jobs.errors import NotFound
 from jobs.openai.names import origin
 from jobs.openai.objects import BUILTIN_MODEL, model_object
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/models", tags=["OpenAI"], responses=openai.RESPONSES
 
 
 @router.get("")
-def list_models(session: Db, caller: CurrentCaller, project: openai.Project = None) -> OpenAIList[Model]:
+def list_models(session: Db, caller: CurrentCaller, project: openai.Project = None) -> OpenAIList[ModelObject]:
     """List the built-in model, and the results of the newest training jobs that have succeeded, at most 1000."""
     slug = openai.visible(session, caller, project)
     found = openai_jobs.succeeded(session, visible_projects=caller.projects, project=slug, limit=MOST_MODELS + 1)
@@ -29,7 +29,7 @@ def list_models(session: Db, caller: CurrentCaller, project: openai.Project = No
 @router.get("/{model:path}")
 def read_model(
     model: Annotated[str, Path(max_length=1200, description="Name of the model.")], session: Db, caller: CurrentCaller
-) -> Model:
+) -> ModelObject:
     """Return one model. A checkpoint, `ft:...:step-40`, is the model of its job."""
     if model == BUILTIN_MODEL.id:
         return BUILTIN_MODEL

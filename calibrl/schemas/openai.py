@@ -132,7 +132,7 @@ class FileObject(Named):
     expires_at: int | None = None
 
 
-class Model(Named):
+class ModelObject(Named):
     """A model that a new job can start from."""
 
     object: Literal["model"] = "model"

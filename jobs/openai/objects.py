@@ -6,7 +6,14 @@ from typing import Any, Literal
 from uuid import UUID
 
 from calibrl.schemas import JobStatus
-from calibrl.schemas.openai import FileObject, FineTuningCheckpoint, FineTuningEvent, FineTuningJob, JobError, Model
+from calibrl.schemas.openai import (
+    FileObject,
+    FineTuningCheckpoint,
+    FineTuningEvent,
+    FineTuningJob,
+    JobError,
+    ModelObject,
+)
 from jobs import models
 from jobs.openai.graders import grader_of
 from jobs.openai.names import fine_tuned, id_of, model_name
@@ -25,7 +32,7 @@ STATUS: dict[JobStatus, Status] = {
     JobStatus.CANCELLED: "cancelled",
 }
 WARNINGS = ("warning", "health")
-BUILTIN_MODEL = Model(id="tiny-vlm", created=0, owned_by="calibrl")
+BUILTIN_MODEL = ModelObject(id="tiny-vlm", created=0, owned_by="calibrl")
 MESSAGE_METRICS = ("loss/total", "reward/mean", "validation/accuracy")  # metrics in the message of a step
 
 
@@ -67,9 +74,9 @@ def job_object(job: models.Job, rows: Mapping[UUID, int], seconds_left: float | 
     )
 
 
-def model_object(job: models.Job) -> Model:
+def model_object(job: models.Job) -> ModelObject:
     """Return the model of a training job that has succeeded."""
-    return Model(
+    return ModelObject(
         id=fine_tuned(job.spec["model"], job.name, job.id),
         created=_seconds(job.finished_at or job.created_at),
         owned_by=job.project,

@@ -15,7 +15,7 @@ LIMIT_SECONDS = 1200.0  # per program; the generator and the compilers take less
 GENERATORS = {
     "python": ("python", "packageName=calibrl_rest"),
     "typescript": ("typescript-fetch", "supportsES6=true"),
-    "go": ("go", "packageName=calibrl,enumClassPrefix=true,withGoMod=false"),
+    "go": ("go", "packageName=calibrl,enumClassPrefix=true,useOneOfDiscriminatorLookup=true,withGoMod=false"),
     "java": (
         "java",
         "library=native,openApiNullable=false,useJakartaEe=false,hideGenerationTimestamp=true,"

@@ -2,17 +2,16 @@ import io.calibrl.ApiClient;
 import io.calibrl.ApiException;
 import io.calibrl.api.AccessApi;
 import io.calibrl.api.JobsApi;
+import io.calibrl.model.AnyModel;
+import io.calibrl.model.BuiltinModel;
 import io.calibrl.model.Job;
 import io.calibrl.model.Spec;
+import io.calibrl.model.TrainSpec;
+import java.util.Map;
 import java.util.UUID;
 
 /** The generated Java client on a service: who calls, submit, read, list, cancel, and an error with its document. */
 public class Smoke {
-  private static final String SPEC =
-      "{\"kind\": \"train\", \"name\": \"generated-java\", \"model\": {\"builtin\": \"tiny-vlm\"},"
-          + " \"data\": {\"builtin\": \"digits\", \"split\": \"train\"}, \"algorithm\": {\"type\": \"grpo\"},"
-          + " \"rewards\": [{\"type\": \"math\"}], \"steps\": 2, \"priority\": \"low\"}";
-
   private static void check(boolean holds, String what) {
     if (!holds) {
       throw new AssertionError(what);
@@ -26,7 +25,14 @@ public class Smoke {
     client.setRequestInterceptor(request -> request.header("Authorization", "Bearer " + key));
     JobsApi jobs = new JobsApi(client);
     check(new AccessApi(client).readMe().getAdmin(), "the key is an admin's");
-    Job job = jobs.submitJob(client.getObjectMapper().readValue(SPEC, Spec.class), null);
+    TrainSpec spec =
+        new TrainSpec()
+            .kind(TrainSpec.KindEnum.TRAIN)
+            .name("generated-java")
+            .model(new AnyModel(new BuiltinModel().builtin(BuiltinModel.BuiltinEnum.TINY_VLM)))
+            .data(Map.of("builtin", "digits", "split", "train"))
+            .steps(2);
+    Job job = jobs.submitJob(new Spec(spec), null);
     check(jobs.readJob(job.getId()).getName().equals("generated-java"), "the name is that of the spec");
     check(jobs.cancelJob(job.getId(), null).getStatus().toString().startsWith("cancel"), "the job is cancelled");
     try {

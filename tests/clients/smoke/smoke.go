@@ -3,17 +3,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
 
 	"calibrl"
 )
-
-const spec = `{"kind": "train", "name": "generated-go", "model": {"builtin": "tiny-vlm"},
-	"data": {"builtin": "digits", "split": "train"}, "algorithm": {"type": "grpo"}, "rewards": [{"type": "math"}],
-	"steps": 2, "priority": "low"}`
 
 func check(holds bool, what string, err error) {
 	if err != nil || !holds {
@@ -29,9 +24,11 @@ func main() {
 	client, ctx := calibrl.NewAPIClient(configuration), context.Background()
 	me, _, err := client.AccessAPI.ReadMe(ctx).Execute()
 	check(err == nil && me.Admin, "the key is an admin's", err)
-	var body calibrl.Spec
-	check(true, "the spec is read", json.Unmarshal([]byte(spec), &body))
-	job, _, err := client.JobsAPI.SubmitJob(ctx).Spec(body).Execute()
+	model := calibrl.BuiltinModelAsAnyModel(calibrl.NewBuiltinModel("tiny-vlm"))
+	digits := map[string]string{"builtin": "digits", "split": "train"}
+	spec := calibrl.NewTrainSpec("generated-go", model, digits, "train")
+	spec.SetSteps(2)
+	job, _, err := client.JobsAPI.SubmitJob(ctx).Spec(calibrl.TrainSpecAsSpec(spec)).Execute()
 	check(err == nil && job.Name == "generated-go", "the job is submitted", err)
 	again, _, err := client.JobsAPI.ReadJob(ctx, job.Id).Execute()
 	check(err == nil && again.Name == "generated-go", "the name is that of the spec", err)

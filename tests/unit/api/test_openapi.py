@@ -61,6 +61,8 @@ def test_schemas_are_those_that_generators_can_read() -> None:
         assert len(choices) < 2 or "array" not in [one.get("type") for one in choices]
         assert "oneOf" not in part.get("items", {})
         assert part.get("default") is None or len(choices) < 2
+    large = [part for part in parts if part.get("type") == "integer" and part.get("maximum", 2**31) > 2**31 - 1]
+    assert len(large) > 100 and {part.get("format") for part in large} == {"int64"}
     assert not [name for name in schemas if name.startswith("New") and name[3:] in schemas]
     assert schemas["TrainSpec"]["properties"]["data"]["description"].endswith(
         "One of: BuiltinData, FileData, HubData, KnownData, array."
