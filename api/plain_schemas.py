@@ -88,7 +88,7 @@ def _with_name(schema: Schema, named: dict[str, Schema]) -> Schema:
     """Return a reference to a union in place of the union, which is added to `named`."""
     members = [one.get("$ref", "").removeprefix(REFERENCE) for one in schema.get("oneOf", ())]
     name = UNIONS.get(members[0]) if members else None
-    union = {key: schema[key] for key in ("oneOf", "discriminator") if key in schema}
+    union: Schema = {key: schema[key] for key in ("oneOf", "discriminator") if key in schema}
     if name is None or named.setdefault(name, union) != union:
         return schema
     return {"$ref": REFERENCE + name, **{key: schema[key] for key in KEPT[1:] if key in schema}}

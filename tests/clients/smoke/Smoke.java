@@ -3,10 +3,13 @@ import io.calibrl.ApiException;
 import io.calibrl.api.AccessApi;
 import io.calibrl.api.JobsApi;
 import io.calibrl.model.AnyModel;
+import io.calibrl.model.AnyReward;
 import io.calibrl.model.BuiltinModel;
 import io.calibrl.model.Job;
+import io.calibrl.model.MathReward;
 import io.calibrl.model.Spec;
 import io.calibrl.model.TrainSpec;
+import java.util.List;
 import java.util.Map;
 import java.util.UUID;
 
@@ -31,6 +34,7 @@ public class Smoke {
             .name("generated-java")
             .model(new AnyModel(new BuiltinModel().builtin(BuiltinModel.BuiltinEnum.TINY_VLM)))
             .data(Map.of("builtin", "digits", "split", "train"))
+            .rewards(List.of(new AnyReward(new MathReward().type(MathReward.TypeEnum.MATH))))
             .steps(2);
     Job job = jobs.submitJob(new Spec(spec), null);
     check(jobs.readJob(job.getId()).getName().equals("generated-java"), "the name is that of the spec");
