@@ -34,7 +34,7 @@ class MissingToolError(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a client is made: `folder` for all of it, `client` for what the generator writes."""
+    """Folders of a client: `folder` for all of it, `client` for what the generator writes."""
 
     folder: Path
     environment: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""What a notebook shows, and submissions with changed fields."""
+"""Display in notebooks, and submissions with changed fields."""
 
 import sys
 from pathlib import Path
