@@ -367,13 +367,10 @@ def set_progress(session: Session, job_id: UUID, step: int, steps_total: int | N
 
 def rewind(session: Session, job_id: UUID, to_step: int) -> None:
     """Delete metrics, histograms, samples, visits and checkpoints after a step; a resumed run writes them again."""
-    late = [
-        delete(table).where(table.job_id == job_id, table.step > to_step)
-        for table in (StepMetrics, Histogram, Sample, StepVisits, Checkpoint)
-    ]
+    tables = (StepMetrics, Histogram, Sample, StepVisits, Checkpoint)
+    late = [delete(table).where(table.job_id == job_id, table.step > to_step) for table in tables]
     late.append(delete(MetricBlock).where(MetricBlock.job_id == job_id, MetricBlock.last_step > to_step))
-    deleted = [cast(Any, session.execute(one)).rowcount for one in late]
-    if any(deleted):  # not at the first start, nor after an attempt that did no step
+    if sum(cast(Any, session.execute(one)).rowcount for one in late):  # not at the first start
         feed.changes(session, job_id).rewind(to_step)
 
 

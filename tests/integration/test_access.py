@@ -173,13 +173,6 @@ def test_objects_of_another_project_are_not_found(admin: httpx.Client, users: Ap
     assert named(users.get(ann, f"/v1/jobs?after={theirs['id']}")) == ["after"]
 
 
-def listed(client: httpx.Client, path: str, **params: str) -> list[dict[str, Any]]:
-    answer = client.get(path, params=params)
-    assert answer.status_code == 200, answer.text
-    data: list[dict[str, Any]] = answer.json()["data"]
-    return data
-
-
 def test_changes_are_in_the_audit_log_and_refused_ones_are_not(admin: httpx.Client, users: ApiUsers) -> None:
     ann = users.add("ann", {"default": "member"})
     job = users.post(ann, "/v1/jobs", submitted(admin)["spec"]).json()
@@ -191,26 +184,6 @@ def test_changes_are_in_the_audit_log_and_refused_ones_are_not(admin: httpx.Clie
     assert len(admin.get("/v1/audit", params={"user": "ann"}).json()["data"]) == 2  # submitted, cancelled
     refused(users.get(ann, "/v1/audit"), 403)
     refused(users.get(ann, "/v1/audit?project=default"), 403)
-    assert [one["id"] for one in listed(admin, "/v1/audit", user="ann", action="/CANCEL")] == [entry["id"]]
-    assert listed(admin, "/v1/audit", action="/%") == []  # no pattern
-    before = listed(admin, "/v1/audit", user="ann", created_before=entry["ts"])
-    after = listed(admin, "/v1/audit", user="ann", created_after=entry["ts"])
-    assert [one["action"] for one in (*after, *before)] == ["POST /v1/jobs/{job_id}/cancel", "POST /v1/jobs"]
-
-
-def test_users_and_keys_are_filtered(admin: httpx.Client, users: ApiUsers) -> None:
-    users.add("ann", {})
-    users.add("annika", {}, admin=True)
-    users.add("bob", {})
-    assert admin.patch("/v1/users/ann", json={"active": False}).status_code == 200
-    assert [one["name"] for one in listed(admin, "/v1/users", q="ann")] == ["ann", "annika"]
-    assert [one["name"] for one in listed(admin, "/v1/users", q="ann", active="true")] == ["annika"]
-    assert [one["name"] for one in listed(admin, "/v1/users", admin="false", active="true")] == ["bob"]
-    read = admin.post("/v1/keys", json={"name": "r", "user": "bob", "scope": "read"}).json()
-    assert admin.delete(f"/v1/keys/{read['id']}").status_code == 200
-    assert [one["name"] for one in listed(admin, "/v1/keys", user="bob", valid="true")] == ["test"]
-    assert [one["name"] for one in listed(admin, "/v1/keys", user="bob", valid="false")] == ["r"]
-    assert [one["name"] for one in listed(admin, "/v1/keys", user="bob", scope="write")] == ["test"]
 
 
 def test_asking_too_often(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
