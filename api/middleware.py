@@ -106,11 +106,18 @@ class RequestLog:
                 )
             finally:
                 seconds = time.perf_counter() - began
-                prometheus.answered(
-                    scope["method"], getattr(scope.get("route"), "path", prometheus.OTHER), status, seconds
-                )
+                prometheus.answered(scope["method"], _route(scope), status, seconds)
                 milliseconds = round(seconds * 1000, 1)
                 log.info("request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds)
+
+
+def _route(scope: Scope) -> str:
+    """Return the path of the route that answers, with the names of its parameters. A route has no prefix."""
+    route = scope.get("route")
+    if route is None:
+        return prometheus.OTHER
+    prefix = "/v1" if route_path(scope).startswith("/v1/") else ""
+    return f"{prefix}{route.path}"
 
 
 def _add_headers(headers: MutableHeaders, state: dict[str, Any]) -> None:

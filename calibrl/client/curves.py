@@ -1,7 +1,6 @@
 """Curves that become a frame of pandas."""
 
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from calibrl import schemas
 from calibrl.client.errors import CalibrlError
@@ -34,7 +33,7 @@ class Curves(schemas.Curves):
         return frame.assign(ts=pandas.to_datetime(frame["ts"], utc=True))
 
 
-def imported_pandas() -> ModuleType:
+def imported_pandas() -> Any:
     """Return the module pandas, which the client does not require.
 
     Raises:

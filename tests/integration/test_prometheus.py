@@ -48,8 +48,9 @@ def test_prometheus_metrics_show_the_state_of_the_service(database: str) -> None
     assert found["calibrl_workers", labels(status="online")] == 1
     assert ("calibrl_metric_rows_shipped_total", labels()) in found
     count = "calibrl_request_seconds_count"
-    assert found[count, labels(method="POST", route="/jobs", status="201")] >= 2
+    assert found[count, labels(method="POST", route="/v1/jobs", status="201")] >= 2
     assert found[count, labels(method="GET", route="other", status="404")] >= 1
+    assert not [key for key in found if key[0].endswith("_created")]
     assert not [key for key in found if "BREW" in dict(key[1]).values() or "made-up" in str(key)]
 
 
