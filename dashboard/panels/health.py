@@ -1,4 +1,4 @@
-"""Health rules: which fired, when, on which values, and the recommended action."""
+"""Health rules and alert rules: which fired, when, on which values, and the recommended action."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -28,6 +28,8 @@ class AlertEvent(NamedTuple):
 def _history(change: AlertEvent) -> str:
     event, alert = change
     title = "Fired" if alert.state == "fired" else "Resolved"
+    # The message of an alert rule begins with the name of a metric.
+    text = alert.message[:1].upper() + alert.message[1:] if alert.rule in TEXTS else alert.message
     advice = (
         f'<div style="margin-top:.2rem"><b>Recommended action.</b> {escape(alert.suggestion)}</div>'
         if alert.suggestion
@@ -38,7 +40,7 @@ def _history(change: AlertEvent) -> str:
         'overflow-wrap:anywhere">'
         f"<b>{title} at step {alert.step}</b> "
         f'<span style="opacity:.75">{escape(moment(event.ts))}</span><br>'
-        f"{escape(alert.message[:1].upper() + alert.message[1:])}.{advice}</div>"
+        f"{escape(text)}.{advice}</div>"
     )
 
 
@@ -86,7 +88,8 @@ def _summary(job: Job, firing: int) -> str:
     alerts = f"{firing or 'No'} active alert{'s' if firing != 1 else ''}"
     when = " at the end" if job.status.final else ""
     limits = (
-        "The limits are under `health` in the spec. `no_verdicts` and the rules in `health.pause_on` pause the job."
+        "The limits are under `health` in the spec. `no_verdicts` and the rules in `health.pause_on` pause the job. "
+        "Alert rules of the project are shown once they have fired."
     )
     return f"{alerts}{when}. {limits}"
 

@@ -40,7 +40,7 @@ def draw(project: str) -> None:
 def _rule(rule: AlertRule) -> None:
     with st.container(border=True, key=f"card-rule-{rule.id}"):
         st.write(f"**{as_markdown(rule.name)}** · by {as_markdown(rule.created_by)}, {moment(rule.created_at)}")
-        st.write(f"Fires on {as_markdown(condition_text(rule.condition))}")
+        st.write(f"Condition: {as_markdown(condition_text(rule.condition))}")
         if rule.job_names or rule.labels:
             limits = [rule.job_names or "*", *(f"{key}={value}" for key, value in rule.labels.items())]
             st.caption(f"Only jobs: {as_markdown(' '.join(limits))}")

@@ -13,8 +13,8 @@ TEXTS: dict[str, tuple[str, str]] = {rule.name: (rule.title, rule.about) for rul
 
 
 def title_of(rule: str) -> str:
-    """Return the title of a rule."""
-    return TEXTS.get(rule, (rule.replace("_", " ").capitalize(), ""))[0]
+    """Return the title of a health rule, or the name of an alert rule."""
+    return TEXTS.get(rule, (rule, ""))[0]
 
 
 def marks(events: Iterable[Event]) -> tuple[Mark, ...]:

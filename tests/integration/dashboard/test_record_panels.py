@@ -51,6 +51,16 @@ def test_a_rule_that_cleared_is_quiet_again(world: World, measured: Job) -> None
     assert [event.alert for event in live.events(measured.id).events if event.type == "health"] == [FIRED, CLEARED]
 
 
+def test_alerts_of_alert_rules_have_their_names_and_no_mark_of_lost_steps(world: World, measured: Job) -> None:
+    low = HealthAlert(rule="low", state="fired", step=6, message="loss/total was below 1", suggestion="")
+    for changes in ({}, {"state": "cleared", "step": 2}, {"step": 3}):  # the run went back to step 2
+        world.alert(measured, low.model_copy(update=changes))
+    page = html(job_page(measured.id, "Health"))
+    assert "Active health alerts: <b>low</b>" in page and "loss/total was below 1." in page
+    entropy = charts(job_page(measured.id, "Exploration"))["entropy"]
+    assert [shape["x0"] for shape in entropy["layout"]["shapes"]] == [3]
+
+
 def test_active_alerts_are_seen_in_head_list_and_charts(world: World, measured: Job) -> None:
     world.alert(measured, FIRED)
     world.alert(measured, TRUNCATED)
