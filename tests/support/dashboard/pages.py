@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 import dashboard
 from tests.support.waiting import LIMIT_SECONDS
 
+ON_EVERY_PAGE = ("link_clicks", "notifications")  # components
 NAVIGATION = Path(dashboard.__file__).with_name("navigation.py")
 # Each `AppTest` reads the metadata of all installed packages, which is most of a test's time. None changes in between.
 manifest_scanner.scan_component_manifests = cache(manifest_scanner.scan_component_manifests)
@@ -65,8 +66,8 @@ def html(app: AppTest) -> str:
 
 
 def components(app: AppTest) -> list[Any]:
-    """Return the own components of the page, without the one of every page, which keeps clicks."""
-    return [element.proto for element in app.get("bidi_component") if element.proto.component_name != "link_clicks"]
+    """Return the own components of the page, without those of every page."""
+    return [element.proto for element in app.get("bidi_component") if element.proto.component_name not in ON_EVERY_PAGE]
 
 
 def charts(app: AppTest) -> dict[str, Any]:
