@@ -45,6 +45,8 @@ PIPELINES: Any = {
     },
 }
 
+DATASET_CHANGES: Any = {"name": {"summary": "Another name", "value": {"name": "geometry-train"}}}
+
 HUB_DATASETS: Any = {
     "hub": {"summary": "Geometry3K", "value": {"name": "geometry3k", "hub": "hiyouga/geometry3k", "split": "train"}},
 }

@@ -33,6 +33,7 @@ EDITED = {
     "user": ("admin", "active"),
     "alert rule": tuple(AlertRuleSettings.model_fields),
     "webhook": ("url", "events"),
+    "dataset": ("name",),
 }
 
 

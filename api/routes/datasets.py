@@ -7,15 +7,18 @@ from fastapi import APIRouter, BackgroundTasks, Body, Depends, Query, Request, R
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from api import preconditions
 from api.deps import CurrentCaller, Db, DbLater, Limit, note_download, page, read
 from api.downloads import RESPONSES, send
-from api.examples import HUB_DATASETS
+from api.examples import DATASET_CHANGES, HUB_DATASETS
 from api.idempotency import IdempotentRoute
 from api.limits import ConcurrencyLimit
+from api.preconditions import IfMatch
 from api.uploads import keep, receive
 from calibrl.schemas import (
     DataReport,
     Dataset,
+    DatasetChanges,
     HubDataset,
     Page,
     PreviewRow,
@@ -114,9 +117,32 @@ def list_datasets(
 
 
 @router.get("/{dataset_id}")
-def read_dataset(dataset: ExistingDataset) -> Dataset:
-    """Return one dataset."""
-    return Dataset.model_validate(dataset)
+def read_dataset(dataset: ExistingDataset, response: Response) -> Dataset:
+    """Return one dataset. Its `ETag` is that of its name."""
+    return _tagged(dataset, response)
+
+
+@router.patch("/{dataset_id}")
+def change_dataset(
+    dataset_id: UUID,
+    changes: Annotated[DatasetChanges, Body(openapi_examples=DATASET_CHANGES)],
+    session: Db,
+    caller: CurrentCaller,
+    response: Response,
+    if_match: IfMatch = None,
+) -> Dataset:
+    """Rename a dataset."""
+    row = rows.lock(session, dataset_id, caller.projects)
+    caller.need(row.project, Role.MEMBER)
+    preconditions.check(if_match, row, preconditions.EDITED["dataset"])
+    rows.rename(session, row, changes.name)
+    return _tagged(row, response)
+
+
+def _tagged(row: models.Dataset, response: Response) -> Dataset:
+    dataset = Dataset.model_validate(row)
+    preconditions.set_tag(response, dataset, preconditions.EDITED["dataset"])
+    return dataset
 
 
 @router.get("/{dataset_id}/preview")

@@ -162,6 +162,10 @@ class DatasetRequests(FileTransfer):
         """Yield the uploaded file of a dataset in pieces."""
         return self._streamed(path_of("datasets", str(id), "content"))
 
+    def rename_dataset(self, id: UUID | str, name: str) -> Dataset:
+        """Set the name of a dataset. Its id stays."""
+        return self._send("PATCH", Dataset, path_of("datasets", str(id)), {"name": name})
+
     def delete_dataset(self, id: UUID | str) -> None:
         """Delete a dataset. Refused (409) while a job that has not ended uses it."""
         checked(self._once("DELETE", path_of("datasets", str(id))))

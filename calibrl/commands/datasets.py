@@ -15,10 +15,11 @@ from calibrl.commands import completion
 from calibrl.commands.arguments import JOBS, AsJson, JobArgument, StackFolder, print_json, print_rich
 from calibrl.extras import require
 from calibrl.views import data_report, datasets
+from calibrl.views.terminal import plain
 
 DATA = "Data"  # section of the help text
 app = typer.Typer()
-data_app = typer.Typer(help="Your datasets: upload, list, show, delete.", no_args_is_help=True)
+data_app = typer.Typer(help="Your datasets: upload, list, show, rename, delete.", no_args_is_help=True)
 app.add_typer(data_app, name="data", rich_help_panel=DATA)
 
 DatasetArgument = Annotated[
@@ -158,6 +159,18 @@ def show(id: DatasetArgument, as_json: AsJson = False, data: StackFolder = None)
         dataset = client.find_dataset(id)
         rows = client.preview(dataset.id) if dataset.hub is None else []
     print_json(dataset) if as_json else print_rich(datasets.dataset_page(dataset, rows))
+
+
+@data_app.command()
+def rename(
+    id: DatasetArgument,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="New name.")],
+    data: StackFolder = None,
+) -> None:
+    """Rename a dataset. Its id stays."""
+    with Client(data_dir=data) as client:
+        renamed = client.rename_dataset(client.find_dataset(id).id, name)
+    typer.echo(f"{renamed.id} is {plain(renamed.name)}")
 
 
 @data_app.command()

@@ -37,6 +37,7 @@ from calibrl.schemas.checkpoints import Checkpoint as Checkpoint
 from calibrl.schemas.checkpoints import CheckpointFiles as CheckpointFiles
 from calibrl.schemas.checkpoints import StoredFile as StoredFile
 from calibrl.schemas.datasets import Dataset as Dataset
+from calibrl.schemas.datasets import DatasetChanges as DatasetChanges
 from calibrl.schemas.datasets import HubDataset as HubDataset
 from calibrl.schemas.datasets import PreviewRow as PreviewRow
 from calibrl.schemas.datasets import ReportRequest as ReportRequest

@@ -39,6 +39,12 @@ class HubDataset(HubSource):
     project: Slug = "default"
 
 
+class DatasetChanges(StrictSettings):
+    """Changes of a dataset."""
+
+    name: Name = Field(description="New name in lists and results. The id stays.")
+
+
 class Dataset(Record):
     """A dataset: an uploaded file, or the name of a dataset on the hub (`hub`), whose other fields are unknown."""
 

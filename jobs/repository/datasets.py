@@ -53,6 +53,12 @@ def lock(session: Session, dataset_id: UUID, projects: frozenset[str] | None = N
     return _found(session.scalar(query), dataset_id, projects)
 
 
+def rename(session: Session, dataset: Dataset, name: str) -> None:
+    """Set the name of a locked dataset."""
+    dataset.name = name
+    session.flush()
+
+
 def lock_shared(session: Session, ids: Collection[UUID]) -> dict[UUID, Dataset]:
     """Share-lock the datasets of these ids that exist, so that they cannot be deleted until the transaction ends."""
     if not ids:

@@ -68,6 +68,16 @@ def test_a_change_with_an_old_tag_is_refused(http: httpx.Client) -> None:
     refused(http.put("/v1/projects/new", json={}, headers={"If-None-Match": "*"}), 412)
 
 
+def test_a_dataset_is_renamed_if_its_tag_is_the_same(http: httpx.Client) -> None:
+    made = http.post("/v1/datasets", json={"name": "old", "hub": "hiyouga/geometry3k"}).json()
+    path = f"/v1/datasets/{made['id']}"
+    tag = http.get(path).headers["etag"]
+    assert http.patch(path, json={"name": "new"}, headers={"If-Match": tag}).json() == {**made, "name": "new"}
+    refused(http.patch(path, json={"name": "third"}, headers={"If-Match": tag}), 412)
+    assert named(http.patch(path, json={"name": ""})) == ["name"]
+    assert http.get(path).json()["name"] == "new"
+
+
 def test_specs_are_taken_as_yaml(http: httpx.Client) -> None:
     yaml = {"Content-Type": "application/yaml; charset=utf-8", "Idempotency-Key": "once"}
     text = "# mine\n" + "".join(f"{key}: {json.dumps(value)}\n" for key, value in TRAIN.items())

@@ -91,6 +91,7 @@ NEEDS: dict[str, Need] = {
     "GET /v1/datasets/{dataset_id}/preview": Role.VIEWER,
     "GET /v1/datasets/{dataset_id}/content": Role.VIEWER,
     "POST /v1/datasets/{dataset_id}/report": Role.VIEWER,  # changes nothing
+    "PATCH /v1/datasets/{dataset_id}": Role.MEMBER,
     "DELETE /v1/datasets/{dataset_id}": Role.MEMBER,
     "GET /v1/jobs/{job_id}/stream": Role.VIEWER,
     "GET /v1/stream": ANY_KEY,
@@ -172,6 +173,7 @@ BODIES: dict[str, Any] = {
     "POST /v1/datasets": {"name": "of the hub", "hub": "some/body", "project": OWN},
     "POST /v1/datasets/upload": {},  # no row in it: refused, but not for lack of a role
     "POST /v1/datasets/{dataset_id}/report": {},
+    "PATCH /v1/datasets/{dataset_id}": {"name": "other"},
     "PUT /v1/projects/{slug}": {},
     "PATCH /v1/projects/{slug}": {},
     "PUT /v1/projects/{slug}/members/{user}": {"role": "viewer"},
