@@ -68,7 +68,8 @@ def register_dataset(
     """Register a dataset of the Hugging Face hub by its name. A worker downloads it when it runs a job."""
     dataset = _with_project(dataset, caller)
     caller.need_named(dataset.project, Role.MEMBER)
-    return _answer(*datasets.register(session, dataset, user=caller.user, visible_projects=caller.projects), response)
+    kept, new = datasets.register(session, dataset, user=caller.user, visible_projects=caller.projects)
+    return _answer(kept, new, response, caller)
 
 
 @router.post("/upload", status_code=201, responses=_SAME, openapi_extra={"requestBody": _BODY})
@@ -95,7 +96,8 @@ async def upload_dataset(
         name = options.name or sent.name
         if name is None:
             raise Invalid("The dataset was not accepted.", (FieldError("name", "Field required"),))
-        return _answer(*await keep(request, begin, incoming, name, options), response)
+        kept, new = await keep(request, begin, incoming, name, options)
+        return _answer(kept, new, response, caller)
 
 
 @router.get("")
@@ -197,7 +199,8 @@ def delete_dataset(dataset: ExistingDataset, session: Db, caller: CurrentCaller,
         after.add_task(datasets.storage().delete, key)  # after the commit: a row never names a deleted file
 
 
-def _answer(dataset: models.Dataset, new: bool, response: Response) -> Dataset:
+def _answer(dataset: models.Dataset, new: bool, response: Response, caller: Caller) -> Dataset:
+    caller.changed(dataset.id)
     response.status_code = 201 if new else 200
     response.headers["Location"] = f"/v1/datasets/{dataset.id}"
     return Dataset.model_validate(dataset)

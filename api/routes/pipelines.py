@@ -68,4 +68,5 @@ def submit_pipeline(
             raise _at(place, error) from error
         session.flush()  # later jobs refer to it
         jobs.append(Job.model_validate(row))
+    caller.changed(jobs[0].id, None, {"jobs": [str(job.id) for job in jobs]})
     return Page(data=jobs, has_more=False)

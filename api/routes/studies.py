@@ -60,6 +60,7 @@ def post_study(
     row, is_new = requests.post(session, begun, caller)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/v1/studies/{row.id}"
+    caller.changed(row.id)
     return Study.model_validate(row)
 
 

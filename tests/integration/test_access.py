@@ -309,6 +309,15 @@ def test_the_audit_log_says_what_a_change_changed(admin: httpx.Client, users: Ap
     assert member == ("ann", {"role": "viewer"}, {"role": "member"})
 
 
+def test_the_audit_log_names_what_was_created(admin: httpx.Client) -> None:
+    data = admin.post("/v1/datasets", json={"name": "d", "hub": "a/b"}).json()["id"]
+    file = {"content": b'{"question": "1 + 2?", "answer": "3"}\n', "params": {"name": "rows", "project": "default"}}
+    uploaded = admin.post("/v1/datasets/upload", **file).json()["id"]
+    jobs = [job["id"] for job in admin.post("/v1/pipelines", json={"jobs": [TRAIN]}).json()["data"]]
+    found = [(each["object"], each["after"]) for each in entries(admin)][:3]
+    assert found == [(jobs[0], {"jobs": jobs}), (uploaded, None), (data, None)]
+
+
 def test_no_secret_is_in_the_audit_log(admin: httpx.Client) -> None:
     made = admin.post("/v1/keys", json={"name": "laptop"}).json()
     token = admin.post("/v1/sessions").json()["token"]
