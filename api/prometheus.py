@@ -14,7 +14,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"  # label of unknown methods and paths: a client could otherwise create any number of series
 
-disable_created_metrics()  # a series more per label set, which nothing reads
+disable_created_metrics()  # type: ignore[no-untyped-call] # a series more per label set, which nothing reads
 _requests = CollectorRegistry()
 _latency = Histogram(
     "calibrl_request_seconds",

@@ -69,7 +69,7 @@ def trained(session: Session, id: UUID, visible_projects: frozenset[str] | None)
     return session.scalar(_succeeded(visible_projects).where(Job.id == id))
 
 
-def _succeeded(visible_projects: frozenset[str] | None) -> Select[tuple[Job]]:
+def _succeeded(visible_projects: frozenset[str] | None) -> Select[Job]:
     query = select(Job).where(Job.kind == TRAIN, Job.status == JobStatus.SUCCEEDED)
     return query if visible_projects is None else query.where(Job.project.in_(visible_projects))
 

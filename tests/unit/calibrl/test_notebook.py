@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,13 @@ def row(step: int, **values: object) -> dict[str, object]:
 
 def test_the_table_of_a_job_has_no_markup_of_others(service: Service) -> None:
     hostile = "<img src=x onerror=alert(1)>&\"'"
-    fields = {"name": hostile, "message": hostile, "notes": hostile, "labels": {"a": hostile}, "user": hostile}
+    fields: dict[str, Any] = {
+        "name": hostile,
+        "message": hostile,
+        "notes": hostile,
+        "labels": {"a": hostile},
+        "user": hostile,
+    }
     service.on("GET", JOB_PATH, job(**fields, status="failed", reason="crashed"))
     with Client() as client:
         shown = client.job(JOB_ID)._repr_html_()
