@@ -311,8 +311,8 @@ def test_the_audit_log_says_what_a_change_changed(admin: httpx.Client, users: Ap
 
 def test_the_audit_log_names_what_was_created(admin: httpx.Client) -> None:
     data = admin.post("/v1/datasets", json={"name": "d", "hub": "a/b"}).json()["id"]
-    file = {"content": b'{"question": "1 + 2?", "answer": "3"}\n', "params": {"name": "rows", "project": "default"}}
-    uploaded = admin.post("/v1/datasets/upload", **file).json()["id"]
+    row, query = b'{"question": "1 + 2?", "answer": "3"}\n', {"name": "rows", "project": "default"}
+    uploaded = admin.post("/v1/datasets/upload", content=row, params=query).json()["id"]
     jobs = [job["id"] for job in admin.post("/v1/pipelines", json={"jobs": [TRAIN]}).json()["data"]]
     found = [(each["object"], each["after"]) for each in entries(admin)][:3]
     assert found == [(jobs[0], {"jobs": jobs}), (uploaded, None), (data, None)]
