@@ -162,10 +162,10 @@ def test_the_stack_admits_its_owner_only(folder: Path) -> None:
 def _check_door(address: str) -> None:
     """The printed address signs in; the bare port, and another host's name, do not."""
     origin = address.partition("/signin")[0]
-    with httpx.Client(trust_env=False) as stranger:
+    with httpx.Client(trust_env=False, timeout=LIMIT_SECONDS) as stranger:
         assert stranger.get(f"{origin}/files/{UUID(int=1)}/log.txt").status_code == 401
         assert stranger.get(f"{origin}/signin?token=guessed").status_code == 401
-    with httpx.Client(trust_env=False) as owner:
+    with httpx.Client(trust_env=False, timeout=LIMIT_SECONDS) as owner:
         assert owner.get(address).status_code == 303 and "calibrl_session" in owner.cookies
         assert owner.get(f"{origin}/files/{UUID(int=1)}/log.txt").status_code == 404  # signed in; there is no such job
         cookie = {"Cookie": f"calibrl_session={owner.cookies['calibrl_session']}"}
