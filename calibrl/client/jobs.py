@@ -149,7 +149,8 @@ class JobRequests(DatasetRequests):
         created_after: datetime | None = None,
         created_before: datetime | None = None,
         q: str | None = None,
-        derived_from: JobId | None = None,
+        ids: Sequence[JobId] = (),
+        derived_from: JobId | Sequence[JobId] | None = None,
         fields: Sequence[str] = (),
         sort: JobSort | None = None,
         after: JobId | None = None,
@@ -157,9 +158,9 @@ class JobRequests(DatasetRequests):
     ) -> Page[JobSummary]:
         """Return jobs, by default newest first. `after` is the id of the last job of the previous page.
 
-        Filters: any of the statuses, all of the labels, `q` in name or notes or at the start of the id, and jobs that
-        derive from the job `derived_from`. `fields`: paths of fields of the specs, such as `optimizer.lr`, that each
-        job of the answer has in its `fields`.
+        Filters: any of the statuses, all of the labels, `q` in name or notes or at the start of the id, any of the
+        `ids`, and jobs that derive from any of `derived_from`. `fields`: paths of fields of the specs, such as
+        `optimizer.lr`, that each job of the answer has in its `fields`.
         """
         return self._get(
             Page[JobSummary],
@@ -172,6 +173,7 @@ class JobRequests(DatasetRequests):
             created_after=created_after and created_after.isoformat(),
             created_before=created_before and created_before.isoformat(),
             q=q,
+            ids=list(ids),
             derived_from=derived_from,
             fields=list(fields),
             sort=sort,

@@ -13,6 +13,7 @@ from calibrl.client.address import job_page_url
 from calibrl.commands import completion, follow_job
 from calibrl.commands.arguments import JOBS, AsJson, JobArgument, Moment, StackFolder, moment, print_json, print_rich
 from calibrl.schemas import CheckpointChoice, Job, JobSort, JobStatus, Priority
+from calibrl.schemas.jobs import parse_label
 from calibrl.specfile import read_changes, read_config, read_spec, read_specs
 from calibrl.views import plan_summary, terminal
 
@@ -26,10 +27,10 @@ Overrides = Annotated[
 
 
 def _label(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise typer.BadParameter(f"{text!r}: write it as KEY=VALUE")
-    return key, value
+    try:
+        return parse_label(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _checkpoint(text: str) -> CheckpointChoice:

@@ -16,20 +16,27 @@ from calibrl_core.variants.settings import MOST_VARIANTS
 
 MAX_LABELS = 32
 MAX_NOTES_LENGTH = 10_000  # characters
-LABEL_FILTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,63}:.{0,512}", re.DOTALL)
+LABEL = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._\-]{0,63})\s*[:=]\s*(.{0,512}?)\s*", re.DOTALL)
 Notes = Annotated[str, Field(max_length=MAX_NOTES_LENGTH, description="Free text.")]
-MAX_FIELDS = 32  # of the spec, in a list of jobs
+MAX_FIELDS = 64  # of the spec, in a list of jobs
+MAX_IDS = 100  # in a filter
 FieldPath = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*$")]
 JobSort = Literal["created", "-created", "name", "-name", "status", "-status", "finished", "-finished"]
 
 
-def _label(text: str) -> str:
-    key, equals, value = text.partition("=")
-    if equals and ":" not in key:  # as the command line writes labels
-        text = f"{key}:{value}"
-    if not LABEL_FILTER.fullmatch(text):
+def parse_label(text: str) -> tuple[str, str]:
+    """Return key and value of a label that is written as key:value or key=value, without spaces around them.
+
+    Raises:
+        ValueError: the text is not written so.
+    """
+    if not (match := LABEL.fullmatch(text)):
         raise ValueError(f"{text!r}: write it as key:value, such as team:vision")
-    return text
+    return match[1], match[2]
+
+
+def _checked_label(text: str) -> str:
+    return ":".join(parse_label(text))
 
 
 class JobFilter(BaseModel):
@@ -41,7 +48,7 @@ class JobFilter(BaseModel):
     kind: JobKind | None = None
     project: Slug | None = None
     user: str | None = Field(None, max_length=200, description="User who submitted the job.")
-    label: list[Annotated[str, AfterValidator(_label)]] = Field(
+    label: list[Annotated[str, AfterValidator(_checked_label)]] = Field(
         [],
         max_length=MAX_LABELS,
         description="Label as key:value or key=value. A job must have all labels that are given.",
@@ -54,9 +61,15 @@ class JobFilter(BaseModel):
         max_length=200,
         description="Text in the name or the notes, or the first characters of the id.",
     )
-    derived_from: UUID | None = Field(
-        None,
-        description="Jobs derived from this one: forks, jobs that start from or evaluate its checkpoints, and "
+    ids: list[UUID] = Field(
+        [],
+        max_length=MAX_IDS,
+        description="Jobs with any of these ids. Ids without a job, or of a job that you cannot see, are ignored.",
+    )
+    derived_from: list[UUID] = Field(
+        [],
+        max_length=MAX_IDS,
+        description="Jobs derived from any of these: forks, jobs that start from or evaluate their checkpoints, and "
         "dependents.",
     )
     fields: list[FieldPath] = Field(
@@ -74,7 +87,7 @@ class JobFilter(BaseModel):
     @property
     def labels(self) -> list[dict[str, str]]:
         """Labels that a job must have, each as its own mapping."""
-        return [{key: value} for key, _, value in (label.partition(":") for label in self.label)]
+        return [{key: value} for key, value in map(parse_label, self.label)]
 
 
 class JobChanges(StrictSettings):

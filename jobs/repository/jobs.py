@@ -148,8 +148,10 @@ def _conditions(filters: JobFilter) -> Iterator[ColumnElement[bool]]:
         yield Job.created_at >= filters.created_after
     if filters.created_before is not None:
         yield Job.created_at < filters.created_before
-    if filters.derived_from is not None:
-        yield _derived(filters.derived_from)
+    if filters.ids:
+        yield Job.id.in_(filters.ids)
+    if filters.derived_from:
+        yield Job.id.in_(select(JobOrigin.job_id).where(JobOrigin.from_id.in_(filters.derived_from)))
     if filters.q is not None:
         named = Job.name.icontains(filters.q, autoescape=True) | Job.notes.icontains(filters.q, autoescape=True)
         ids = _ids_from(filters.q)
@@ -165,10 +167,6 @@ def spec_values(session: Session, ids: Collection[UUID], paths: Sequence[str]) -
         id: {path: value for path, value in zip(paths, values, strict=True) if value is not None}
         for id, *values in rows
     }
-
-
-def _derived(id: UUID) -> ColumnElement[bool]:
-    return Job.id.in_(select(JobOrigin.job_id).where(JobOrigin.from_id == id))
 
 
 def _ids_from(text: str) -> tuple[UUID, UUID] | None:

@@ -213,6 +213,14 @@ def test_jobs_derived_from_a_job_are_listed(http: httpx.Client) -> None:
         assert http.post("/v1/jobs", json=spec).status_code == 201
     assert sorted(listed(http, derived_from=parent)) == ["fork", "of-a-step", "of-the-best"]
     assert listed(http, derived_from=fork["id"]) == []
+    assert sorted(listed(http, derived_from=[parent, fork["id"]])) == ["fork", "of-a-step", "of-the-best"]
+
+
+def test_jobs_are_listed_by_their_ids(http: httpx.Client) -> None:
+    a, b, _ = (submitted(http, name=name)["id"] for name in "abc")
+    assert sorted(listed(http, ids=[a, b, str(uuid4())])) == ["a", "b"]
+    assert listed(http, ids=[a, b], q="b") == ["b"]
+    assert http.get("/v1/jobs", params={"ids": [str(uuid4()) for _ in range(101)]}).status_code == 422
 
 
 def test_a_fork_of_an_evaluation_changes_no_model(http: httpx.Client) -> None:
