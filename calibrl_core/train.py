@@ -30,7 +30,7 @@ from calibrl_core.data.order import DataOrder
 from calibrl_core.data.row_cache import row_cache
 from calibrl_core.data.schema import DataError, DataSource, Example
 from calibrl_core.data.views import Selected, repeats_of, without
-from calibrl_core.diagnostics.memory import memory_bytes
+from calibrl_core.diagnostics.hardware import HardwareUse
 from calibrl_core.diagnostics.solved import SolvedPrompts
 from calibrl_core.distributed.ranks import ALONE, LaunchError, Ranks
 from calibrl_core.evaluation.validation import Validator
@@ -49,7 +49,7 @@ from calibrl_core.run.identity import RunIdentity
 from calibrl_core.run.model_check import checked
 from calibrl_core.run.process import run_process
 from calibrl_core.run.process_checks import process_problems
-from calibrl_core.run.prompt_lengths import fit_prompts
+from calibrl_core.run.prompt_lengths import completion_limit, fit_prompts
 from calibrl_core.run.row_check import all_results, check_rows
 from calibrl_core.run.samples import report_groups
 from calibrl_core.run.saving import Saving
@@ -161,6 +161,7 @@ class TrainingRun:
         self.learner = config.algorithm.make_learner(self)
         self.solved = SolvedPrompts(self.state.solved)
         self.health = HealthMonitor(config.health, self.state.health)
+        self.hardware = HardwareUse(self.policy.device, ranks)
         self.paused_by: Alert | None = None
         self.order_before: dict[str, Any] | None = None  # place in the data before a step that is not complete yet
         self.failures: dict[str, str] = {}  # first reason of each verifier that gave no verdict, by label
@@ -250,17 +251,9 @@ class TrainingRun:
             if count:
                 self._log("warning", f"{field}: {count} prompts of more than {what}")
         self.identity.add_data(field, examples)
-        if warning := check_positions(self.policy, field, examples, *self._completion_limit(field)):
+        if warning := check_positions(self.policy, field, examples, *completion_limit(config, field)):
             self._log("warning", warning)
         return examples
-
-    def _completion_limit(self, field: str) -> tuple[int, str]:
-        """Return the maximum tokens of completions of the prompts in `field`, and the setting that has it."""
-        config, name = self.config, "max_completion_tokens"
-        if field == "data":
-            return config.rollout.max_completion_tokens, f"rollout.{name}"
-        own = config.validation is not None and config.validation.max_completion_tokens is not None
-        return config.validation_rollout.max_completion_tokens, f"{'validation' if own else 'rollout'}.{name}"
 
     def _log(self, level: str, message: str) -> None:
         self.report.emit("log", level=level, message=message)
@@ -294,7 +287,8 @@ class TrainingRun:
         """Take one step, without its validation, events and checkpoint."""
         config = self.config
         step = self.state.step  # from 0; reported from 1: metrics of step n describe the n-th update
-        set_learning_rate(self.optimizer, learning_rate(config.optimizer, step, self.steps))
+        rate = learning_rate(config.optimizer, step, self.steps)
+        set_learning_rate(self.optimizer, rate)
         encoder = self.policy.encoder
         encodings = encoder.encodings
         self.order_before = self.order.state()
@@ -305,12 +299,13 @@ class TrainingRun:
                 self.order.observe(ratios)
         self.state.step, self.state.moved = step + 1, result.moved
         self.order_before = None
-        return replace(result, metrics=result.metrics | {"perf/encodings": encoder.encodings - encodings})
+        own = {"perf/encodings": encoder.encodings - encodings, "schedule/learning_rate": rate}
+        return replace(result, metrics=result.metrics | own | {"schedule/epoch": self.order.epochs})
 
     def advance(self) -> bool:
         """Run one step with its validation, events and checkpoint; return if it was the last one."""
         result = self.take_step()
-        metrics = {**result.metrics, **memory_bytes(self.policy.device)}
+        metrics = {**result.metrics, **self.hardware.read()}
         last = self.state.step == self.steps
         if result.batch is not None:
             ids = [example.id for example in result.batch.examples]

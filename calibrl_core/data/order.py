@@ -76,6 +76,11 @@ class DataOrder:
         place = {"position": self._position, "waiting": list(self._waiting)}
         return place | ({"measured": self._measured, "sorted": self._sorted} if self._curriculum == "measured" else {})
 
+    @property
+    def epochs(self) -> float:
+        """Passes over the data so far, without examples that wait for a later step."""
+        return (self._position - len(self._waiting)) / len(self._draws)
+
     def next_step(self) -> list[Example]:
         """Begin the next step; return its examples."""
         self._taken = set()

@@ -10,7 +10,7 @@ from calibrl_core.metrics.expert import EXPERT
 from calibrl_core.metrics.image import IMAGE
 from calibrl_core.metrics.installed import installed_descriptions
 from calibrl_core.metrics.sampling import EXPLORATION, LENGTH, RARENESS, REWARD, SAMPLED, VERDICT
-from calibrl_core.metrics.update import ALGORITHM, LOSS, PERF, RATIO
+from calibrl_core.metrics.update import ALGORITHM, LOSS, PERF, RATIO, SCHEDULE
 
 __all__ = ["FAMILIES", "HISTOGRAMS", "Direction", "Metric", "MetricFamily", "describe", "find", "look_up"]
 
@@ -23,6 +23,7 @@ FAMILIES = (
     EXPERT,
     IMAGE,
     LOSS,
+    SCHEDULE,
     ALGORITHM,
     RATIO,
     LENGTH,

@@ -9,7 +9,13 @@ from typing import Literal
 Direction = Literal["up", "down", "none"]
 
 # Placeholders in the name of a metric, and what each can be.
-PLACEHOLDERS = {"<verifier>": "[^/]+", "<n>": "[1-9][0-9]*", "<split>": "[^/]+", "<setting>": "[^/]+"}
+PLACEHOLDERS = {
+    "<verifier>": "[^/]+",
+    "<n>": "[1-9][0-9]*",
+    "<split>": "[^/]+",
+    "<setting>": "[^/]+",
+    "<rank>": "[0-9]+",
+}
 
 
 @dataclass(frozen=True)

@@ -207,5 +207,44 @@ PERF = MetricFamily(
             "Steady growth after the first steps suggests a memory leak.",
             "down",
         ),
+        Metric(
+            "perf/cpu_cores/<rank>",
+            "cores",
+            "CPU time of a process since the step before, per second. Without the processes that it started.",
+            "Near the number of cores: the CPU limits the speed.",
+        ),
+        Metric("perf/host_memory_bytes/<rank>", "bytes", "Resident memory of a process at the end of the step.", ""),
+        Metric(
+            "perf/gpu_utilisation/<rank>",
+            "%",
+            "GPU utilisation at the end of the step, of the GPU of a process, as the driver reports it.",
+            "It is one reading per step. Low in most steps: the GPU waits for data, rewards or other processes.",
+        ),
+        Metric(
+            "perf/gpu_memory_bytes/<rank>",
+            "bytes",
+            "Memory in use on the GPU of a process at the end of the step, by all processes.",
+            "Near the size of the GPU: the next long batch can run out of memory.",
+        ),
+    ),
+)
+
+SCHEDULE = MetricFamily(
+    "schedule/",
+    (
+        Metric(
+            "schedule/learning_rate",
+            "rate",
+            "Learning rate of the updates of the step.",
+            "It follows `optimizer.schedule` and `optimizer.warmup_steps`.",
+            label="learning rate",
+        ),
+        Metric(
+            "schedule/epoch",
+            "epochs",
+            "Passes over the training data so far.",
+            "1.5: each row was used once, half of them twice.",
+            label="epoch",
+        ),
     ),
 )

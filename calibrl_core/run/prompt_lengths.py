@@ -9,13 +9,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from calibrl_core.config import PromptSettings
+from calibrl_core.config import PromptSettings, TrainConfig
 from calibrl_core.data.files import join_problems
 from calibrl_core.data.prompts import IMAGE_TAG
 from calibrl_core.data.schema import DataError, Example
 from calibrl_core.data.views import ExampleView, Selected, repeats_of
 
 Length = Callable[[Example], int]  # number of tokens of an example's prompt
+
+
+def completion_limit(config: TrainConfig, field: str) -> tuple[int, str]:
+    """Return the maximum tokens of completions of the prompts in `field`, and the setting that has it."""
+    name = "max_completion_tokens"
+    if field == "data":
+        return config.rollout.max_completion_tokens, f"rollout.{name}"
+    own = config.validation is not None and config.validation.max_completion_tokens is not None
+    return config.validation_rollout.max_completion_tokens, f"{'validation' if own else 'rollout'}.{name}"
 
 
 @dataclass(frozen=True)

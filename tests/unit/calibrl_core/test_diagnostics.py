@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import math
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,10 +15,12 @@ from calibrl_core.config import TrainConfig
 from calibrl_core.diagnostics import diagnose, histograms
 from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.diagnostics.gradients import compare_gradients
+from calibrl_core.diagnostics.hardware import HardwareUse
 from calibrl_core.diagnostics.memory import memory_bytes
 from calibrl_core.diagnostics.rareness import highest_rareness
 from calibrl_core.diagnostics.sampled import SampledGroups
 from calibrl_core.diagnostics.solved import SolvedPrompts
+from calibrl_core.distributed.ranks import ALONE
 from tests.support.step_batch import make_batch
 
 
@@ -298,6 +301,23 @@ def test_solved_prompts_survive_json_and_are_bounded() -> None:
     assert restored.state() == ["a", "c"]
     assert copy.deepcopy(restored).observe(["b"], [False]) == {}
     assert restored.observe(["a", "c"], [False, True]) == {"exploration/solved_then_lost": 0.5}
+
+
+def test_hardware_use_is_reported_by_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a core in 2 s; 3 of 8 bytes of the GPU in use."""
+    monkeypatch.setattr(time, "monotonic", iter((10.0, 12.0)).__next__)
+    monkeypatch.setattr(time, "process_time", iter((5.0, 6.0)).__next__)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5, 8))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 2)
+    monkeypatch.setattr(torch.cuda, "utilization", lambda device: 70)
+    found = HardwareUse(torch.device("cuda"), ALONE).read()
+    assert found.pop("perf/host_memory_bytes/0") > 2**20
+    assert found == {
+        "perf/memory_bytes": 2.0,
+        "perf/cpu_cores/0": 0.5,
+        "perf/gpu_memory_bytes/0": 3.0,
+        "perf/gpu_utilisation/0": 70.0,
+    }
 
 
 def test_memory_is_this_process_at_its_peak() -> None:

@@ -24,6 +24,16 @@ def test_an_epoch_takes_each_example_once_in_an_order_of_its_own() -> None:
     assert numbers(DataOrder(TEN, seed=4, per_step=4).next_step()) != steps[0]
 
 
+def test_passes_over_the_data_are_counted_without_waiting_examples() -> None:
+    order = DataOrder(TEN, seed=3, per_step=8)
+    passes = []
+    for _ in range(3):
+        order.next_step()
+        passes.append(order.epochs)
+    assert passes == pytest.approx([0.8, 1.6, 2.4])
+    assert DataOrder(TEN, seed=3, per_step=8, state=order.state()).epochs == pytest.approx(2.4)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_step_over_the_end_of_an_epoch_repeats_no_example(seed: int) -> None:
     order = DataOrder(TEN, seed, per_step=8)

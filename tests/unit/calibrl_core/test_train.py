@@ -46,8 +46,13 @@ def run(tmp_path: Path, name: str, settings: Any, stop_after: Any = None) -> Any
 
 @pytest.mark.usefixtures("rewarding")
 def test_a_reinforcement_run_reports_its_metrics(tmp_path: Path) -> None:
-    folder, result = run(tmp_path, "run", config())
+    folder, result = run(tmp_path, "run", config(optimizer={"lr": 1e-3, "schedule": "linear"}))
     assert result["status"] == "succeeded"
+    values = [event["values"] for event in of_type(folder, "metrics")]
+    assert [each["schedule/learning_rate"] for each in values] == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4])
+    epochs = [each["schedule/epoch"] for each in values]
+    assert epochs == pytest.approx([2 / 6, 4 / 6, 1.0, 8 / 6])
+    assert all(each["perf/cpu_cores/0"] > 0 and each["perf/host_memory_bytes/0"] > 2**20 for each in values)
     assert [event["step"] for event in of_type(folder, "metrics")] == [1, 2, 3, 4]
     expected = {
         *("reward/mean", "reward/std", "reward/answer_accuracy", "reward/strict_accuracy"),
