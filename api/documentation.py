@@ -25,6 +25,7 @@ TAGS = {
     "webhooks": "Messages to other programs about the jobs of a project.",
     "alert rules": "Conditions on the metrics of jobs that raise alerts.",
     "access": "Users, API keys and the audit log.",
+    "views": "Saved views of the dashboard.",
     "live": "Live streams of jobs as server-sent events.",
     "health": "State of the service.",
     "schemas": "JSON Schemas for editors.",

@@ -160,6 +160,10 @@ VERDICTS: Any = {
     "random": {"summary": "Of a completion that the service picked", "value": {"right": False, "picked": "random"}},
 }
 
+VIEWS: Any = {
+    "table": {"summary": "Runs of a team as a table", "value": {"address": "?list-view=Table&label=team:vision"}},
+}
+
 REPLAYS: Any = {
     "numeric": {"summary": "By another verifier", "value": {"rewards": [{"type": "numeric"}]}},
     "steps": {

@@ -44,6 +44,7 @@ from api.routes import (
     reproductions,
     results,
     samples,
+    saved_views,
     schemas,
     studies,
     verdicts,
@@ -99,7 +100,7 @@ def _v1() -> APIRouter:
     of_curves = (metrics, curves, exports, histograms, samples, images)
     of_results = (checkpoints, results, evaluations, verdicts, reproductions)
     of_runs = (events, *of_curves, prompts, logs, *of_results, live)
-    of_teams = (studies, queue, workers, projects, hours, webhooks, alert_rules, access)
+    of_teams = (studies, queue, workers, projects, hours, webhooks, alert_rules, access, saved_views)
     of_openai = (openai_files, openai_jobs, openai_graders, openai_models)
     for resource in (jobs, pipelines, *of_runs, datasets, *of_teams, *of_openai):
         router.include_router(resource.router)

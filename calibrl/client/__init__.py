@@ -27,6 +27,7 @@ from calibrl.client.queue import QueueRequests
 from calibrl.client.reproductions import ReproductionRequests
 from calibrl.client.results import ResultRequests
 from calibrl.client.samples import SampleRequests
+from calibrl.client.saved_views import ViewRequests
 from calibrl.client.studies import StudyRequests
 from calibrl.client.verdicts import VerdictRequests
 from calibrl.client.webhooks import WebhookRequests
@@ -57,6 +58,7 @@ class Client(
     AccessRequests,
     WebhookRequests,
     AlertRuleRequests,
+    ViewRequests,
 ):
     """Client of the REST API of the service. Each method raises `CalibrlError` if the request fails.
 

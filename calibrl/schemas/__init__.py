@@ -111,6 +111,9 @@ from calibrl.schemas.reproductions import DifferentField as DifferentField
 from calibrl.schemas.reproductions import SeriesComparison as SeriesComparison
 from calibrl.schemas.samples import Sample as Sample
 from calibrl.schemas.samples import SampleSummary as SampleSummary
+from calibrl.schemas.saved_views import NewView as NewView
+from calibrl.schemas.saved_views import SavedView as SavedView
+from calibrl.schemas.saved_views import ViewName as ViewName
 from calibrl.schemas.specs import AnySpec as AnySpec
 from calibrl.schemas.specs import AuditSpec as AuditSpec
 from calibrl.schemas.specs import BisectSpec as BisectSpec

@@ -19,6 +19,7 @@ from jobs.models.metrics import MetricBlock, StepMetrics
 from jobs.models.projects import Project
 from jobs.models.recorded_runs import RecordedRun
 from jobs.models.samples import Sample
+from jobs.models.saved_views import SavedView
 from jobs.models.studies import Study, StudyEntry
 from jobs.models.verdicts import PersonVerdict
 from jobs.models.visits import StepVisits
@@ -56,6 +57,7 @@ __all__ = [
     "Project",
     "RecordedRun",
     "Sample",
+    "SavedView",
     "StepMetrics",
     "StepVisits",
     "Study",

@@ -141,6 +141,9 @@ NEEDS: dict[str, Need] = {
     "GET /v1/me": ANY_KEY,
     "POST /v1/sessions": ANY_KEY,
     "DELETE /v1/sessions/current": ANY_KEY,
+    "GET /v1/views": ANY_KEY,
+    "PUT /v1/views/{name}": ANY_KEY,
+    "DELETE /v1/views/{name}": ANY_KEY,  # one's own
     "GET /v1/users": ADMIN,
     "POST /v1/users": ADMIN,
     "GET /v1/users/{name}": ADMIN,
@@ -181,6 +184,7 @@ BODIES: dict[str, Any] = {
     "POST /v1/projects/{slug}/webhooks": {"url": "https://192.0.2.1/"},  # refused, but not for lack of a role
     "POST /v1/alert-rules": {"project": OWN, "name": "stuck", "condition": NO_PROGRESS},
     "PUT /v1/alert-rules/{rule_id}": {"condition": NO_PROGRESS},
+    "PUT /v1/views/{name}": {"address": "compare"},
     "POST /v1/users": {"name": "somebody"},
     "PATCH /v1/users/{name}": {"active": True},
     "POST /v1/keys": {"name": "another"},
