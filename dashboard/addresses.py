@@ -1,9 +1,13 @@
-"""Values in the URL that no option of a widget has: the page says so. Streamlit would replace them silently."""
+"""Addresses of pages. Values in the URL that no option of a widget has: the page says so. Streamlit would replace
+them silently. The path /job/ID leads to the page of the job."""
 
 from collections.abc import Iterable
 from typing import Any
 
 import streamlit as st
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
 
 from dashboard.markup import as_markdown
 
@@ -53,3 +57,10 @@ def note(key: str, value: Any, default: Any, format_func: Any = str) -> None:
         st.query_params.pop(key, None)
     elif st.query_params.get(key) != format_func(value):
         st.query_params[key] = format_func(value)
+
+
+async def _open_job(request: Request) -> Response:
+    return RedirectResponse(f"../job?id={request.path_params['job_id']}", 307)
+
+
+routes = [Route("/job/{job_id:uuid}", _open_job, methods=["GET"])]

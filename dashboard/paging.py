@@ -6,6 +6,8 @@ import streamlit as st
 
 from calibrl.schemas import Dataset, JobSummary, Page, StudySummary
 
+WRITTEN = "written-"  # session key prefix: what `after` wrote to the URL
+
 
 def reset(key: str) -> None:
     """Show the first page: the filters have changed."""
@@ -13,22 +15,35 @@ def reset(key: str) -> None:
 
 
 def after(key: str) -> UUID | None:
-    """Return the id after which the current page begins; None for the first page. The URL names it, as `key`."""
-    if key not in st.session_state:
-        st.session_state[key] = _named(st.query_params.get(key, ""))
-    before: list[UUID] = st.session_state[key]
-    if before:
-        st.query_params[key] = str(before[-1])
-    else:
+    """Return the id after which the current page begins; None for the first page. The URL names it, as `key`.
+
+    A URL that names another page than the session, such as an opened link, wins.
+    """
+    before: list[UUID] = st.session_state.setdefault(key, [])
+    written = st.session_state.get(WRITTEN + key)
+    if (named := st.query_params.get(key)) != written:
+        before = st.session_state[key] = _known(before, _id(named))
+    now = str(before[-1]) if before else None
+    if now is None:
         st.query_params.pop(key, None)
+    elif now != named:
+        st.query_params[key] = now
+    st.session_state[WRITTEN + key] = now
     return before[-1] if before else None
 
 
-def _named(text: str) -> list[UUID]:
+def _id(text: str | None) -> UUID | None:
     try:
-        return [UUID(text)]
+        return UUID(text) if text else None
     except ValueError:
+        return None
+
+
+def _known(before: list[UUID], last: UUID | None) -> list[UUID]:
+    """The pages before one that the URL names, as far as they are known."""
+    if last is None:
         return []
+    return before[: before.index(last) + 1] if last in before else [last]
 
 
 def _back(before: list[UUID]) -> None:

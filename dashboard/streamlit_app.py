@@ -9,7 +9,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from dashboard import news, signin
+from dashboard import addresses, news, signin
 from dashboard.reads import downloads
 from dashboard.signed_in_only import SignedInOnly
 
@@ -18,6 +18,7 @@ app = st.App(
     middleware=[Middleware(SignedInOnly)],
     routes=[
         *signin.routes,
+        *addresses.routes,
         *downloads.routes,
         *news.routes,
         Mount("/plotly", StaticFiles(directory=Path(plotly.__file__).parent / "package_data")),

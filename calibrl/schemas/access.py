@@ -66,8 +66,15 @@ class Me(Record):
 
     def may_change(self, project: str) -> bool:
         """Return True if this key can submit and control jobs in a project."""
+        return self._has(Role.MEMBER, project)
+
+    def may_administer(self, project: str) -> bool:
+        """Return True if this key can change members and webhooks of a project."""
+        return self._has(Role.ADMIN, project)
+
+    def _has(self, least: Role, project: str) -> bool:
         role = self.projects.get(project)
-        return self.scope == "write" and (self.admin or (role is not None and role.includes(Role.MEMBER)))
+        return self.scope == "write" and (self.admin or (role is not None and role.includes(least)))
 
 
 class Member(Record):

@@ -21,7 +21,7 @@ PageAddress = Annotated[
 
 
 class NewView(StrictSettings):
-    """What a saved view shows."""
+    """Page to save, by its address."""
 
     address: PageAddress
 

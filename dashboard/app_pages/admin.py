@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from calibrl.schemas import Me, Role
 from dashboard import addresses, states
+from dashboard.forms import changes
 from dashboard.reads import catalogue, service
 from dashboard.views import admin_project, admin_service, alert_rules
 
@@ -26,17 +26,12 @@ OF_SERVICE: dict[str, Callable[[], None]] = {
 }
 
 
-def _administered(me: Me) -> list[str]:
-    """The projects that the viewer administers."""
-    return [slug for slug in catalogue.projects() if me.admin or me.projects.get(slug) is Role.ADMIN]
-
-
 def page() -> None:
     """Draw the page."""
     me = service.me()
     st.title("Administration", anchor=False)
-    projects = _administered(me)
-    if me.scope != "write" or not (projects or me.admin):
+    projects = catalogue.administered()
+    if not catalogue.may_administer():
         states.empty("No access", "You need the admin role in a project, or of the service, and a key that can write.")
         return
     of_project = OF_PROJECT | ({LIMITS: admin_project.limits} if me.admin else {})
@@ -45,12 +40,12 @@ def page() -> None:
     view = st.segmented_control(
         "Part", views, default=views[0], required=True, key="part", bind="query-params", label_visibility="collapsed"
     )
-    admin_service.show_notice()
+    changes.show_notice()
     if view in OF_SERVICE:
         OF_SERVICE[view]()
         return
-    addresses.check("project", projects, projects[0])
-    project = st.selectbox("Project", projects, key="project", bind="query-params")
+    addresses.check("admin-project", projects, projects[0])
+    project = st.selectbox("Project", projects, key="admin-project", bind="query-params")
     of_project[view or views[0]](project)
 
 

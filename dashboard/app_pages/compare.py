@@ -5,7 +5,7 @@ from uuid import UUID
 
 import streamlit as st
 
-from calibrl.schemas import Job, JobStatus
+from calibrl.schemas import JobSummary, TrainSpec
 from dashboard import states
 from dashboard.charts import figures, live_chart
 from dashboard.charts.cards import Card, Line, metrics_of
@@ -14,7 +14,7 @@ from dashboard.forms.job_picker import Wanted
 from dashboard.markup import job_link, status_chip
 from dashboard.palette import MODELS
 from dashboard.reads import catalogue, live, service
-from dashboard.views import chart_look, compare_tables, evaluation_table, run_rows
+from dashboard.views import chart_look, compare_relations, compare_tables, evaluation_table, run_rows, saved_views
 from dashboard.views.compare_curves import (
     RATE,
     SECONDS,
@@ -27,6 +27,7 @@ from dashboard.views.compare_curves import (
 )
 
 MOST_METRICS = 24  # charts
+SPEC = tuple(TrainSpec.model_fields)  # all fields of a spec
 MOST_IN_LEGEND = 4  # lines; more make the legend of a chart higher than the chart. The page has a legend of its own.
 SIGNS = {  # of dashes, in the legend; with the colours they tell 56 jobs apart
     "solid": "●",
@@ -65,13 +66,13 @@ CARDS = (
 )
 
 
-def _names(jobs: list[Job]) -> dict[UUID, str]:
+def _names(jobs: list[JobSummary]) -> dict[UUID, str]:
     """Return each job's name, with the beginning of its ID if two jobs have the same name."""
     names = [job.name for job in jobs]
     return {job.id: job.name if names.count(job.name) == 1 else f"{job.name} {str(job.id)[:8]}" for job in jobs}
 
 
-def _places(jobs: list[Job]) -> dict[UUID, int]:
+def _places(jobs: list[JobSummary]) -> dict[UUID, int]:
     """Return a number per job, from which its colour and dash follow. A job keeps it when others come and go."""
     known: dict[UUID, int] = st.session_state.setdefault("compare-places", {})
     taken = {known[job.id] for job in jobs if job.id in known}
@@ -80,7 +81,7 @@ def _places(jobs: list[Job]) -> dict[UUID, int]:
     return known
 
 
-def _lines(jobs: list[Job], by_config: bool) -> list[JobLine]:
+def _lines(jobs: list[JobSummary], by_config: bool) -> list[JobLine]:
     """Return one line per job, or one per config over different seeds."""
     names, places = _names(jobs), _places(jobs)
     groups = seed_groups(jobs) if by_config else [(job,) for job in jobs]
@@ -99,13 +100,13 @@ def _cards() -> tuple[Card, ...]:
     return tuple(known.get(name) or Card(name, name, (Line("", name),), value_format=".4g") for name in chosen)
 
 
-def _draw(shown: list[Job], by_config: bool, baseline: UUID | None) -> None:
+def _draw(shown: list[JobSummary], by_config: bool, baseline: UUID | None) -> None:
     """Draw the jobs with their status, the values and the charts. The page runs again when a job ends, which stops its
     timer."""
     with states.explained("trouble-live"):
         jobs = shown
         with states.tolerated():
-            jobs = [job if job.status.final else states.reread(job) for job in shown]
+            jobs = _reread(shown)
         lines, cards, axis = _lines(jobs, by_config), _cards(), chart_look.axis()
         _legend(lines)
         comparison = live.compared_curves(jobs, (*metrics_of(cards), RATE, SECONDS))
@@ -113,7 +114,7 @@ def _draw(shown: list[Job], by_config: bool, baseline: UUID | None) -> None:
         with states.tolerated():
             comparison.refresh()
             if axis == "time":
-                attempts = {job.id: catalogue.attempts(job.id) for job in jobs}
+                attempts = {job.id: catalogue.attempt_times(job) for job in jobs}
         curves = comparison.curves()
         _values(jobs, curves, cards, baseline)
         _charts(lines, cards, curves, attempts)
@@ -121,11 +122,20 @@ def _draw(shown: list[Job], by_config: bool, baseline: UUID | None) -> None:
             st.rerun()
 
 
-def _values(jobs: list[Job], curves: JobCurves, cards: tuple[Card, ...], baseline: UUID | None) -> None:
+def _reread(shown: list[JobSummary]) -> list[JobSummary]:
+    """The current state of the jobs. The page runs again if one is gone, or the viewer has no access any more."""
+    now = {job.id: job for job in service.jobs_of([job.id for job in shown if not job.status.final])}
+    if any(not job.status.final and job.id not in now for job in shown):
+        st.rerun()
+    return [now[job.id].model_copy(update={"fields": job.fields}) if job.id in now else job for job in shown]
+
+
+def _values(jobs: list[JobSummary], curves: JobCurves, cards: tuple[Card, ...], baseline: UUID | None) -> None:
     with st.expander("Last and best values", expanded=True, icon=":material/table:"):
         titles = {metrics_of([card])[0]: card.title for card in cards}
         found = compare_tables.values(jobs, curves, [*titles])
         st.html(compare_tables.value_table(jobs, found, titles, _names(jobs), baseline))
+    compare_relations.draw(jobs, found, _names(jobs))
 
 
 def _charts(lines: list[JobLine], cards: tuple[Card, ...], curves: JobCurves, attempts: Attempts) -> None:
@@ -141,7 +151,7 @@ def _charts(lines: list[JobLine], cards: tuple[Card, ...], curves: JobCurves, at
             live_chart.card(card.title, card.text, figure, key=key)
 
 
-def _differences(jobs: list[Job]) -> None:
+def _differences(jobs: list[JobSummary]) -> None:
     with st.expander("Config diff", expanded=True, icon=":material/difference:"):
         found = compare_tables.differences(jobs, _names(jobs))
         if found is None:
@@ -163,27 +173,24 @@ def _legend(lines: list[JobLine]) -> None:
     )
 
 
-def _evaluated(jobs: list[Job]) -> None:
+def _evaluated(jobs: list[JobSummary]) -> None:
     """Draw the latest evaluation of each job, with paired differences."""
     st.subheader("Evaluations", anchor=False)
-    latest = [id for job in jobs if (id := _latest_evaluation(job)) is not None]
-    evaluations = [service.job(str(id)) for id in dict.fromkeys(latest)]
+    latest = service.latest_evaluations([job.id for job in jobs])
+    evaluations = {latest[job.id].id: latest[job.id] for job in jobs if job.id in latest}
     if not evaluations:
         st.caption("No evaluations yet. To measure checkpoints on a dataset: New job, type Evaluation.")
         return
-    evaluation_table.draw(evaluations)
-
-
-def _latest_evaluation(job: Job) -> UUID | None:
-    done = [other for other in service.derived(job.id) if other.kind == "evaluate"]
-    succeeded = [other for other in done if other.status is JobStatus.SUCCEEDED]
-    return max(succeeded, key=lambda other: other.created_at).id if succeeded else None
+    evaluation_table.draw([*evaluations.values()])
 
 
 def page() -> None:
     """Draw the page."""
-    st.title("Compare", anchor=False)
-    jobs = job_picker.pick_jobs("Jobs", Wanted("train"), key="compared-jobs")
+    title, action = st.columns([3, 1], vertical_alignment="center")
+    title.title("Compare", anchor=False)
+    with action, st.container(horizontal=True, horizontal_alignment="right"):
+        saved_views.draw()
+    jobs = job_picker.pick_jobs("Jobs", Wanted("train", fields=SPEC), key="compared-jobs")
     if len(jobs) < 2:
         states.empty(
             "Select two or more jobs", "Their curves appear in shared charts, with the differences of their configs."
@@ -196,7 +203,7 @@ def page() -> None:
     _evaluated(jobs)
 
 
-def _choose(jobs: list[Job]) -> tuple[bool, UUID | None]:
+def _choose(jobs: list[JobSummary]) -> tuple[bool, UUID | None]:
     """Draw the choices of the comparison. Return whether seeds are grouped, and the baseline."""
     known = [metrics_of([card])[0] for card in CARDS]
     left, right = st.columns([3, 1], vertical_alignment="bottom")

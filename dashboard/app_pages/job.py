@@ -1,7 +1,6 @@
 """Page of a job: /job?id=... The URL also names the panel and its state, so that it can be shared."""
 
 import re
-from collections.abc import Callable
 from uuid import UUID
 
 import streamlit as st
@@ -10,63 +9,24 @@ from calibrl.client import CalibrlError
 from calibrl.schemas import Job, JobStatus, Reason
 from dashboard import addresses, states
 from dashboard.forms import edit_dialog, fork_dialog, form_start, what_if_dialog
+from dashboard.forms.changes import change
 from dashboard.markup import as_markdown
-from dashboard.panels import (
-    audit,
-    bisection,
-    evaluation,
-    expert,
-    exploration,
-    files,
-    health,
-    map,
-    metrics,
-    overview,
-    prompts,
-    records,
-    rollouts,
-    system,
-    what_if,
-)
 from dashboard.panels.common import has_rollouts
 from dashboard.panels.installed import installed_panels
+from dashboard.panels.panel import Panel, panels_of
 from dashboard.reads import service
-from dashboard.views import alerts, chart_look, job_head, notifications
+from dashboard.views import alerts, chart_look, job_actions, job_head, notifications
 from dashboard.views.new_job_page import submit_and_open
 
-Panel = Callable[[Job], None]
+LAST = 1000  # place of panels of other packages
 EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception): .*$", re.MULTILINE)
-PAUSABLE = (JobStatus.QUEUED, JobStatus.WAITING, JobStatus.RUNNING)
-CHARTED = ("Overview", "Exploration", "Expert mismatch", "Metrics", "System")
-RECORDS: dict[str, Panel] = {
-    "Log": records.log,
-    "Files": files.draw,
-    "Events": records.events,
-    "Spec": records.spec,
-}
-ROLLOUTS: dict[str, Panel] = {
-    "Exploration": exploration.draw,
-    "Expert mismatch": expert.draw,
-    "Map": map.draw,
-    "Rollouts": rollouts.draw,
-    "Prompts": prompts.draw,
-}
 
 
 def _panels(job: Job) -> dict[str, Panel]:
-    """The panels of a job, by title; those of rollouts only if the algorithm samples any."""
-    if job.kind == "evaluate":
-        return {"Results": evaluation.draw, **RECORDS}
-    if job.kind == "audit":
-        return {"Results": audit.draw, **RECORDS}
-    if job.kind == "what_if":
-        return {"Results": what_if.draw, **RECORDS}
-    if job.kind == "bisect":
-        return {"Results": bisection.draw, **RECORDS}
-    with_rollouts = ROLLOUTS if has_rollouts(job) else {}
-    rest = {"Metrics": metrics.draw, "Health": health.draw, "System": system.draw, **RECORDS}
-    built_in = {"Overview": overview.draw, **with_rollouts, **rest}
-    return built_in | {title: draw for title, draw in installed_panels().items() if title not in built_in}
+    """The panels of a job, by title: the built-in ones, and those of other packages for a training."""
+    built_in = panels_of(job)
+    others = installed_panels() if job.kind == "train" else {}
+    return built_in | {title: Panel(title, draw, LAST) for title, draw in others.items() if title not in built_in}
 
 
 def _requested() -> UUID | None:
@@ -103,41 +63,16 @@ def _paused_by(job: Job) -> str:
     return f"Paused by health rule {title}; checkpoint saved at step {job.step}"
 
 
-def _request(job: Job, change: Callable[[UUID], Job]) -> None:
-    """Request a change of a job and run the page again, or show the error."""
-    try:
-        change(job.id)
-    except CalibrlError as error:
-        st.text(str(error))
-        return
-    service.clear_job_caches()
-    st.rerun()
-
-
-def _effect_of_cancel(job: Job) -> str:
-    if job.status.held:
-        return "The trainer saves a checkpoint and stops."
-    if job.attempt == 0:
-        return "The job has not started. It leaves the queue."
-    return f"The job does not run now. Its files up to step {job.step} stay."
-
-
 def _actions(job: Job) -> None:
     """Draw the buttons that the job's status and the viewer's role allow."""
     notifications.watch(job)
     if not service.me().may_change(job.project):
         return
-    client = service.client()
-    if job.status in PAUSABLE and st.button(
-        "Pause", icon=":material/pause:", key="pause", help="A running job saves a checkpoint and frees its slot."
-    ):
-        _request(job, client.pause)
-    if job.status == JobStatus.PAUSED and st.button("Resume", icon=":material/play_arrow:", key="resume"):
-        _request(job, client.resume)
+    job_actions.draw_pause(job)
     if job.status in JobStatus.broken_ones() and st.button(
         "Retry", icon=":material/replay:", key="retry", help="Continues from the last checkpoint, if there is one."
     ):
-        _request(job, client.retry)
+        change(lambda: service.client().retry(job.id))
     if (
         job.kind == "train"
         and job.attempt
@@ -152,11 +87,7 @@ def _actions(job: Job) -> None:
         fork_dialog.dialog(job)
     with st.popover("More", icon=":material/more_horiz:"):
         _more(job)
-    if not job.status.final and job.status != JobStatus.CANCELLING:
-        with st.popover("Cancel", icon=":material/stop_circle:"):
-            st.write(f"{_effect_of_cancel(job)} Jobs that depend on this job will fail.")
-            if st.button("Cancel job", type="primary", key="cancel"):
-                _request(job, client.cancel)
+    job_actions.draw_cancel(job)
 
 
 def _more(job: Job) -> None:
@@ -220,9 +151,10 @@ def page() -> None:
         bind="query-params",
         label_visibility="collapsed",
     )
-    if job.kind == "train" and job.attempt and chosen in CHARTED:
+    panel = panels.get(chosen or "", next(iter(panels.values())))
+    if panel.charted and job.attempt:
         chart_look.choose()
-    panels.get(chosen or "", next(iter(panels.values())))(job)
+    panel.draw(job)
 
 
 with states.explained():

@@ -7,8 +7,10 @@ import numpy as np
 import streamlit as st
 
 from calibrl.schemas import JobSort, JobStatus, JobSummary, Series
+from calibrl.schemas.jobs import parse_label
 from dashboard import addresses, paging, states
 from dashboard.charts.series import fence
+from dashboard.forms.job_picker import MAX_JOBS
 from dashboard.markup import (
     KINDS,
     as_markdown,
@@ -25,14 +27,13 @@ from dashboard.markup import (
 )
 from dashboard.palette import ENTROPY, NEUTRAL, POLICY, VALIDATION
 from dashboard.reads import catalogue, service
-from dashboard.views import alerts, run_table
+from dashboard.views import alerts, run_table, saved_views
 
 VIEWS = LIST, TABLE = ("List", "Table")
 ALL = "all"  # no filter by status or project
 PAGES = "before"  # key of the list's pages
 PAGE = 30  # jobs shown at once: one call returns curves of at most 32 jobs
 MAX_LABELS = 4  # shown per row
-MAX_COMPARED = 50
 LATEST = "newest"
 SORTS: dict[str, JobSort] = {
     LATEST: "-created",
@@ -154,16 +155,18 @@ def _clear_filters() -> None:
     _first_page()
 
 
-def _labels() -> dict[str, str]:
-    """The labels of the filter, typed as key:value, separated by commas."""
-    pairs = (text.partition(":") for text in st.session_state.get("label", "").split(","))
-    return {name.strip(): value.strip() for name, colon, value in pairs if colon and name.strip()}
-
-
-def _unread_labels() -> list[str]:
-    """The parts of the filter by labels that have no key and value."""
-    parts = [text.strip() for text in st.session_state.get("label", "").split(",")]
-    return [text for text in parts if text and (":" not in text or text.startswith(":"))]
+def _labels() -> tuple[dict[str, str], list[str]]:
+    """The labels of the filter, separated by commas, and the parts of its text that are no labels."""
+    labels: dict[str, str] = {}
+    unread = []
+    for text in filter(str.strip, st.session_state.get("label", "").split(",")):
+        try:
+            key, value = parse_label(text)
+        except ValueError:
+            unread.append(text.strip())
+        else:
+            labels[key] = value
+    return labels, unread
 
 
 def _query() -> dict[str, Any]:
@@ -176,7 +179,7 @@ def _query() -> dict[str, Any]:
         query["project"] = project
     if text := st.session_state.get("q", "").strip():
         query["q"] = text
-    if labels := _labels():
+    if labels := _labels()[0]:
         query["labels"] = labels
     return query
 
@@ -210,7 +213,7 @@ def _compare(shown: list[JobSummary]) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         ids = st.multiselect(
             "Compare", list(offered), key="compare", placeholder="Select two or more jobs",
-            max_selections=MAX_COMPARED, format_func=lambda id: f"{offered[id]} ({str(id)[:8]})",
+            max_selections=MAX_JOBS, format_func=lambda id: f"{offered[id]} ({str(id)[:8]})",
         )  # fmt: skip
         if len(ids) > 1:
             st.page_link(
@@ -250,7 +253,7 @@ def _filters() -> None:
         "Labels", key="label", bind="query-params", on_change=_first_page, placeholder="team:vision, stage:final",
         max_chars=500,
     )  # fmt: skip
-    if unread := _unread_labels():
+    if unread := _labels()[1]:
         labels.warning(as_markdown(f"Not a label: {', '.join(unread)}. Write key:value, such as team:vision."))
     sort.selectbox("Sort by", list(SORTS), key="sort", bind="query-params", on_change=_first_page)
 
@@ -260,12 +263,13 @@ def page() -> None:
     title, action = st.columns([3, 1], vertical_alignment="center")
     title.title("Jobs", anchor=False)
     with action, st.container(horizontal=True, horizontal_alignment="right"):
+        saved_views.draw()
         if catalogue.own_projects() and st.button("New job", icon=":material/add:"):
             st.switch_page("app_pages/new_job.py")
     _filters()
-    addresses.check("view", VIEWS, LIST)
+    addresses.check("list-view", VIEWS, LIST)
     view = st.segmented_control(
-        "View", VIEWS, default=LIST, required=True, key="view", bind="query-params", label_visibility="collapsed"
+        "View", VIEWS, default=LIST, required=True, key="list-view", bind="query-params", label_visibility="collapsed"
     )
     if view == TABLE:
         run_table.draw(_query())

@@ -13,7 +13,7 @@ from calibrl import presets
 from calibrl.client import CalibrlError
 from calibrl.schemas import AuditSpec, Dataset, EvaluateSpec, JobPlan, JobSummary, TrainSpec
 from dashboard import addresses, states
-from dashboard.forms import form_start
+from dashboard.forms import chain_form, form_start
 from dashboard.forms.job_picker import Wanted
 from dashboard.forms.schema import Schema, label
 from dashboard.forms.schema_form import FORM, SpecForm
@@ -21,7 +21,8 @@ from dashboard.markup import as_markdown, heading
 from dashboard.reads import catalogue, service
 from dashboard.views import plan_summary
 
-TYPES = TRAINING, EVALUATION, AUDIT = (*form_start.KINDS.values(),)
+PIPELINE = "Pipeline"
+TYPES = TRAINING, EVALUATION, AUDIT, _ = (*form_start.KINDS.values(), PIPELINE)
 FIRST_PRESET = "calibrl"
 LONGEST_YAML = 100_000  # characters
 IMPORTED = "kind: train\nname: my-first-job\nmodel: ..."
@@ -50,10 +51,7 @@ COMMON = (
     "every_steps",
     "samples",
 )
-INTRODUCTION = (
-    "First run? Warm up with SFT until the model answers some prompts correctly. Then train with CalibRL: set the "
-    "model's source to the checkpoint of the SFT job. An evaluation job measures the result."
-)
+INTRODUCTION = "First run? Choose the type Pipeline: warm-up, training and evaluation in one submission."
 FIRST_EVALUATION: dict[str, Any] = {
     "name": "my-evaluation",
     "models": [{"from_job": None}],  # the latest job, if there is one
@@ -102,12 +100,15 @@ FOLDED: dict[str, dict[str, tuple[str, ...]]] = {  # sections that are folded at
 
 
 def _start() -> tuple[str, str, dict[str, Any]]:
-    """Draw the choice of type and preset. Return the kind of job, the key of its form, and the preset's values."""
+    """Draw the choice of type and preset. Return the kind of job, the key of its form, and the preset's values; all
+    empty for a pipeline."""
     addresses.keep("kind", TYPES, TRAINING)
     addresses.keep("preset", presets.names(), FIRST_PRESET, _preset_title)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         kind = st.segmented_control("Type", TYPES, required=True, key="kind")
         addresses.note("kind", kind, TRAINING)
+        if kind == PIPELINE:
+            return "", "", {}
         if kind == EVALUATION:
             return "evaluate", "evaluate", FIRST_EVALUATION
         if kind == AUDIT:
@@ -264,6 +265,26 @@ def _submit(spec: Mapping[str, Any], *, possible: bool) -> None:
     st.switch_page("app_pages/job.py", query_params={"id": str(job.id)})
 
 
+def _pipeline(specs: list[dict[str, Any]]) -> None:
+    """Draw the plan of the first job of a pipeline, the button that submits all, and the YAML."""
+    st.subheader(f"Plan of {specs[0]['name']}", anchor=False)
+    try:
+        with st.spinner("Validating…"):
+            plan_summary.draw(catalogue.plan(specs[0]))
+        possible = True
+    except CalibrlError as error:
+        possible = False
+        plan_summary.draw_errors(chain_form.faults(error))
+    if st.button("Submit pipeline", type="primary", icon=":material/play_arrow:", disabled=not possible):
+        try:
+            job = chain_form.submit(specs)
+        except CalibrlError as error:
+            plan_summary.draw_errors(chain_form.faults(error))
+        else:
+            st.switch_page("app_pages/job.py", query_params={"id": str(job.id)})
+    chain_form.code(specs)
+
+
 def page() -> None:
     """Draw the page."""
     st.title("New job", anchor=False)
@@ -278,6 +299,14 @@ def page() -> None:
     left, right = st.columns([3, 2], gap="large")
     with left:
         kind, key, first = _start()
+        if not kind:
+            specs = chain_form.fill_in(projects)
+    if not kind:
+        with right, st.container(key="plan"):
+            st.html(STICKY)
+            _pipeline(specs)
+        return
+    with left:
         _import()
         form = SpecForm(
             SCHEMAS[kind],

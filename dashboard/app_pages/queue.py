@@ -90,7 +90,7 @@ def _jobs() -> bool:
     elif not others:
         st.caption("No running jobs")
     if others:
-        st.caption(f"{_count(others, 'job')} of other projects {'run' if others > 1 else 'runs'}")
+        st.caption(f"{_count(others, 'running job')} in projects that you cannot see")
     st.subheader(f"Waiting ({len(waiting)})", anchor=False)
     if waiting:
         for note in _notes(waiting, machines):
@@ -107,10 +107,10 @@ def _notes(waiting: list[QueueEntry], machines: list[Worker]) -> Iterator[str]:
     """Yield what the rows do not say: jobs of other projects between them, and machines that are draining."""
     positions = [entry.position for entry in waiting if entry.position is not None]
     if positions and (hidden := max(positions) - len(positions)):
-        yield f"{_count(hidden, 'job')} of other projects {'are' if hidden > 1 else 'is'} between these positions"
+        yield f"{_count(hidden, 'job')} between these positions, in projects that you cannot see"
     draining = [machine.name for machine in machines if machine.status is WorkerStatus.DRAINING]
     if draining:
-        yield f"Draining, no new jobs start there: {as_markdown(', '.join(draining))}"
+        yield f"Draining machines, which start no new job: {as_markdown(', '.join(draining))}"
 
 
 def _count(number: int, noun: str) -> str:

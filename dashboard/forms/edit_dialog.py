@@ -1,12 +1,10 @@
 """Dialog to edit a job: its name, labels and notes."""
 
 import streamlit as st
-from pydantic import ValidationError
 
-from calibrl.client import CalibrlError
 from calibrl.schemas import Job, JobChanges
-from calibrl.schemas.fault_texts import fault_text
-from calibrl.schemas.jobs import MAX_NOTES_LENGTH
+from calibrl.schemas.jobs import MAX_NOTES_LENGTH, parse_label
+from dashboard.forms.changes import change
 from dashboard.reads import service
 
 
@@ -20,22 +18,18 @@ def form(job: Job) -> None:
         submitted = st.form_submit_button("Save", type="primary", key="edit-submit")
     if not submitted:
         return
-    if wrong := [text for text in labels if ":" not in text]:
-        st.text(f"Not a label: {', '.join(wrong)}. Write key:value, such as team:vision.")
-        return
-    wanted = {key.strip(): value.strip() for key, _, value in (text.partition(":") for text in labels)}
-    removed = dict.fromkeys(set(job.labels) - set(wanted))
     try:
-        JobChanges(name=name, labels={**wanted, **removed}, notes=notes)
-        service.client().edit(job.id, name=name, labels={**wanted, **removed}, notes=notes)
-    except ValidationError as error:
-        for fault in error.errors():
-            st.text(f"{'.'.join(map(str, fault['loc']))}: {fault_text(fault)}")
-    except CalibrlError as error:
+        wanted = dict(map(parse_label, labels))
+    except ValueError as error:
         st.text(str(error))
-    else:
-        service.clear_job_caches()
-        st.rerun()
+        return
+    removed = dict.fromkeys(set(job.labels) - set(wanted))
+
+    def save() -> Job:
+        changes = JobChanges(name=name, labels={**wanted, **removed}, notes=notes)
+        return service.client().edit(job.id, name=changes.name, labels=changes.labels, notes=changes.notes)
+
+    change(save)
 
 
 dialog = st.dialog("Edit this job", width="large")(form)

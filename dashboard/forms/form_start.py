@@ -10,12 +10,13 @@ import streamlit as st
 from pydantic import ValidationError
 
 from calibrl import presets
-from calibrl.schemas import Job, job_spec_adapter
+from calibrl.schemas import CheckpointChoice, Job, job_spec_adapter
 from calibrl.schemas.fault_texts import fault_text
 from dashboard.forms.fork_dialog import InvalidChanges, parse_changes
 from dashboard.forms.job_picker import readable
 from dashboard.forms.schema import Schema
 from dashboard.forms.schema_form import FORM
+from dashboard.markup import as_markdown
 
 KINDS = {"train": "Training", "evaluate": "Evaluation", "audit": "Audit"}  # kinds with a form, by choice of the type
 # Fields that another preset leaves as the reader has changed them. The others belong to the algorithm.
@@ -102,34 +103,34 @@ def _fault(fault: Mapping[str, Any]) -> str:
 
 def fill_from_url() -> None:
     """Fill the form in from the job that the URL names: its spec (`clone`), or an evaluation of it (`evaluate`)."""
-    for name, spec_of in (("clone", lambda job: job.spec), ("evaluate", evaluation_of)):
-        text = st.query_params.get(name)
-        if text is None:
+    step = st.query_params.get("checkpoint", "")
+    checkpoint: CheckpointChoice = int(step) if step.isdecimal() else "best"
+    for name, kinds in (("clone", tuple(KINDS)), ("evaluate", ("train",))):
+        if (text := st.query_params.get(name)) is None:
             continue
-        step = st.query_params.get("checkpoint")
         for used in (name, "checkpoint"):
             st.query_params.pop(used, None)
         try:
             job = readable(UUID(text))
         except ValueError:
             job = None
-        if job is None or job.kind not in KINDS:
-            st.warning("The URL names a job that does not exist, has no form, or that you have no access to.")
-            continue
-        spec = dict(spec_of(job))
-        if step is not None and step.isdecimal():
-            spec["models"] = [{"from_job": str(job.id), "checkpoint": int(step)}]
-        fill(spec)
+        if job is None:
+            st.warning("The URL names a job that does not exist, or that you have no access to.")
+        elif job.kind not in kinds:
+            text = f"{name}: {job.name} is a job of kind {job.kind}. Name a job of kind {' or '.join(kinds)}."
+            st.warning(as_markdown(text))
+        else:
+            fill(job.spec if name == "clone" else evaluation_of(job, checkpoint))
 
 
-def evaluation_of(job: Job) -> dict[str, Any]:
-    """Return the spec of an evaluation of a training's best checkpoint, on its validation data if it has any."""
+def evaluation_of(job: Job, checkpoint: CheckpointChoice) -> dict[str, Any]:
+    """Return the spec of an evaluation of a training's checkpoint, on its validation data if it has any."""
     validation = job.spec.get("validation") or {}
     return {
         "kind": "evaluate",
         "name": f"{job.name}-evaluation"[:120],
         "project": job.project,
-        "models": [{"from_job": str(job.id), "checkpoint": "best"}],
+        "models": [{"from_job": str(job.id), "checkpoint": checkpoint}],
         "data": [validation.get("data") or {"builtin": "digits", "split": "test"}],
         "rewards": job.spec["rewards"],
         "prompts": job.spec["prompts"],

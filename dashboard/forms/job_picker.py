@@ -20,11 +20,12 @@ BY_TEXT = "Select, or type a name, ID or link"
 
 @dataclass(frozen=True)
 class Wanted:
-    """The jobs that can be selected."""
+    """The jobs that can be selected. `fields`: of their specs, that the selected ones have."""
 
     kind: JobKind | None = None
     project: str | None = None
     status: JobStatus | None = None
+    fields: tuple[str, ...] = ()
 
     def latest(self) -> list[JobSummary]:
         """Return the latest of these jobs."""
@@ -40,6 +41,10 @@ class Wanted:
         query = {"kind": self.kind, "project": self.project, "status": self.status}
         given = {name: value for name, value in query.items() if value is not None}
         return service.jobs(**given, q=text.strip(), limit=MAX_FOUND).data if text.strip() else []
+
+    def named(self, ids: Sequence[UUID]) -> list[JobSummary]:
+        """Return those of these jobs that have one of the IDs, in their order, with `fields` of their specs."""
+        return [job for job in service.jobs_of(ids, self.fields) if self._fits(job)]
 
     def _fits(self, job: JobSummary) -> bool:
         wanted = ((self.kind, job.kind), (self.project, job.project), (self.status, job.status))
@@ -98,8 +103,7 @@ def _add(key: str) -> None:
 def _begin(key: str, wanted: Wanted) -> None:
     """Select the jobs that the URL names, and note those that are left out."""
     texts = [text for text in st.query_params.get("jobs", "").split(",") if text]
-    ids = [UUID(text) for text in dict.fromkeys(texts) if JOB_ID.fullmatch(text)]
-    jobs = [found[0] for id in ids if (found := wanted.find(str(id)))]
+    jobs = wanted.named([UUID(text) for text in dict.fromkeys(texts) if JOB_ID.fullmatch(text)])
     notes = []
     if lost := len(set(texts)) - len(jobs):
         notes.append(f"{lost} of {len(set(texts))} jobs in the URL do not exist, do not fit, or you have no access.")
@@ -109,7 +113,7 @@ def _begin(key: str, wanted: Wanted) -> None:
     st.session_state.update({key: [job.id for job in jobs[:MAX_JOBS]], f"{key}-notes": notes})
 
 
-def pick_jobs(title: str, wanted: Wanted, *, key: str) -> list[Job]:
+def pick_jobs(title: str, wanted: Wanted, *, key: str) -> list[JobSummary]:
     """Draw a selection of jobs and return the selected ones. The URL (?jobs=ID,ID) names the initial selection and
     follows it.
     """
@@ -137,6 +141,6 @@ def pick_jobs(title: str, wanted: Wanted, *, key: str) -> list[Job]:
             )  # fmt: skip
     for note in st.session_state.get(f"{key}-notes", ()):
         st.warning(as_markdown(note))
-    jobs = [job for id in st.session_state[key] if (job := readable(id)) is not None]
+    jobs = wanted.named(st.session_state[key])
     st.query_params["jobs"] = ",".join(str(job.id) for job in jobs)
     return jobs

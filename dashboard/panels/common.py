@@ -55,19 +55,21 @@ def chart_panel(cards: Sequence[PanelCard]) -> Callable[[Job], None]:
 
 
 def read(job: Job, metrics: Sequence[str]) -> Curves:
-    """Return the curves of these metrics, with the latest points."""
-    axis = chart_look.axis()
-    more = chart_look.TOKENS if axis == "tokens" else ()
+    """Return the curves of these metrics over the steps, with the latest points."""
+    more = chart_look.TOKENS if chart_look.axis() == "tokens" else ()
     history = live.history(job.id, job.attempt, tuple(dict.fromkeys((*metrics, *more))))
     with states.tolerated():
         history.refresh()
-    if axis == "step":
-        return {metric: history.series(metric) for metric in metrics}
-    return chart_look.on_axis(job, history.buckets(), metrics)
+    return history.curves()
 
 
 def draw_cards(job: Job, cards: Sequence[PanelCard], curves: Curves) -> None:
-    """Draw cards in two columns, one column on a phone. Cards without data take no place once the job has ended."""
+    """Draw cards in two columns, one column on a phone, on the x axis that the reader has chosen. Cards without data
+    take no place once the job has ended.
+
+    `curves`: of `read`.
+    """
+    drawn = chart_look.on_axis(job, live.history(job.id, job.attempt, tuple(curves)))
     empty = live_chart.NOT_REPORTED if job.status.final else live_chart.NO_DATA
     events = live.events(job.id)
     with states.tolerated():
@@ -78,7 +80,7 @@ def draw_cards(job: Job, cards: Sequence[PanelCard], curves: Curves) -> None:
     with st.grid(2, min_column_width=400):
         for card in cards:
             if isinstance(card, Card | StackCard):
-                figure = card.figure(curves, marks, look)
+                figure = card.figure(drawn, marks, look)
                 if job.status.final and not figure.data:
                     absent.append(card.title)
                 else:

@@ -2,6 +2,7 @@
 
 from calibrl.schemas import Job
 from dashboard import states
+from dashboard.panels.panel import Panel
 from dashboard.views import evaluation_table
 
 
@@ -13,3 +14,6 @@ def draw(job: Job) -> None:
         states.empty("No results", "The job ended without results.")
     else:
         states.empty("No results yet", "Results appear here when the evaluation ends.")
+
+
+PANELS = (Panel("Results", draw, 10, ("evaluate",)),)

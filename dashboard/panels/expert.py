@@ -10,6 +10,7 @@ from dashboard.charts.cards import Card, HeatCard, Line, StackCard, metrics_of
 from dashboard.markup import escape, group_link, heading, table
 from dashboard.palette import CORRECT, EXPERT, NEUTRAL, POLICY, VALIDATION, WRONG, faded
 from dashboard.panels.common import PanelCard, algorithm, draw_cards, live_panel, read
+from dashboard.panels.panel import Panel
 from dashboard.reads import live
 
 MOST_LISTED = 8  # groups
@@ -223,3 +224,6 @@ def _panel(job: Job) -> None:
 
 
 draw = live_panel(_panel)
+
+
+PANELS = (Panel("Expert mismatch", draw, 30, of_rollouts=True, charted=True),)

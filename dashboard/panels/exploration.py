@@ -3,6 +3,7 @@
 from dashboard.charts.cards import Card, HeatCard, Line, StackCard
 from dashboard.palette import CORRECT, ENTROPY, NEUTRAL, POLICY, RARENESS, VALIDATION, WRONG
 from dashboard.panels.common import PanelCard, chart_panel
+from dashboard.panels.panel import Panel
 
 # In reading order: does it explore, which groups teach, what do the groups say, what do the updates do.
 CARDS: tuple[PanelCard, ...] = (
@@ -155,3 +156,6 @@ CARDS: tuple[PanelCard, ...] = (
     ),
 )
 draw = chart_panel(CARDS)
+
+
+PANELS = (Panel("Exploration", draw, 20, of_rollouts=True, charted=True),)

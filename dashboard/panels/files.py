@@ -8,6 +8,7 @@ from dashboard import states
 from dashboard.markup import chip, escape, file_link, heading, job_link, moment, status_chip, table
 from dashboard.palette import CORRECT
 from dashboard.panels.common import draw_live
+from dashboard.panels.panel import Panel
 from dashboard.reads import service
 from dashboard.reads.downloads import address
 
@@ -124,3 +125,6 @@ def _exports(job: Job) -> None:
     )
     with st.container(border=True, key="card-exports"):
         st.html(heading("Exports", "Up to the current step") + "".join(rows))
+
+
+PANELS = (Panel("Files", draw, 110, kinds=()),)

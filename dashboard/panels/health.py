@@ -11,6 +11,7 @@ from dashboard import states
 from dashboard.markup import chip, escape, heading, moment
 from dashboard.palette import CORRECT, RARENESS, WRONG
 from dashboard.panels.common import has_rollouts, live_panel
+from dashboard.panels.panel import Panel
 from dashboard.reads import live, service
 from dashboard.views.alerts import TEXTS, title_of
 from dashboard.views.new_job_page import submit_and_open
@@ -110,3 +111,6 @@ def _warnings(events: list[Event]) -> None:
 
 
 draw = live_panel(_panel)
+
+
+PANELS = (Panel("Health", draw, 80),)

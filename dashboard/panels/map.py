@@ -10,6 +10,7 @@ from dashboard.charts import figures, live_chart
 from dashboard.charts.figures import Dot
 from dashboard.markup import group_link, table
 from dashboard.panels.common import LATEST, live_panel, show_if_no_sample
+from dashboard.panels.panel import Panel
 from dashboard.reads import live
 
 MOST_OTHERS = 600  # groups of other steps: the latest ones
@@ -104,3 +105,6 @@ def _list(job: Job, steps: Steps, step: int) -> None:
 
 
 draw = live_panel(_panel)
+
+
+PANELS = (Panel("Map", draw, 40, of_rollouts=True),)

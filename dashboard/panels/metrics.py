@@ -11,6 +11,7 @@ from dashboard.charts.cards import Card, Line
 from dashboard.markup import as_markdown
 from dashboard.palette import POLICY, VALIDATION
 from dashboard.panels.common import draw_cards, live_panel, read
+from dashboard.panels.panel import Panel
 from dashboard.reads import service
 
 MOST_DRAWN = 24  # charts at once
@@ -65,3 +66,6 @@ def _panel(job: Job) -> None:
 
 
 draw = live_panel(_panel)
+
+
+PANELS = (Panel("Metrics", draw, 70, charted=True),)

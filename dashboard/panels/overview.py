@@ -13,6 +13,7 @@ from dashboard.charts.series import StepSeries, averaged, fence, smoothed
 from dashboard.palette import EXPERT, NEUTRAL, POLICY, VALIDATION
 from dashboard.panels import lineage
 from dashboard.panels.common import draw_cards, draw_live, has_rollouts, read, show_if_empty, show_if_not_started
+from dashboard.panels.panel import Panel
 
 SPARKLINE = 60  # points
 
@@ -69,6 +70,13 @@ ACCURACY = Card(
     unit="accuracy",
     share="of_all",
 )
+LEARNING_RATE = Card(
+    "learning-rate",
+    "Learning rate",
+    (Line("learning rate", "schedule/learning_rate", exact=True),),
+    value_format=".2e",
+)
+EPOCH = Card("epoch", "Epoch", (Line("epoch", "schedule/epoch", exact=True),), value_format=".2f")
 GRADIENT_NORM = Card("grad-norm", "Gradient norm", (Line("gradient norm", "loss/grad_norm"),))
 REINFORCEMENT = (
     ACCURACY,
@@ -86,6 +94,8 @@ REINFORCEMENT = (
         value_format=".4f",
     ),
     GRADIENT_NORM,
+    LEARNING_RATE,
+    EPOCH,
 )
 SUPERVISED = (
     ACCURACY,
@@ -102,6 +112,8 @@ SUPERVISED = (
         (Line("tokens", "perf/tokens_per_second"),),
         value_format=",.0f",
     ),
+    LEARNING_RATE,
+    EPOCH,
 )
 
 
@@ -143,7 +155,9 @@ def _best(tile: Tile, series: StepSeries) -> str:
         return ""
     highest = np.where(np.isfinite(series.high), series.high, -np.inf)
     place = int(highest.argmax())
-    return f"best {format(float(highest[place]), tile.value_format)} at {int(series.steps[place])}"
+    first, last = int(series.first[place]), int(series.steps[place])
+    at = f"at step {last}" if first == last else f"in steps {first} to {last}"
+    return f"best {format(float(highest[place]), tile.value_format)} {at}"
 
 
 def _small(series: StepSeries) -> list[float] | None:
@@ -174,3 +188,6 @@ def _supervised(job: Job) -> None:
     curves = read(job, metrics_of(SUPERVISED))
     if not show_if_empty(job, curves):
         draw_cards(job, SUPERVISED, curves)
+
+
+PANELS = (Panel("Overview", draw, 10, charted=True),)

@@ -11,6 +11,7 @@ from dashboard import states
 from dashboard.markup import chip, escape, heading, job_link, sparkline, table
 from dashboard.palette import CORRECT, EXPERT, NEUTRAL
 from dashboard.panels.common import live_panel
+from dashboard.panels.panel import Panel
 from dashboard.reads import service
 
 LISTS: dict[str, PromptList] = {
@@ -115,3 +116,6 @@ def _panel(job: Job) -> None:
 
 
 draw = live_panel(_panel)
+
+
+PANELS = (Panel("Prompts", draw, 60, of_rollouts=True),)

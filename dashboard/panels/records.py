@@ -10,6 +10,7 @@ from dashboard import states
 from dashboard.markup import escape, file_link, heading, moment, status_chip
 from dashboard.panels import lineage
 from dashboard.panels.common import draw_live
+from dashboard.panels.panel import Panel
 from dashboard.reads import live
 from dashboard.reads.downloads import address
 from dashboard.views import reproduction
@@ -88,3 +89,10 @@ def spec(job: Job) -> None:
         reproduction.draw(job)
     st.caption("Full config with all defaults. To run it again: save it, edit it, then `calibrl submit FILE.yaml`.")
     st.code(yaml.safe_dump(ordered(job.spec), sort_keys=False, allow_unicode=True), language=None)
+
+
+PANELS = (
+    Panel("Log", log, 100, kinds=()),
+    Panel("Events", events, 120, kinds=()),
+    Panel("Spec", spec, 130, kinds=()),
+)

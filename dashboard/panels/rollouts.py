@@ -11,6 +11,7 @@ from calibrl.schemas import Job, Sample, SampleSummary
 from dashboard import addresses, signin, states
 from dashboard.markup import as_markdown, group_link, table
 from dashboard.panels.common import LATEST, live_panel, show_if_no_sample
+from dashboard.panels.panel import Panel
 from dashboard.reads import live, service
 from dashboard.views import completions, verdicts
 
@@ -197,3 +198,6 @@ def _panel(job: Job) -> None:
 
 
 draw = live_panel(_panel)
+
+
+PANELS = (Panel("Rollouts", draw, 50, of_rollouts=True),)

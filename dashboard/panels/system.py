@@ -1,4 +1,6 @@
-"""Time per step phase, throughput, memory, the GPUs that the job holds, and what its hours bought."""
+"""Time per step phase, throughput, hardware over time, the GPUs that the job holds, and what its hours bought."""
+
+from collections.abc import Iterable
 
 import streamlit as st
 
@@ -6,8 +8,9 @@ from calibrl.schemas import GIB, Job
 from dashboard import states
 from dashboard.charts.cards import Card, Line, StackCard, metrics_of
 from dashboard.markup import gpu_table, heading
-from dashboard.palette import EXPERT, NEUTRAL, POLICY, RARENESS, faded
-from dashboard.panels.common import draw_cards, live_panel, read, show_if_empty
+from dashboard.palette import EXPERT, MODELS, NEUTRAL, POLICY, RARENESS, faded
+from dashboard.panels.common import PanelCard, draw_cards, live_panel, read, show_if_empty
+from dashboard.panels.panel import Panel
 from dashboard.reads import service
 from dashboard.views import hours
 
@@ -45,6 +48,43 @@ CARDS = (
 )
 
 
+HARDWARE = (  # of each process: metric, title, unit, scale
+    ("gpu_utilisation", "GPU utilisation", "%", 1.0),
+    ("gpu_memory_bytes", "GPU memory in use", "GiB", 1 / GIB),
+    ("cpu_cores", "CPU use", "cores", 1.0),
+    ("host_memory_bytes", "Host memory", "GiB", 1 / GIB),
+)
+
+
+DASHES = ("solid", "dash", "dot")  # of processes of the same colour
+
+
+def _hardware(names: Iterable[str]) -> list[Card]:
+    """A card per reading of the hardware that the job reports, with a line per process."""
+    ranks: dict[str, list[int]] = {}
+    for name in names:
+        metric, _, rank = name.removeprefix("perf/").partition("/")
+        if rank.isdecimal():
+            ranks.setdefault(metric, []).append(int(rank))
+    return [
+        Card(
+            metric.replace("_", "-"),
+            title,
+            tuple(_process(metric, rank) for rank in sorted(ranks[metric])),
+            unit=unit,
+            value_format=".2f",
+            scale=scale,
+        )
+        for metric, title, unit, scale in HARDWARE
+        if metric in ranks
+    ]
+
+
+def _process(metric: str, rank: int) -> Line:
+    more, colour = divmod(rank, len(MODELS))
+    return Line(f"process {rank}", f"perf/{metric}/{rank}", MODELS[colour], DASHES[more % len(DASHES)])
+
+
 def _machines(job: Job) -> None:
     """The machines that run the job now, and its GPUs there."""
     machines = []
@@ -58,13 +98,20 @@ def _machines(job: Job) -> None:
 
 
 def _panel(job: Job) -> None:
-    curves = read(job, metrics_of(CARDS))
+    names: list[str] = []
+    with states.tolerated():
+        names = service.metric_names(job.id)
+    cards: tuple[PanelCard, ...] = (*CARDS, *_hardware(names))
+    curves = read(job, metrics_of(cards))
     if not job.status.final:
         _machines(job)
     if not show_if_empty(job, curves):
-        draw_cards(job, CARDS, curves)
+        draw_cards(job, cards, curves)
     with states.tolerated():
         hours.job_hours(service.hours(job.id))
 
 
 draw = live_panel(_panel)
+
+
+PANELS = (Panel("System", draw, 90, charted=True),)

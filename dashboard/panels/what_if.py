@@ -2,6 +2,7 @@
 
 from calibrl.schemas import Job, JobStatus
 from dashboard import states
+from dashboard.panels.panel import Panel
 from dashboard.reads import catalogue
 from dashboard.views import compared_updates
 
@@ -14,3 +15,6 @@ def draw(job: Job) -> None:
         states.empty("No result", "The job ended without a result.")
     else:
         states.empty("No result yet", "The updates appear here when the comparison ends.")
+
+
+PANELS = (Panel("Results", draw, 10, ("what_if",)),)

@@ -60,6 +60,17 @@ def own_projects() -> list[str]:
     return [slug for slug in projects() if me.may_change(slug)]
 
 
+def administered() -> list[str]:
+    """Return the projects that the viewer's key can administer."""
+    return [slug for slug in projects() if service.me().may_administer(slug)]
+
+
+def may_administer() -> bool:
+    """Return true if the viewer's key can administer the service or a project."""
+    me = service.me()
+    return (me.admin and me.scope == "write") or any(map(me.may_administer, me.projects))
+
+
 def plan(spec: Mapping[str, Any]) -> JobPlan:
     """Return the plan of a spec.
 
@@ -221,6 +232,16 @@ def attempts(job_id: UUID) -> list[AttemptRecord]:
 
 @st.cache_resource(ttl=10.0, max_entries=64, show_spinner=False)
 def _attempts(key: str, job_id: UUID) -> list[AttemptRecord]:
+    return service.client().attempts(job_id)
+
+
+def attempt_times(job: JobSummary) -> list[AttemptRecord]:
+    """Return the attempts of a job, read once per status: their times change with it, and stay if the API is away."""
+    return _attempt_times(signin.key(), job.id, job.attempt, job.status)
+
+
+@st.cache_resource(max_entries=512, show_spinner=False)
+def _attempt_times(key: str, job_id: UUID, attempt: int, status: JobStatus) -> list[AttemptRecord]:
     return service.client().attempts(job_id)
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from calibrl.client import CalibrlError, Client
@@ -33,11 +33,6 @@ def address(job_id: UUID, file: str) -> str:
 def dataset_address(id: UUID) -> str:
     """Return the URL of a dataset's file."""
     return f"files/dataset/{id}"
-
-
-async def _open(request: Request) -> Response:
-    """Open a job's page for its ID in the path."""
-    return RedirectResponse(f"../job?id={request.path_params['job_id']}", 307)
 
 
 async def _send_dataset(request: Request) -> Response:
@@ -107,5 +102,4 @@ def _file(client: Client, job_id: UUID, file: str) -> Iterator[bytes]:
 routes = [
     Route("/files/dataset/{id:uuid}", _send_dataset, methods=["GET"]),
     Route("/files/{job_id:uuid}/{file:path}", _send, methods=["GET"]),
-    Route("/job/{job_id:uuid}", _open, methods=["GET"]),
 ]

@@ -14,7 +14,7 @@ import streamlit as st
 
 from calibrl import schemas
 from calibrl.client import Client
-from calibrl.schemas import Curves, Event, Job, SampleSummary
+from calibrl.schemas import Curves, Event, JobSummary, SampleSummary
 from dashboard import signin
 from dashboard.charts.series import BUCKETS, COLUMNS, HistogramColumns, StepSeries
 from dashboard.reads.service import FRESH, client, live_client
@@ -118,18 +118,24 @@ class History(_Reader):
                 self._drawn.pop(series.name, None)
         return False
 
-    def series(self, name: str) -> StepSeries:
-        """Return the curve of a metric so far; empty if the job does not report it."""
-        with self._lock:
-            if name not in self._drawn:
-                curve = self._curves[name]
-                self._drawn[name] = curve.at(curve.last_step)
-            return self._drawn[name]
+    def curves(self) -> dict[str, StepSeries]:
+        """Return the curves of all its metrics so far, by metric; empty ones of metrics that the job does not report.
 
-    def buckets(self) -> dict[str, Buckets]:
-        """Return the buckets of all its metrics so far, by metric."""
+        A curve is the same object until a refresh changes it.
+        """
         with self._lock:
-            return {name: curve.copy() for name, curve in self._curves.items()}
+            return self._by_step()
+
+    def curves_and_buckets(self) -> tuple[dict[str, StepSeries], dict[str, Buckets]]:
+        """Return `curves` and the buckets of one moment, by metric."""
+        with self._lock:
+            return self._by_step(), {name: curve.copy() for name, curve in self._curves.items()}
+
+    def _by_step(self) -> dict[str, StepSeries]:
+        for name, curve in self._curves.items():
+            if name not in self._drawn:
+                self._drawn[name] = curve.at(curve.last_step)
+        return dict(self._drawn)
 
     def seconds_per_step(self, since: datetime | None) -> float | None:
         """Return the mean time between the last steps after `since`, the start of the attempt: pauses do not count.
@@ -314,7 +320,7 @@ def history(job_id: UUID, attempt: int, names: tuple[str, ...]) -> History:
     return History(job_id, names)
 
 
-def compared_curves(jobs: Sequence[Job], names: Sequence[str]) -> ComparedCurves:
+def compared_curves(jobs: Sequence[JobSummary], names: Sequence[str]) -> ComparedCurves:
     """Return the curves of several jobs, cached per API key and attempt: viewers have different access rights."""
     live = frozenset(job.id for job in jobs if not job.status.final)
     return _compared_curves(signin.key(), tuple((job.id, job.attempt) for job in jobs), tuple(names), live)

@@ -1,5 +1,6 @@
 """Cached reads from the API. `live.py` has the reads that grow while a job runs."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from calibrl.schemas import (
     Checkpoint,
     Job,
     JobHours,
+    JobStatus,
     JobSummary,
     Me,
     Page,
@@ -25,6 +27,7 @@ from calibrl.schemas import (
     Worker,
 )
 from calibrl.schemas import Series as CurveRecord
+from calibrl.schemas.jobs import MAX_IDS
 from dashboard import signin
 
 TICK = 1.0  # seconds between two reads of a live panel
@@ -33,6 +36,7 @@ IDLE_TICK = 10.0  # the same if all have ended, so that a new job appears
 LIVE_SECONDS = 5.0  # limit of a live read; it is tried again at once, and at the next tick
 FRESH = 0.5  # seconds for which a read is cached
 MAX_DERIVED = 50  # derived jobs shown of one job
+MAX_EVALUATIONS = 1000  # of compared jobs, from which the latest of each is taken
 FEW_POINTS = 32  # of a curve in a row of a list
 SUMS_FRESH = 60.0  # the same for sums over all steps of a job
 QUEUE_FRESH = 5.0  # the same for the queue, which costs the service a whole plan
@@ -70,6 +74,15 @@ def jobs(**query: Any) -> Page[JobSummary]:
 @st.cache_resource(ttl=FRESH, max_entries=256, show_spinner=False)
 def _jobs(key: str, query: dict[str, Any]) -> Page[JobSummary]:
     return _client(key).jobs(**query)
+
+
+def jobs_of(ids: Sequence[UUID], fields: Sequence[str] = ()) -> list[JobSummary]:
+    """Return the jobs of these ids that the viewer can see, in this order, with these fields of their specs."""
+    found: dict[UUID, JobSummary] = {}
+    for start in range(0, len(ids), MAX_IDS):
+        some = list(ids[start : start + MAX_IDS])
+        found |= {job.id: job for job in jobs(ids=some, fields=list(fields), limit=MAX_IDS).data}
+    return [found[id] for id in ids if id in found]
 
 
 def job(job_id: str) -> Job:
@@ -224,6 +237,18 @@ def derived(job_id: UUID) -> list[JobSummary]:
 @st.cache_resource(ttl=10.0, max_entries=256, show_spinner=False)
 def _derived(key: str, job_id: UUID) -> list[JobSummary]:
     return _client(key).jobs(derived_from=job_id, sort="created", limit=MAX_DERIVED).data
+
+
+def latest_evaluations(ids: Sequence[UUID]) -> dict[UUID, JobSummary]:
+    """Return the latest succeeded evaluation of each of these trainings that has one, by training."""
+    found: dict[UUID, JobSummary] = {}
+    if ids:
+        query = {"derived_from": list(ids), "kind": "evaluate", "status": JobStatus.SUCCEEDED, "fields": ["models"]}
+        for evaluation in jobs(**query, limit=MAX_EVALUATIONS).data:  # newest first
+            for model in evaluation.fields.get("models", []):
+                if (trained := model.get("from_job")) and UUID(trained) in ids:
+                    found.setdefault(UUID(trained), evaluation)
+    return found
 
 
 @st.cache_resource(ttl=LIST_TICK, max_entries=512, show_spinner=False)

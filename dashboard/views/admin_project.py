@@ -7,7 +7,6 @@ import streamlit as st
 from calibrl.schemas import (
     Member,
     NewWebhook,
-    Project,
     ProjectSettings,
     Role,
     Usage,
@@ -16,14 +15,13 @@ from calibrl.schemas import (
     WebhookFormat,
 )
 from calibrl.schemas.webhooks import DEFAULT_EVENTS
+from dashboard.forms.changes import change
 from dashboard.markup import as_markdown, escape, moment, progress_bar, table
 from dashboard.palette import POLICY
-from dashboard.reads import service
-from dashboard.views.admin_service import change
+from dashboard.reads import administration, service
 
 EVENTS: tuple[WebhookEvent, ...] = get_args(WebhookEvent)
 SECRET = "webhook-secret"  # session key: of a webhook that was just added
-MOST_ENTRIES = 200  # of the audit log
 LIMITS = {  # field of `ProjectSettings`: label
     "weight": "Fair-share weight",
     "max_gpus": "Max GPUs at the same time",
@@ -37,7 +35,7 @@ LIMITS = {  # field of `ProjectSettings`: label
 def members(project: str) -> None:
     """Draw the members of a project with their roles."""
     st.write("Viewers read. Members also submit and control jobs. Admins also manage members and webhooks.")
-    for member in service.client().members(project):
+    for member in administration.members(project):
         _member(project, member)
     with st.form("add-member", border=True, clear_on_submit=True):
         st.subheader("Add member", anchor=False)
@@ -72,7 +70,7 @@ def _member(project: str, member: Member) -> None:
 
 def limits(project: str) -> None:
     """Draw the form of the limits of a project."""
-    now: Project = service.client().project(project)
+    now = administration.limits(project)
     described = ProjectSettings.model_json_schema()["properties"]
     with st.form("limits", border=True):
         values: dict[str, Any] = {}
@@ -103,7 +101,7 @@ def webhooks(project: str) -> None:
     if secret := st.session_state.pop(SECRET, None):
         st.success("Copy the secret that signs the messages now. It is not shown again.")
         st.code(secret, language=None)
-    for hook in service.client().webhooks(project):
+    for hook in administration.webhooks(project):
         _webhook(project, hook)
     with st.form("add-webhook", border=True):
         st.subheader("Add webhook", anchor=False)
@@ -127,7 +125,7 @@ def _webhook(project: str, hook: Webhook) -> None:
         rows = (
             f"<tr><td>{escape(moment(one.created_at))}</td><td>{escape(one.type)}</td><td>{one.status.value}</td>"
             f'<td data-label="Tries">{one.attempts}</td><td>{escape(one.response or "–")}</td></tr>'
-            for one in service.client().deliveries(project, hook.id)[:5]
+            for one in administration.deliveries(project, hook.id)[:5]
         )
         st.html(table(("Sent", "Event", "Status", "Tries", "Answer"), rows))
         with st.container(horizontal=True):
@@ -140,8 +138,8 @@ def _webhook(project: str, hook: Webhook) -> None:
 
 def usage(project: str) -> None:
     """Draw the slot-hours of this month by user."""
-    rows = [row for row in service.client().usage() if row.project == project]
-    total, budget = sum(row.slot_hours for row in rows), service.client().project(project).budget_slot_hours
+    rows = administration.usage(project)
+    total, budget = sum(row.slot_hours for row in rows), administration.limits(project).budget_slot_hours
     st.write(f"**{total:.1f}** slot-hours this month (UTC)" + (f" of {budget:g}" if budget else ""))
     if budget:
         st.html(progress_bar(total / budget, POLICY, f"budget of {project}"))
@@ -161,7 +159,7 @@ def _use(row: Usage) -> str:
 def audit(project: str) -> None:
     """Draw the latest changes in a project."""
     user = st.text_input("User", key="audit-user", max_chars=63, placeholder="All users").strip()
-    entries = service.client().audit(project=project, user=user or None, limit=MOST_ENTRIES)
+    entries = administration.audit(project, user or None)
     if not entries:
         st.caption("No changes")
         return

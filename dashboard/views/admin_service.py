@@ -1,45 +1,18 @@
 """Administration of the service: users, their keys, and new projects."""
 
-from collections.abc import Callable
-
 import streamlit as st
-from pydantic import ValidationError
 
-from calibrl.client import CalibrlError
-from calibrl.schemas import ApiKey, NewKey, ProjectSettings, User
-from calibrl.schemas.fault_texts import fault_text
-from dashboard.markup import as_markdown, moment
-from dashboard.reads import catalogue, service
-
-NOTICE = "admin-notice"  # session key: what the last change did
-
-
-def show_notice() -> None:
-    """Draw what the last change did, once."""
-    if notice := st.session_state.pop(NOTICE, None):
-        st.success(as_markdown(notice))
-
-
-def change(act: Callable[[], object], done: str) -> None:
-    """Make a change and run the page again, or show why it was refused."""
-    try:
-        act()
-    except ValidationError as error:
-        for fault in error.errors():
-            st.text(f"{'.'.join(map(str, fault['loc']))}: {fault_text(fault)}")
-        return
-    except CalibrlError as error:
-        st.text(str(error))
-        return
-    catalogue.forget_access()
-    st.session_state[NOTICE] = done
-    st.rerun()
+from calibrl.schemas import ProjectSettings, User
+from dashboard.forms.changes import change
+from dashboard.markup import as_markdown
+from dashboard.reads import administration, catalogue, service
+from dashboard.views import api_keys
 
 
 def users() -> None:
     """Draw the users of the service, with the changes of each."""
     st.write("A user without a key cannot sign in. Keys of an inactive user are refused.")
-    for user in service.client().users():
+    for user in administration.users():
         _user(user)
     with st.form("add-user", border=True, clear_on_submit=True):
         st.subheader("Add user", anchor=False)
@@ -73,32 +46,8 @@ def _user(user: User) -> None:
 
 def keys() -> None:
     """Draw the keys of a user, with a form for a new one."""
-    names = [user.name for user in service.client().users()]
-    user = st.selectbox("User", names, key="keys-of")
-    for key in service.client().keys(user):
-        _key(key)
-    with st.form("add-key", border=True):
-        st.subheader("Create key", anchor=False)
-        name = st.text_input("Name", max_chars=120, placeholder="laptop")
-        days = st.number_input("Expires after (days, 0: never)", 0, 3660, 90)
-        created = st.form_submit_button("Create key", type="primary")
-    if created:
-        try:
-            new = service.client().create_key(NewKey(name=name or "unnamed", user=user, expires_days=days or None))
-        except CalibrlError as error:
-            st.text(str(error))
-            return
-        st.success("Copy the key now. It is not shown again.")
-        st.code(new.key, language=None)
-
-
-def _key(key: ApiKey) -> None:
-    name, state, action = st.columns([3, 3, 1], vertical_alignment="center")
-    name.write(f"**{as_markdown(key.name)}** {as_markdown(key.prefix)}… {key.scope}")
-    used = f"used {moment(key.last_used_at)}" if key.last_used_at else "never used"
-    state.write(f"revoked {moment(key.revoked_at)}" if key.revoked_at else used)
-    if key.revoked_at is None and action.button("Revoke", key=f"revoke-{key.id}"):
-        change(lambda: service.client().revoke_key(key.id), f"Key {key.name} revoked.")
+    names = [user.name for user in administration.users()]
+    api_keys.draw(st.selectbox("User", names, key="keys-of"))
 
 
 def new_project() -> None:

@@ -6,9 +6,9 @@ import streamlit as st
 
 from calibrl.schemas import AlertRule, AlertRuleSettings, NewAlertRule
 from calibrl.schemas.alert_rules import condition_text
+from dashboard.forms.changes import change
 from dashboard.markup import as_markdown, moment
-from dashboard.reads import service
-from dashboard.views.admin_service import change
+from dashboard.reads import administration, service
 
 KINDS = {
     "below": "Below a limit",
@@ -23,7 +23,7 @@ BEST = {"highest": "The highest value", "lowest": "The lowest value"}
 def draw(project: str) -> None:
     """Draw the alert rules of a project."""
     st.write("An alert rule is a condition on a metric of jobs. Its alerts are shown with those of the health rules.")
-    for rule in service.client().alert_rules(project):
+    for rule in administration.alert_rules(project):
         _rule(rule)
     with st.container(border=True):
         st.subheader("Add alert rule", anchor=False)

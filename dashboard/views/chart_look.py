@@ -1,18 +1,18 @@
 """The reader's choice of how curves are drawn, in the URL: smoothing, y axis and x axis; curves on another x axis."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import get_args
 
 import numpy as np
 import streamlit as st
 
-from calibrl.schemas import Job
-from dashboard import addresses
+from calibrl.schemas import AttemptRecord, Job
+from dashboard import addresses, states
 from dashboard.charts.look import Look
-from dashboard.charts.series import EMA, WINDOW, Smoothing, StepSeries
+from dashboard.charts.series import EMA, KEPT, WINDOW, Smoothing, StepSeries
 from dashboard.reads import catalogue
-from dashboard.reads.live import Buckets
+from dashboard.reads.live import History
 from dashboard.views.compare_curves import AXES, RATE, SECONDS, Axis, places_of
 
 SMOOTHINGS: dict[Smoothing, str] = {"mean": f"Mean of {WINDOW}", "ema": f"EMA {EMA:g}", "none": "None"}
@@ -50,16 +50,27 @@ def current(*, legend: bool = True) -> Look:
     )
 
 
-def on_axis(job: Job, buckets: Mapping[str, Buckets], metrics: Sequence[str]) -> dict[str, StepSeries]:
+def on_axis(job: Job, history: History) -> dict[str, StepSeries]:
     """Return the curves of a job on the chosen x axis; empty if it does not have the values of the axis."""
     kind = axis()
-    attempts = catalogue.attempts(job.id) if kind == "time" else []
+    if kind == "step":
+        return history.curves()
+    attempts: list[AttemptRecord] = []
+    if kind == "time":
+        with states.tolerated():
+            attempts = catalogue.attempt_times(job)
+    curves, buckets = history.curves_and_buckets()
     by_job = {(job.id, name): curve for name, curve in buckets.items()}
-    return {name: _placed(buckets[name], places_of(job, buckets[name], by_job, kind, attempts)) for name in metrics}
+    return {
+        name: _placed(curve, tuple(places_of(job, buckets[name], by_job, kind, attempts)))
+        for name, curve in curves.items()
+    }
 
 
-def _placed(curve: Buckets, places: Sequence[int]) -> StepSeries:
+@lru_cache(KEPT)
+def _placed(curve: StepSeries, places: tuple[int, ...]) -> StepSeries:
+    """The curve at other places of the x axis. Equal arguments give the same object, for cached figures."""
     if not places:
         return StepSeries.of([], [])
-    series = curve.at(places)
-    return replace(series, first=np.asarray(places, dtype=np.int64))
+    at = np.asarray(places, dtype=np.int64)
+    return replace(curve, steps=at, first=at)

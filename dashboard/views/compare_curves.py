@@ -11,7 +11,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from calibrl.schemas import AttemptRecord, Job
+from calibrl.schemas import AttemptRecord, JobSummary
 from dashboard.charts.figures import Curve
 from dashboard.charts.series import BUCKETS, StepSeries
 from dashboard.reads.live import Buckets
@@ -36,7 +36,7 @@ class JobLine:
 
     name: str
     colour: str
-    jobs: tuple[Job, ...]
+    jobs: tuple[JobSummary, ...]
     dash: str = "solid"
 
 
@@ -44,27 +44,27 @@ def _is_seed(field: str) -> bool:
     return field.split(".")[-1] == "seed"
 
 
-def config(job: Job) -> frozenset[tuple[str, str]]:
+def config(job: JobSummary) -> frozenset[tuple[str, str]]:
     """Return the fields of a job's spec with their values, without seeds, name, labels and notes."""
     naming = ("name", "labels", "notes")
     return frozenset(
         (field, value)
-        for field, value in flat(job.spec).items()
+        for field, value in flat(job.fields).items()
         if not _is_seed(field) and field.split(".")[0] not in naming
     )
 
 
-def seeds(job: Job) -> tuple[str, ...]:
+def seeds(job: JobSummary) -> tuple[str, ...]:
     """Return the seeds in a job's spec."""
-    return tuple(value for field, value in sorted(flat(job.spec).items()) if _is_seed(field))
+    return tuple(value for field, value in sorted(flat(job.fields).items()) if _is_seed(field))
 
 
-def seed_groups(jobs: Sequence[Job]) -> list[tuple[Job, ...]]:
+def seed_groups(jobs: Sequence[JobSummary]) -> list[tuple[JobSummary, ...]]:
     """Group jobs of one config whose seeds differ, in the order of the first job of each group.
 
     Two runs of one seed are in two groups: their mean says nothing about seeds.
     """
-    groups: list[list[Job]] = []
+    groups: list[list[JobSummary]] = []
     for job in jobs:
         fits = (
             group
@@ -78,7 +78,7 @@ def seed_groups(jobs: Sequence[Job]) -> list[tuple[Job, ...]]:
     return [tuple(group) for group in groups]
 
 
-def group_name(jobs: Sequence[Job]) -> str:
+def group_name(jobs: Sequence[JobSummary]) -> str:
     """Return the name of a group of jobs, with the seeds in which they differ."""
     of_each = zip(*(column for column in zip(*map(seeds, jobs), strict=True) if len(set(column)) > 1), strict=True)
     return f"{jobs[0].name}, seeds {', '.join(map('/'.join, of_each))}"
@@ -109,7 +109,7 @@ def job_lines(
 
 
 def places_of(
-    job: Job, series: Buckets, curves: JobCurves, axis: Axis, attempts: Sequence[AttemptRecord]
+    job: JobSummary, series: Buckets, curves: JobCurves, axis: Axis, attempts: Sequence[AttemptRecord]
 ) -> Sequence[int]:
     """Return the end of each bucket of a job's curve on the axis; empty if the job lacks what the axis needs."""
     if axis == "time":
@@ -127,7 +127,7 @@ def running_seconds(attempts: Sequence[AttemptRecord], at: datetime) -> float:
     return sum(max(seconds, 0.0) for seconds in lasted)
 
 
-def _tokens(job: Job, curves: JobCurves) -> tuple[list[int], list[float]]:
+def _tokens(job: JobSummary, curves: JobCurves) -> tuple[list[int], list[float]]:
     """Steps, and the completion tokens until the end of each."""
     rate, seconds = curves.get((job.id, RATE)), curves.get((job.id, SECONDS))
     if rate is None or seconds is None:

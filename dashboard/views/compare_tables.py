@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from calibrl.schemas import Job
+from calibrl.schemas import JobSummary
 from dashboard.markup import escape, job_link, table
 from dashboard.reads.live import Buckets
 from dashboard.views import run_rows
@@ -13,9 +13,9 @@ MANY = 6  # jobs, from which on a job is a row instead of a column
 Values = dict[UUID, dict[str, tuple[float | None, float | None]]]  # last and best, by job and metric
 
 
-def differences(jobs: Sequence[Job], names: Mapping[UUID, str]) -> str | None:
+def differences(jobs: Sequence[JobSummary], names: Mapping[UUID, str]) -> str | None:
     """Return a table of the fields in which the specs differ; None if they are equal but for their names."""
-    specs = [flat(job.spec) for job in jobs]
+    specs = [flat(job.fields) for job in jobs]
     fields = sorted({field for spec in specs for field in spec} - {"name"})
     different = [field for field in fields if len({spec.get(field) for spec in specs}) > 1]
     if not different:
@@ -40,7 +40,7 @@ def differences(jobs: Sequence[Job], names: Mapping[UUID, str]) -> str | None:
     return table(("Field", *(names[job.id] for job in jobs)), rows)
 
 
-def values(jobs: Sequence[Job], curves: Mapping[tuple[UUID, str], Buckets], metrics: Sequence[str]) -> Values:
+def values(jobs: Sequence[JobSummary], curves: Mapping[tuple[UUID, str], Buckets], metrics: Sequence[str]) -> Values:
     """Return the last and the best value of each metric of each job."""
     return {job.id: {name: _last_and_best(name, curves.get((job.id, name))) for name in metrics} for job in jobs}
 
@@ -50,7 +50,11 @@ def _last_and_best(name: str, curve: Buckets | None) -> tuple[float | None, floa
 
 
 def value_table(
-    jobs: Sequence[Job], found: Values, metrics: Mapping[str, str], names: Mapping[UUID, str], baseline: UUID | None
+    jobs: Sequence[JobSummary],
+    found: Values,
+    metrics: Mapping[str, str],
+    names: Mapping[UUID, str],
+    baseline: UUID | None,
 ) -> str:
     """Return a table of last and best values, with the difference to the baseline, if there is one.
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import streamlit as st
 
 from calibrl.client import CalibrlError
-from calibrl.schemas import Comparison, Evaluation, EvaluationResult, Job, Measured, PairedDifference
+from calibrl.schemas import Comparison, Evaluation, EvaluationResult, JobSummary, Measured, PairedDifference
 from dashboard.charts import figures, live_chart
 from dashboard.charts.figures import ChartFigure
 from dashboard.markup import chip, escape, table
@@ -57,7 +57,7 @@ def model_name(model: Mapping[str, Any], loaded: str) -> str:
     return "/".join(Path(loaded).parts[-2:])
 
 
-def _names(jobs: Sequence[Job], results: Mapping[Place, EvaluationResult]) -> dict[Place, str]:
+def _names(jobs: Sequence[JobSummary], results: Mapping[Place, EvaluationResult]) -> dict[Place, str]:
     """A unique name per model: with the evaluation's name, and then with its ID prefix, if that is needed."""
     plain = {place: model_name(result.chosen, result.model) for place, result in results.items()}
     job_names = {job.id: job.name for job in jobs}
@@ -76,7 +76,7 @@ def _names(jobs: Sequence[Job], results: Mapping[Place, EvaluationResult]) -> di
     }
 
 
-def rows(evaluations: Sequence[tuple[Job, Evaluation]]) -> dict[str, list[ResultRow]]:
+def rows(evaluations: Sequence[tuple[JobSummary, Evaluation]]) -> dict[str, list[ResultRow]]:
     """Return the models of these evaluations by dataset; a model has the same colour on every dataset."""
     jobs = [job for job, _ in evaluations]
     results = [(job.id, result) for job, evaluation in evaluations for result in evaluation.results]
@@ -109,7 +109,7 @@ def _split(split: str, rows: Sequence[ResultRow], comparison: Comparison | None,
         _paired_differences(comparison, rows)
 
 
-def _read(jobs: Sequence[Job]) -> list[tuple[Job, Evaluation]]:
+def _read(jobs: Sequence[JobSummary]) -> list[tuple[JobSummary, Evaluation]]:
     """The results of each evaluation; the page names those that cannot be read."""
     evaluations = []
     for job in jobs:
@@ -121,7 +121,7 @@ def _read(jobs: Sequence[Job]) -> list[tuple[Job, Evaluation]]:
     return evaluations
 
 
-def _comparisons(jobs: Sequence[Job], models: int) -> dict[str, Comparison]:
+def _comparisons(jobs: Sequence[JobSummary], models: int) -> dict[str, Comparison]:
     """Comparisons by dataset; none, with the reason on the page, if the evaluations cannot be compared."""
     if models < 2:
         return {}
@@ -137,7 +137,7 @@ def _comparisons(jobs: Sequence[Job], models: int) -> dict[str, Comparison]:
     return {comparison.split: comparison for comparison in comparisons}
 
 
-def draw(jobs: Sequence[Job]) -> None:
+def draw(jobs: Sequence[JobSummary]) -> None:
     """Draw the results of succeeded evaluations, one dataset after the other."""
     evaluations = _read(jobs)
     by_split = rows(evaluations)

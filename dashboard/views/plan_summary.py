@@ -59,9 +59,9 @@ def _start(queue: QueuePlan) -> str:
         facts.append(f"estimated start in {duration(seconds)}")
     if queue.expected_seconds:
         if queue.by_steps:
-            facts.append(f"runs for about {duration(queue.expected_seconds)}, by its steps")
+            facts.append(f"estimated duration {duration(queue.expected_seconds)}, from its steps")
         else:
-            facts.append(f"recent jobs of this kind, of any length, took about {duration(queue.expected_seconds)}")
+            facts.append(f"mean duration of recent jobs of this kind {duration(queue.expected_seconds)}")
     text = " · ".join(fact for fact in facts if fact)
     return f'{head}<div style="font-size:.9rem;margin-top:.35rem">{escape(text)}</div>'
 

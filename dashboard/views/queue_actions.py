@@ -2,29 +2,26 @@
 the queue, which does not move, has the buttons.
 """
 
-from collections.abc import Callable
 from typing import get_args
 from urllib.parse import quote
 from uuid import UUID
 
 import streamlit as st
 
-from calibrl.client import CalibrlError
-from calibrl.schemas import Job, JobStatus, Me, Priority, Worker, WorkerStatus
+from calibrl.schemas import Job, Me, Priority, Worker, WorkerStatus
+from dashboard.forms.changes import change
 from dashboard.forms.job_picker import readable
 from dashboard.markup import as_markdown, escape
 from dashboard.reads import service
+from dashboard.views import job_actions
 
 JOB, MACHINE = "manage", "machine"  # parameters of the URL
-PAUSABLE = (JobStatus.QUEUED, JobStatus.WAITING, JobStatus.RUNNING)
 DRAINED = (WorkerStatus.DRAINING, WorkerStatus.STOPPING)
 
 
 def job_link(id: UUID, name: str) -> str:
     """Return the link that opens the actions on a job."""
-    return (
-        f'<a href="queue?{JOB}={id}" target="_self" style="color:inherit" aria-label="Manage {escape(name)}">Manage</a>'
-    )
+    return _link(f"{JOB}={id}", name)
 
 
 def machine_link(name: str) -> str:
@@ -59,7 +56,6 @@ def draw(me: Me) -> None:
 
 
 def _job(job: Job) -> None:
-    client = service.client()
     st.write(f"**{as_markdown(job.name)}** · {job.status.value} · priority {job.priority}")
     if job.status.final:
         st.caption("The job has ended.")
@@ -69,16 +65,9 @@ def _job(job: Job) -> None:
         options = get_args(Priority)
         priority: Priority = st.selectbox("Priority", options, options.index(job.priority), key="priority", width=140)
         if st.button("Change priority", disabled=priority == job.priority):
-            _request(lambda: client.prioritise(job.id, priority))
-        if job.status in PAUSABLE and st.button("Pause", icon=":material/pause:"):
-            _request(lambda: client.pause(job.id))
-        if job.status is JobStatus.PAUSED and st.button("Resume", icon=":material/play_arrow:"):
-            _request(lambda: client.resume(job.id))
-        if job.status is not JobStatus.CANCELLING:
-            with st.popover("Cancel", icon=":material/stop_circle:"):
-                st.write("Jobs that depend on this job will fail.")
-                if st.button("Cancel job", type="primary"):
-                    _request(lambda: client.cancel(job.id))
+            change(lambda: service.client().prioritise(job.id, priority))
+        job_actions.draw_pause(job)
+        job_actions.draw_cancel(job)
         _close()
 
 
@@ -89,11 +78,11 @@ def _machine(worker: Worker) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         if worker.status in DRAINED:
             if st.button("Undrain", type="primary", help="The machine takes jobs again."):
-                _request(lambda: service.client().undrain(worker.name))
+                change(lambda: service.client().undrain(worker.name))
         else:
             now = st.checkbox(f"Also stop its jobs at a checkpoint and requeue them ({number})", disabled=not number)
             if st.button("Drain", type="primary", help="No new job starts on the machine."):
-                _request(lambda: service.client().drain(worker.name, now=now))
+                change(lambda: service.client().drain(worker.name, now=now))
         _close()
 
 
@@ -101,14 +90,3 @@ def _close() -> None:
     if st.button("Close", icon=":material/close:", type="tertiary"):
         st.query_params.clear()
         st.rerun()
-
-
-def _request(change: Callable[[], object]) -> None:
-    """Request a change and run the page again, or show the error."""
-    try:
-        change()
-    except CalibrlError as error:
-        st.text(str(error))
-        return
-    service.clear_job_caches()
-    st.rerun()

@@ -10,6 +10,7 @@ from uuid import UUID
 import pandas as pd
 
 from calibrl.schemas import JobSummary, Series
+from calibrl.schemas.field_names import Schema, members
 from calibrl_core.metrics import FAMILIES, look_up
 from dashboard.markup import duration, elapsed
 from dashboard.reads.live import Buckets
@@ -45,17 +46,13 @@ def known_fields() -> list[str]:
     return sorted(found)
 
 
-def _leaves(node: Mapping[str, Any], root: Mapping[str, Any], path: str) -> Iterator[str]:
-    while "$ref" in node:
-        node = root["$defs"][node["$ref"].rpartition("/")[2]]
-    members = [member for key in ("anyOf", "oneOf") for member in node.get(key, ()) if member.get("type") != "null"]
-    if members:
-        yield from (leaf for member in members for leaf in _leaves(member, root, path))
-    elif "properties" in node:
-        for name, part in node["properties"].items():
-            yield from _leaves(part, root, f"{path}.{name}" if path else name)
-    elif node.get("type") not in ("array", "object"):
-        yield path
+def _leaves(node: Schema, root: Schema, path: str) -> Iterator[str]:
+    for member in members(node, root):
+        if "properties" in member:
+            for name, part in member["properties"].items():
+                yield from _leaves(part, root, f"{path}.{name}" if path else name)
+        elif member.get("type") not in ("array", "object", "null"):
+            yield path
 
 
 @cache
@@ -77,11 +74,11 @@ def best(name: str, curve: Series | Buckets) -> float | None:
     return (min(values) if lowest else max(values)) if values else None
 
 
-def runs(jobs: Sequence[JobSummary], curves: Mapping[tuple[UUID, str], Series], metrics: Sequence[str]) -> list[Run]:
-    """Return the rows of the table."""
+def runs(jobs: Sequence[JobSummary], curves: Mapping[str, Mapping[UUID, Series]], metrics: Sequence[str]) -> list[Run]:
+    """Return the rows of the table. `curves`: by metric and job."""
     rows = []
     for job in jobs:
-        mine = {name: curve for name in metrics if (curve := curves.get((job.id, name))) is not None}
+        mine = {name: curve for name in metrics if (curve := curves[name].get(job.id)) is not None}
         lasts = {name: value for name in mine if (value := last(mine[name])) is not None}
         rows.append(Run(job, lasts, {name: value for name in mine if (value := best(name, mine[name])) is not None}))
     return rows

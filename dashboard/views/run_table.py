@@ -15,17 +15,18 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from calibrl.client import CalibrlError, Client
 from calibrl.schemas import JobSummary, Page, Series
+from calibrl.schemas.jobs import parse_label
 from dashboard import states
+from dashboard.forms.job_picker import MAX_JOBS
 from dashboard.markup import as_markdown, clock, escape, table
 from dashboard.reads import service
 from dashboard.views import run_rows
+from dashboard.views.job_actions import DEPENDENTS, EFFECT_ON_SEVERAL
 from dashboard.views.run_rows import Run, RunGroup
 
 MOST_RUNS = 200  # rows
 MOST_COLUMNS = 16  # chosen fields, and chosen metrics
-MOST_COMPARED = 50
 CURVES_PER_CALL = 32  # jobs
-LABEL = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._\-]{0,63})\s*:\s*(.{0,512}?)\s*")
 FIELDS = ("algorithm.type", "optimizer.lr", "seed")  # columns at first
 METRICS = ("validation/accuracy", "reward/answer_accuracy")
 NOT_GROUPED = "none"
@@ -33,22 +34,24 @@ READ = "runs-read"  # session key: `Shown`
 
 
 class Shown(NamedTuple):
-    """The rows on the page and the request that they answer. `number`: of the read; each has a new grid, in which no
-    row is selected."""
+    """The rows on the page, the request that they answer, and their curves by metric. `number`: of the read; each has
+    a new grid, in which no row is selected."""
 
     request: dict[str, Any]
     page: Page[JobSummary]
     at: datetime
     number: int
+    curves: dict[str, dict[UUID, Series]]
 
 
 def draw(query: dict[str, Any]) -> None:
     """Draw the table of the jobs that a query finds: arguments of `Client.jobs`."""
     fields, metrics = _columns()
     shown = _read(query | {"fields": fields, "limit": MOST_RUNS})
-    rows = run_rows.runs(shown.page.data, _curves(shown.page.data, metrics), metrics)
+    _read_curves(shown, [name for name in metrics if name not in shown.curves])
+    rows = run_rows.runs(shown.page.data, shown.curves, metrics)
     rows, by = _narrowed(rows, fields)
-    more = f"; the first {MOST_RUNS} of more are read" if shown.page.has_more else ""
+    more = f" (first {MOST_RUNS}; narrow the filters to see the others)" if shown.page.has_more else ""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(f"{len(rows)} of {len(shown.page.data)} jobs, read at {clock(shown.at)}{more}")
         st.button("Refresh", icon=":material/refresh:", on_click=_forget, key="runs-refresh")
@@ -81,7 +84,7 @@ def _read(request: dict[str, Any]) -> Shown:
     before: Shown | None = st.session_state.get(READ)
     if before is None or before.request != request:
         number = before.number + 1 if before else 0
-        st.session_state[READ] = Shown(request, service.jobs(**request), datetime.now(UTC), number)
+        st.session_state[READ] = Shown(request, service.jobs(**request), datetime.now(UTC), number, {})
     shown: Shown = st.session_state[READ]
     return shown
 
@@ -93,12 +96,15 @@ def _forget() -> None:
     service.clear_job_caches()
 
 
-def _curves(jobs: Sequence[JobSummary], metrics: Sequence[str]) -> dict[tuple[UUID, str], Series]:
-    trained = [(job.id, job.attempt, job.step) for job in jobs if job.kind == "train" and job.step]
-    curves: dict[tuple[UUID, str], Series] = {}
+def _read_curves(shown: Shown, metrics: Sequence[str]) -> None:
+    """Add the curves of these metrics, of jobs that have any."""
+    trained = [(job.id, job.attempt, job.step) for job in shown.page.data if job.kind == "train" and job.step]
+    found: dict[str, dict[UUID, Series]] = {name: {} for name in metrics}
     for start in range(0, len(trained) if metrics else 0, CURVES_PER_CALL):
-        curves |= service.few_points(tuple(trained[start : start + CURVES_PER_CALL]), tuple(metrics))
-    return curves
+        curves = service.few_points(tuple(trained[start : start + CURVES_PER_CALL]), tuple(metrics))
+        for (job, name), curve in curves.items():
+            found[name][job] = curve
+    shown.curves.update(found)
 
 
 def _narrowed(rows: list[Run], fields: Sequence[str]) -> tuple[list[Run], str]:
@@ -110,7 +116,9 @@ def _narrowed(rows: list[Run], fields: Sequence[str]) -> tuple[list[Run], str]:
         help="Searched: name, ID, status, user, project, labels and fields.",
     )  # fmt: skip
     labels = sorted({f"label {name}" for run in rows for name in run.job.labels})
-    by = right.selectbox("Group by", [NOT_GROUPED, *run_rows.OWN, *fields, *labels], key="run-group")
+    by = right.selectbox(
+        "Group by", [NOT_GROUPED, *run_rows.OWN, *fields, *labels], key="run-group", bind="query-params"
+    )
     try:
         return run_rows.matching(rows, pattern), by
     except re.error as error:
@@ -170,7 +178,7 @@ def actions(jobs: Sequence[JobSummary]) -> None:
     me = service.me()
     mine = [job for job in jobs if me.may_change(job.project)]
     open_ones = [job for job in mine if not job.status.final]
-    trained = [str(job.id) for job in jobs if job.kind == "train"][:MOST_COMPARED]
+    trained = [str(job.id) for job in jobs if job.kind == "train"][:MAX_JOBS]
     with st.container(horizontal=True, vertical_alignment="center"):
         st.write(f"{len(jobs)} selected")
         if len(trained) > 1:
@@ -180,7 +188,7 @@ def actions(jobs: Sequence[JobSummary]) -> None:
             )  # fmt: skip
         if open_ones:
             with st.popover(f"Cancel ({len(open_ones)})", icon=":material/stop_circle:"):
-                st.write("Running jobs save a checkpoint and stop. Jobs that depend on these will fail.")
+                st.write(f"{EFFECT_ON_SEVERAL} {DEPENDENTS.format('these')}")
                 if st.button("Cancel these jobs", type="primary", key="runs-cancel"):
                     _each(open_ones, lambda client, job: client.cancel(job.id))
         if mine:
@@ -190,11 +198,15 @@ def actions(jobs: Sequence[JobSummary]) -> None:
 
 def _label(jobs: Sequence[JobSummary]) -> None:
     text = st.text_input("Label", key="runs-label", placeholder="stage:final", max_chars=600)
-    match = LABEL.fullmatch(text)
-    if text and not match:
-        st.error("Write it as key:value, such as team:vision")
-    if st.button("Set label", key="runs-set-label", disabled=match is None) and match:
-        _each(jobs, lambda client, job: client.edit(job.id, labels={match[1]: match[2]}))
+    label: tuple[str, str] | None = None
+    if text:
+        try:
+            label = parse_label(text)
+        except ValueError as error:
+            st.text(str(error))
+    if st.button("Set label", key="runs-set-label", disabled=label is None) and label:
+        key, value = label
+        _each(jobs, lambda client, job: client.edit(job.id, labels={key: value}))
 
 
 def _each(jobs: Sequence[JobSummary], change: Callable[[Client, JobSummary], object]) -> None:

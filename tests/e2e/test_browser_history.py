@@ -70,7 +70,7 @@ def test_an_id_in_the_path_opens_its_job(page: Page, two_jobs: list[Job]) -> Non
 
 
 def test_selected_rows_are_compared(page: Page, two_jobs: list[Job]) -> None:
-    page.goto("/?view=Table&run-filter=of-two")
+    page.goto("/?list-view=Table&run-filter=of-two")
     page.wait_for_function(SETTLED)
     grid = page.locator("[data-testid=stDataFrame] canvas").first
     expect(grid).to_be_visible()

@@ -1,12 +1,15 @@
 """The administration page: who sees it, and what it changes."""
 
+from datetime import UTC, datetime
+
 import pytest
+from streamlit.runtime.caching import cache_utils
 from streamlit.testing.v1 import AppTest
 
 from calibrl.client import Client
-from calibrl.schemas import Role
+from calibrl.schemas import NewWebhook, Role
 from dashboard.reads import service
-from tests.support.dashboard.pages import finished, html, open_page, press
+from tests.support.dashboard.pages import finished, html, open_page, paths, press
 from tests.support.dashboard.world import World
 
 pytestmark = pytest.mark.integration
@@ -25,6 +28,8 @@ def links(app: AppTest) -> list[str]:
 
 
 def test_only_admins_get_the_page(world: World) -> None:
+    assert "No access" in html(admin_page()) and "Administration" not in links(open_page("settings"))
+    world.sign_in("rita", {"default": Role.ADMIN}, scope="read")
     assert "No access" in html(admin_page()) and "Administration" not in links(open_page("settings"))
     world.sign_in("ines", {"default": Role.ADMIN})
     assert "Administration" in links(open_page("settings"))
@@ -66,6 +71,17 @@ def test_limits_are_set_and_a_bad_one_is_refused(world: World) -> None:
     assert (project.max_gpus, project.weight, project.max_queued) == (4, 2.5, None)
     app.number_input(key="default-weight").set_value(0.0)
     assert "weight: Must be greater than 0" in press(app, "Save limits").text[0].value
+
+
+def test_a_rerun_of_the_page_asks_for_nothing_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_utils, "TTLCACHE_TIMER", lambda: 0.0)  # cached reads do not expire
+    world.sign_in("ines", {"default": Role.ADMIN})
+    client().add_webhook("default", NewWebhook(url="https://93.184.215.14/hook"))
+    app = admin_page("Webhooks")
+    assert "deliveries" in paths(world.requests)
+    world.requests.clear()
+    finished(app.run())
+    assert not paths(world.requests) & {"deliveries", "webhooks"}
 
 
 def test_a_webhook_shows_its_secret_once(world: World) -> None:
@@ -118,7 +134,13 @@ def test_users_and_their_keys_are_made_and_ended(world: World) -> None:
     press(app, "Add user")
     keys = admin_page("Keys")
     keys.selectbox(key="keys-of").set_value("carl").run()
+    keys.number_input[0].set_value(5000)
+    assert press(keys, "Create key").error[0].value == "5,000 is out of range: at least 0 and at most 3,660"
+    assert client().keys("carl") == []
+    keys.number_input[0].set_value(30)
     made = press(keys, "Create key").code[0].value
+    (key,) = client().keys("carl")
+    assert key.expires_at is not None and 29 < (key.expires_at - datetime.now(UTC)).days + 1 < 31
     with Client(api_key=made) as carl:
         assert carl.me().user == "carl"
     app.button(key="active-carl").click().run()

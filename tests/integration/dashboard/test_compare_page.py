@@ -1,5 +1,6 @@
 """The compare page: several jobs' curves and what differs between their specs."""
 
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -7,6 +8,7 @@ from streamlit.testing.v1 import AppTest
 
 from calibrl.schemas import Job
 from dashboard.palette import MODELS
+from dashboard.reads import service
 from dashboard.reads.catalogue import MAX_OPTIONS
 from tests.support.dashboard.pages import charts, finished, html, open_page
 from tests.support.dashboard.world import BEGAN, HOSTILE, World
@@ -16,6 +18,10 @@ pytestmark = pytest.mark.integration
 
 def compare_page(*jobs: object) -> AppTest:
     return open_page("compare", jobs=",".join(map(str, jobs)))
+
+
+def curves(app: AppTest) -> dict[str, Any]:
+    return {name: figure for name, figure in charts(app).items() if name.startswith("compare-")}
 
 
 def test_a_comparison_needs_two_jobs(world: World) -> None:
@@ -89,7 +95,7 @@ def test_a_pause_is_cut_out_of_the_axis_of_time(world: World) -> None:
     app.button_group(key="axis").set_value("time").run()
     for group in (False, True):
         shown = finished(app.toggle(key="seeds").set_value(group).run())
-        for figure in charts(shown).values():
+        for figure in curves(shown).values():
             for trace in figure["data"]:
                 assert trace["x"] == sorted(trace["x"])
                 assert trace["x"][-1] == 80
@@ -112,6 +118,8 @@ def test_many_jobs_differ_in_colour_or_dash_without_a_chart_legend(world: World)
     figure = charts(app)["compare-step-exploration-entropy"]
     looks = {(trace["line"]["color"], trace["line"]["dash"]) for trace in figure["data"] if "dash" in trace["line"]}
     assert len(looks) == 40 and not figure["layout"]["showlegend"]
+    assert not any(request.startswith("/v1/jobs/") for request in world.requests)  # lists, not one request per job
+    assert len(world.requests) < 20
 
 
 def test_a_job_keeps_its_colour_when_another_leaves(world: World) -> None:
@@ -141,7 +149,7 @@ def test_values_are_shown_beside_those_of_a_baseline(world: World) -> None:
     text = html(finished(app))
     assert ">0.5<div" in text and ">best 0.6</div>" in text
     assert ">0.4 (−0.1, −20.0 %)<div" in text and ">best 0.4 (−0.2, −33.3 %)</div>" in text
-    assert list(charts(app)) == ["compare-step-validation-accuracy"]
+    assert list(curves(app)) == ["compare-step-validation-accuracy"]
 
 
 def test_a_job_older_than_the_latest_is_found_by_name_id_or_link(world: World) -> None:
@@ -165,3 +173,20 @@ def test_jobs_of_different_configs_cannot_be_grouped(world: World) -> None:
     app = compare_page(*(job.id for job in jobs))
     assert "seeds" not in [toggle.key for toggle in app.toggle]
     assert "No evaluations yet" in " ".join(caption.value for caption in app.caption)
+
+
+def test_two_values_of_jobs_are_drawn_as_points_and_on_parallel_axes(world: World) -> None:
+    """Accuracy 0.2 at learning rate 1e-4 and 0.6 at 1e-5; the third job has no accuracy."""
+    for name, rate, accuracy in (("a", 1e-4, 0.2), ("b", 1e-5, 0.6), ("c", 1e-6, None)):
+        job = world.add(name=name, spec={"optimizer": {"lr": rate}})
+        world.measure(job, range(1, 2), {"reward/mean": 1.0} if accuracy is None else {"validation/accuracy": accuracy})
+    app = compare_page(*(job.id for job in reversed(service.jobs().data)))
+    figures = charts(app)
+    points = {trace["name"]: (trace["x"], trace["y"]) for trace in figures["scatter"]["data"]}
+    assert points == {"a": ([1e-4], [0.2]), "b": ([1e-5], [0.6])}
+    assert "1 of 3 jobs have no value" in " ".join(caption.value for caption in app.caption)
+    lines = {trace["name"]: (trace["x"], trace["y"]) for trace in figures["parallel"]["data"]}
+    axes = ["optimizer.lr", "validation/accuracy"]
+    assert lines == {"a": (axes, [1.0, 0.0]), "b": (axes, [0.0, 1.0])}
+    app.selectbox(key="scatter-x").set_value("reward/answer_accuracy").run()
+    assert "scatter" not in charts(finished(app))

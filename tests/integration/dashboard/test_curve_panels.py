@@ -8,7 +8,7 @@ from calibrl.schemas import Job, JobStatus
 from dashboard.palette import WRONG
 from dashboard.reads import service
 from tests.support.dashboard.pages import charts, finished, forget_reads, html, job_page, jobs_page, paths
-from tests.support.dashboard.world import World
+from tests.support.dashboard.world import Refusal, World
 
 pytestmark = pytest.mark.integration
 
@@ -241,4 +241,48 @@ def test_the_tile_has_the_best_value_and_its_step(world: World) -> None:
     for step, value in ((1, 0.2), (2, 0.6), (3, 0.5)):
         world.measure(job, range(step, step + 1), {"validation/accuracy": value})
     (tile,) = (each for each in job_page(job.id).metric if each.label == "Validation accuracy")
-    assert tile.proto.delta_description == "best 60.0% at 2"
+    assert tile.proto.delta_description == "best 60.0% at step 2"
+
+
+@pytest.mark.parametrize("axis", ["time", "tokens"])
+def test_tiles_name_steps_on_every_x_axis(world: World, axis: str) -> None:
+    """A step per second, from second 1 after the start; the job reports no tokens."""
+    job = world.add()
+    world.run(job, (0, None))
+    for step, value in ((10, 0.2), (20, 0.6), (30, 0.5)):
+        entropy: float | str = "NaN" if step == 30 else 0.7
+        world.measure(job, range(step, step + 1), {"validation/accuracy": value, "exploration/entropy": entropy})
+    tiles = {tile.label: tile for tile in job_page(job.id, axis=axis).metric}
+    assert tiles["Validation accuracy"].value == "50.0%"
+    assert tiles["Validation accuracy"].proto.delta_description == "best 60.0% at step 20"
+    assert tiles["Entropy (nats/token)"].delta == "NaN or infinite since step 30"
+
+
+def test_the_axis_of_time_outlives_a_failing_service(world: World, measured: Job) -> None:
+    world.run(measured, (0, None))
+    before = charts(job_page(measured.id, axis="time"))["reward"]["data"]
+    world.refusals[f"GET /v1/jobs/{measured.id}/attempts"] = Refusal(503, "busy")
+    assert charts(job_page(measured.id, axis="time"))["reward"]["data"] == before
+    forget_reads()
+    app = job_page(measured.id, axis="time")
+    assert "Data from" in app.warning[0].value and len(app.metric) == 4
+
+
+def test_learning_rate_and_epoch_are_drawn_as_reported(world: World) -> None:
+    job = world.add()
+    for step, rate in ((1, 1e-4), (2, 5e-5)):
+        world.measure(job, range(step, step + 1), {"schedule/learning_rate": rate, "schedule/epoch": step / 4})
+    drawn = charts(job_page(job.id))
+    assert drawn["learning-rate"]["data"][0]["y"] == [1e-4, 5e-5]
+    assert drawn["epoch"]["data"][0]["y"] == [0.25, 0.5]
+
+
+def test_the_hardware_of_each_process_has_a_line(world: World) -> None:
+    job = world.add()
+    world.measure(job, range(1, 3), {f"perf/gpu_memory_bytes/{rank}": rank * 2.0**30 for rank in (1, 2, 10)})
+    world.measure(job, range(1, 3), {"perf/cpu_cores/0": 0.5})
+    drawn = charts(job_page(job.id, "System"))
+    lines = {trace["name"]: trace["y"][-1] for trace in drawn["gpu-memory-bytes"]["data"] if trace["name"]}
+    assert list(lines.items()) == [("process 1", 1.0), ("process 2", 2.0), ("process 10", 10.0)]
+    assert [trace["y"][-1] for trace in drawn["cpu-cores"]["data"]][-1] == 0.5
+    assert "gpu-utilisation" not in drawn

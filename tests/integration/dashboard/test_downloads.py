@@ -7,7 +7,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from dashboard import signin
+from dashboard import addresses, signin
 from dashboard.reads import downloads
 from tests.support.dashboard.world import World
 
@@ -16,7 +16,9 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def browser(world: World) -> Iterator[TestClient]:
-    with TestClient(Starlette(routes=downloads.routes), cookies={signin.COOKIE: world.key}) as client:
+    with TestClient(
+        Starlette(routes=[*addresses.routes, *downloads.routes]), cookies={signin.COOKIE: world.key}
+    ) as client:
         yield client
 
 

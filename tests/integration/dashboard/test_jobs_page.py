@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from calibrl.schemas import JobStatus, Role, job_spec_adapter
+from dashboard.reads import service
 from tests.support.dashboard.evaluations import evaluated
 from tests.support.dashboard.pages import finished, html, jobs_page, open_page, paths, press
 from tests.support.dashboard.world import Refusal, World
@@ -66,7 +67,7 @@ def test_rows_have_small_curves_in_one_call(world: World) -> None:
     assert text.count("data:image/svg+xml") == 4
     assert 'alt="entropy of one"' in text
     assert len([path for path in world.requests if path.startswith("/v1/metrics")]) == 1
-    assert paths(world.requests) == {"jobs", "metrics", "me", "projects"}  # the last two: who may submit jobs
+    assert paths(world.requests) == {"jobs", "metrics", "me", "projects", "views"}  # me and projects: who may submit
 
 
 def test_several_jobs_are_picked_to_compare(world: World) -> None:
@@ -178,3 +179,22 @@ def test_a_page_of_the_list_has_an_address(world: World) -> None:
     after = app.query_params["before"]
     assert html(open_page("jobs", before=after)).count("job?id=") == 2
     assert "before" not in press(app, "Newer").query_params
+
+
+def test_a_link_to_a_page_beats_the_page_of_the_session(world: World) -> None:
+    jobs = [world.add(name=f"job-{number:02d}") for number in range(PAGE + 3)]
+    app = press(jobs_page(), "Older")
+    app.query_params["before"] = str(jobs[2].id)
+    assert html(finished(app.run())).count("job?id=") == 2
+    assert html(press(app, "Newer")).count("job?id=") == PAGE
+
+
+def test_a_page_is_saved_as_a_view_with_its_choices(world: World) -> None:
+    app = open_page("jobs", status="Running", q="digits")
+    app.text_input(key="view-name").set_value("my runs").run()
+    app = press(app, "Save this page")
+    (view,) = service.client().views()
+    assert (view.name, view.address) == ("my runs", "?status=Running&q=digits")
+    assert 'href="?status=Running&amp;q=digits"' in html(app)
+    app.button(key="drop-view-my runs").click().run()
+    assert service.client().views() == [] and "my runs" not in html(finished(app))

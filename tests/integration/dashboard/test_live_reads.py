@@ -6,9 +6,10 @@ import pytest
 from calibrl.client import CalibrlError
 from calibrl.schemas import JobStatus
 from dashboard.charts import figures
-from dashboard.charts.series import BUCKETS, COLUMNS
+from dashboard.charts.series import BUCKETS, COLUMNS, StepSeries
 from dashboard.palette import NEUTRAL
 from dashboard.reads import live, service
+from dashboard.views import chart_look
 from tests.support.dashboard.world import World
 
 pytestmark = pytest.mark.integration
@@ -26,11 +27,11 @@ def test_a_tick_asks_for_new_steps_only(world: World) -> None:
     world.measure(job, range(1, 301))
     history = live.history(job.id, 1, NAMES)
     history.refresh()
-    assert history.series("reward/mean").steps.tolist() == list(range(1, 301))
+    assert history.curves()["reward/mean"].steps.tolist() == list(range(1, 301))
     world.requests.clear()
     world.measure(job, range(301, 303))
     history.refresh()
-    assert history.series("reward/mean").steps.tolist() == list(range(1, 303))
+    assert history.curves()["reward/mean"].steps.tolist() == list(range(1, 303))
     (request,) = world.requests
     assert "from_step=300" in request  # the last bucket known is read again: it was possibly not full
     assert "width=1" in request
@@ -43,7 +44,7 @@ def test_a_long_history_is_read_in_buckets_that_lose_no_spike(world: World) -> N
     world.measure(job, range(1235, 2001), {"reward/mean": 1.0})
     history = live.history(job.id, 1, NAMES)
     history.refresh()
-    series = history.series("reward/mean")
+    series = history.curves()["reward/mean"]
     assert len(series) <= BUCKETS
     assert series.high.max() == 9.0
     assert series.steps[-1] == 2000
@@ -55,11 +56,11 @@ def test_too_many_buckets_are_read_again(world: World) -> None:
     world.measure(job, range(1, BUCKETS), {"reward/mean": 1.0})
     history = live.history(job.id, 1, NAMES)
     history.refresh()
-    assert len(history.series("reward/mean")) == BUCKETS - 1
+    assert len(history.curves()["reward/mean"]) == BUCKETS - 1
     world.measure(job, range(BUCKETS, BUCKETS + 3), {"reward/mean": 1.0})
     history.refresh()
-    assert len(history.series("reward/mean")) == (BUCKETS + 3) // 2 + 1
-    assert history.series("reward/mean").steps[-1] == BUCKETS + 2
+    assert len(history.curves()["reward/mean"]) == (BUCKETS + 3) // 2 + 1
+    assert history.curves()["reward/mean"].steps[-1] == BUCKETS + 2
 
 
 def test_values_that_are_not_finite_are_gaps(world: World) -> None:
@@ -67,8 +68,8 @@ def test_values_that_are_not_finite_are_gaps(world: World) -> None:
     world.measure(job, range(38, 42))
     history = live.history(job.id, 1, NAMES)
     history.refresh()
-    assert np.isnan(history.series("loss/grad_norm").values).tolist() == [False, False, True, False]
-    assert history.series("loss/grad_norm").steps.tolist() == [38, 39, 40, 41]
+    assert np.isnan(history.curves()["loss/grad_norm"].values).tolist() == [False, False, True, False]
+    assert history.curves()["loss/grad_norm"].steps.tolist() == [38, 39, 40, 41]
 
 
 def test_steps_that_an_attempt_took_back_are_forgotten(world: World) -> None:
@@ -83,7 +84,7 @@ def test_steps_that_an_attempt_took_back_are_forgotten(world: World) -> None:
     world.spread(job, range(21, 24))
     history.refresh()
     histogram.refresh()
-    series = history.series("reward/mean")
+    series = history.curves()["reward/mean"]
     assert series.steps.tolist() == list(range(1, 24))
     assert series.values.tolist() == [1.0] * 20 + [2.0] * 3
     assert len(histogram.columns()) == 23
@@ -118,7 +119,7 @@ def test_viewers_share_a_figure_until_there_is_more(world: World) -> None:
         history, histogram = live.history(job.id, 1, NAMES), live.histogram(job.id, 1, "rareness")
         history.refresh()
         histogram.refresh()
-        lines = [figures.Curve(name, history.series(name), NEUTRAL) for name in NAMES]
+        lines = [figures.Curve(name, history.curves()[name], NEUTRAL) for name in NAMES]
         return [
             *(figures.curves([line], unit="x") for line in lines),
             figures.stacked([("all", line.series, NEUTRAL) for line in lines], unit="x", shares=False),
@@ -190,7 +191,7 @@ def test_a_failed_read_keeps_earlier_values(world: World) -> None:
     world.fails = True
     with pytest.raises(CalibrlError):
         history.refresh()
-    assert len(history.series("reward/mean")) == 3
+    assert len(history.curves()["reward/mean"]) == 3
 
 
 def test_pace_is_computed_from_the_last_steps(world: World) -> None:
@@ -236,3 +237,24 @@ def test_columns_that_are_drawn_do_not_change_under_another_viewers_read(world: 
     histogram.refresh()
     assert (len(drawn), len(histogram.columns())) == (3, 7)
     assert drawn.shares()[0].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("axis", ["time", "tokens"])
+def test_curves_on_other_axes_stay_until_there_is_more(
+    world: World, monkeypatch: pytest.MonkeyPatch, axis: str
+) -> None:
+    monkeypatch.setattr(chart_look, "axis", lambda: axis)
+    job = world.add()
+    world.run(job, (0, None))
+    names = ("reward/mean", *chart_look.TOKENS)
+    world.measure(job, range(1, 5), {"reward/mean": 1.0} | dict.fromkeys(chart_look.TOKENS, 2.0))
+
+    def curve() -> StepSeries:
+        history = live.history(job.id, 1, names)
+        history.refresh()
+        return chart_look.on_axis(job, history)["reward/mean"]
+
+    first = curve()
+    assert curve() is first and first.steps.tolist() == ([1, 2, 3, 4] if axis == "time" else [4, 8, 12, 16])
+    world.measure(job, range(5, 6), {"reward/mean": 1.0} | dict.fromkeys(chart_look.TOKENS, 2.0))
+    assert len(curve()) == 5

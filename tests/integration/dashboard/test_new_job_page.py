@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from calibrl.schemas import EvaluateSpec, JobStatus, Role, TrainSpec, job_spec_adapter
 from calibrl.schemas import Scope as KeyScope
-from dashboard.reads import catalogue
+from dashboard.reads import catalogue, service
 from dashboard.reads.catalogue import MAX_OPTIONS
 from tests.support.dashboard.pages import finished, html, jobs_page, open_page, press
 from tests.support.dashboard.world import HOSTILE, World
@@ -159,6 +159,9 @@ def test_a_checkpoint_of_a_job_is_evaluated_from_a_link(world: World) -> None:
     job = world.add(name="trained", status=JobStatus.SUCCEEDED)
     world.keep_checkpoint(job, 40)
     open_page("new_job", evaluate=str(job.id), checkpoint="40")
+    other = world.add(kind="evaluate", name="measured")
+    refused = open_page("new_job", evaluate=str(other.id)).warning[0].value
+    assert refused == "evaluate: measured is a job of kind evaluate. Name a job of kind train."
     sent = world.asked(PLAN)[-1]
     assert (sent["kind"], sent["models"]) == ("evaluate", [{"from_job": str(job.id), "checkpoint": 40}])
 
@@ -282,3 +285,18 @@ def test_an_audit_with_the_latest_training(world: World) -> None:
     app.checkbox(key="new-audit:rewrite").set_value(True)
     finished(app.run())
     assert (world.asked(PLAN)[-1]["max_nll"], world.asked(PLAN)[-1]["rewrite"]) == (1.5, True)
+
+
+def test_a_pipeline_is_submitted_as_a_whole(world: World) -> None:
+    dataset = world.add_dataset(name="own.jsonl", preview={})
+    app = open_page("new_job", kind="Pipeline")
+    app.text_input(key="chain-name").set_value("first").run()
+    app.selectbox(key="chain-training-data").set_value(str(dataset.id)).run()
+    assert world.asked(PLAN)[-1]["data"] == {"dataset": str(dataset.id)}
+    press(app, "Submit pipeline")
+    (sent,) = world.asked("POST /v1/pipelines")
+    assert [spec["name"] for spec in sent["jobs"]] == ["first-warm-up", "first-calibrl", "first-evaluation"]
+    assert sent["jobs"][1]["model"] == {"from_job": "@first-warm-up"}
+    assert {job.name: job.status.value for job in service.jobs().data} == {
+        "first-warm-up": "queued", "first-calibrl": "waiting", "first-evaluation": "waiting",
+    }  # fmt: skip

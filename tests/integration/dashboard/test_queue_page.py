@@ -101,12 +101,12 @@ def test_jobs_of_other_projects_are_counted(world: World) -> None:
     world.add(project="vision", priority="high", status=JobStatus.QUEUED)
     world.add(status=JobStatus.QUEUED)
     captions = [each.value for each in queue_page().caption]
-    assert "1 job of other projects runs" in captions and "No running jobs" not in captions
-    assert "1 job of other projects is between these positions" in captions
+    assert "1 running job in projects that you cannot see" in captions and "No running jobs" not in captions
+    assert "1 job between these positions, in projects that you cannot see" in captions
 
 
 def test_a_draining_machine_is_named_above_the_waiting_jobs(world: World) -> None:
     name = world.machine("vm")
     world.add(status=JobStatus.QUEUED)
     world.drain(name)
-    assert "Draining, no new jobs start there: vm" in [each.value for each in queue_page().caption]
+    assert "Draining machines, which start no new job: vm" in [each.value for each in queue_page().caption]

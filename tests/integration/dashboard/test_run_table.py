@@ -4,7 +4,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from calibrl.schemas import Job, JobStatus, JobSummary, Role
-from tests.support.dashboard.pages import finished, html, open_page, press
+from tests.support.dashboard.pages import finished, forget_reads, html, open_page, paths, press
 from tests.support.dashboard.world import World
 from tests.support.waiting import LIMIT_SECONDS
 
@@ -13,7 +13,7 @@ ACCURACY = "validation/accuracy"
 
 
 def table_page(**query: str) -> AppTest:
-    return open_page("jobs", view="Table", **query)
+    return open_page("jobs", **{"list-view": "Table"}, **query)
 
 
 @pytest.fixture
@@ -68,7 +68,10 @@ def test_groups_have_the_mean_and_the_range(world: World, two_runs: tuple[Job, J
 def test_rows_are_read_again_at_the_readers_wish(world: World, two_runs: tuple[Job, Job]) -> None:
     app = table_page()
     world.add(name="three")
+    forget_reads()
+    world.requests.clear()
     assert len(finished(app.run()).dataframe[0].value) == 2  # a selection stays with its rows
+    assert not paths(world.requests) & {"jobs", "metrics"}
     assert len(press(app, "Refresh").dataframe[0].value) == 3
 
 

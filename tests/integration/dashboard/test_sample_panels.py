@@ -178,6 +178,8 @@ def test_a_failing_service_leaves_earlier_data_on_the_page(
     world.fails = True
     monkeypatch.setattr(live, "FRESH", 0.0)
     service.clear_job_caches()
+    before = len(world.requests)
     app = panel_alone(measured)
     assert "secr" in html(app)
+    assert len(world.requests) > before  # it has asked, and was refused
     assert not app.warning  # the head of the page warns

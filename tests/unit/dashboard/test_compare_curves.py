@@ -43,7 +43,7 @@ def seeds(*numbers: int, **changes: Any) -> tuple[Job, ...]:
             id=uuid4(), name=f"run-{seed}", kind="train", project="default", user="user", priority="normal", labels={},
             gpus=0, status=JobStatus.RUNNING, reason=None, message=None, step=0, steps_total=280, attempt=1,
             depends_on=[], created_at=BEGAN, started_at=BEGAN, finished_at=None,
-            spec=spec | {"name": f"run-{seed}", "seed": seed}, result=None,
+            spec={}, fields=spec | {"name": f"run-{seed}", "seed": seed}, result=None,
         )
         for seed in numbers
     )  # fmt: skip

@@ -59,9 +59,7 @@ def test_a_plan_shows_start_warnings_data_and_memory() -> None:
     plan = JobPlan.model_validate(PLAN).model_dump_json()
     text = html(finished(AppTest.from_function(script, args=(plan,), default_timeout=LIMIT_SECONDS).run()))
     assert "Queued, position 2" in text
-    assert (
-        "waiting for a free &lt;CPU&gt; slot · recent jobs of this kind, of any length, took about 2 min 05 s" in text
-    )
+    assert "waiting for a free &lt;CPU&gt; slot · mean duration of recent jobs of this kind 2 min 05 s" in text
     assert ">4,096<" in text and ">2,000<" in text and "7 of 2,000" in text
     assert "verl&#x27;s format; unused columns: &lt;note&gt;" in text
     assert "2.0 GiB" in text and "1,200,000 parameters" in text
