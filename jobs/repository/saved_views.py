@@ -15,7 +15,7 @@ def of_user(session: Session, user: str) -> list[SavedView]:
 def count_others(session: Session, user: str, name: str) -> int:
     """Return the number of views of a user with other names. Locks the user, so that the number stays until the
     transaction ends."""
-    session.execute(select(User.name).where(User.name == user).with_for_update())
+    session.execute(select(User.name).where(User.name == user).with_for_update(key_share=True))
     others = select(func.count()).where(SavedView.user == user, SavedView.name != name)
     return session.scalar(others) or 0
 

@@ -282,7 +282,8 @@ def test_the_hardware_of_each_process_has_a_line(world: World) -> None:
     world.measure(job, range(1, 3), {f"perf/gpu_memory_bytes/{rank}": rank * 2.0**30 for rank in (1, 2, 10)})
     world.measure(job, range(1, 3), {"perf/cpu_cores/0": 0.5})
     drawn = charts(job_page(job.id, "System"))
-    lines = {trace["name"]: trace["y"][-1] for trace in drawn["gpu-memory-bytes"]["data"] if trace["name"]}
+    traces = [trace for trace in drawn["gpu-memory-bytes"]["data"] if trace.get("showlegend", True)]
+    lines = {trace["name"]: trace["y"][-1] for trace in traces}
     assert list(lines.items()) == [("process 1", 1.0), ("process 2", 2.0), ("process 10", 10.0)]
     assert [trace["y"][-1] for trace in drawn["cpu-cores"]["data"]][-1] == 0.5
     assert "gpu-utilisation" not in drawn
