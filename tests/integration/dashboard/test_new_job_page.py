@@ -161,7 +161,7 @@ def test_a_checkpoint_of_a_job_is_evaluated_from_a_link(world: World) -> None:
     open_page("new_job", evaluate=str(job.id), checkpoint="40")
     other = world.add(kind="evaluate", name="measured")
     refused = open_page("new_job", evaluate=str(other.id)).warning[0].value
-    assert refused == "evaluate: measured is a job of kind evaluate. Name a job of kind train."
+    assert "is a job of kind evaluate" in refused and "Name a job of kind train" in refused
     sent = world.asked(PLAN)[-1]
     assert (sent["kind"], sent["models"]) == ("evaluate", [{"from_job": str(job.id), "checkpoint": 40}])
 
