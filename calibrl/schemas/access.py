@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from calibrl.schemas.base import Record, Slug
 from calibrl_core.settings.base import StrictSettings
@@ -131,8 +131,10 @@ class CreatedSession(Record):
     expires_at: datetime
 
 
-class AuditFilter(StrictSettings):
+class AuditFilter(BaseModel):
     """Entries of the audit log to list, newest first. Without `project`: for admins of the service."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)  # not strict: numbers of a query are texts
 
     project: Slug | None = Field(None, description="Slug of the project.")
     user: UserName | None = Field(None, description="Name of the user who made the change.")
