@@ -159,11 +159,11 @@ def test_a_checkpoint_of_a_job_is_evaluated_from_a_link(world: World) -> None:
     job = world.add(name="trained", status=JobStatus.SUCCEEDED)
     world.keep_checkpoint(job, 40)
     open_page("new_job", evaluate=str(job.id), checkpoint="40")
+    sent = world.asked(PLAN)[-1]
+    assert (sent["kind"], sent["models"]) == ("evaluate", [{"from_job": str(job.id), "checkpoint": 40}])
     other = world.add(kind="evaluate", name="measured")
     refused = open_page("new_job", evaluate=str(other.id)).warning[0].value
     assert "is a job of kind evaluate" in refused and "Name a job of kind train" in refused
-    sent = world.asked(PLAN)[-1]
-    assert (sent["kind"], sent["models"]) == ("evaluate", [{"from_job": str(job.id), "checkpoint": 40}])
 
 
 def test_earlier_input_is_restored(world: World) -> None:
