@@ -294,7 +294,8 @@ class SpecForm:
             return None
         if len(found) > 1:
             label = f"{len(found)} match {as_markdown(text)}"
-            return st.selectbox(label, list(found), format_func=found.__getitem__, key=f"{key}:{text}", **KEPT)
+            chosen: str = st.selectbox(label, list(found), format_func=found.__getitem__, key=f"{key}:{text}", **KEPT)
+            return chosen
         (id,) = found
         st.caption(as_markdown(found[id]))
         return id

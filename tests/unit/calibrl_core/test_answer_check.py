@@ -160,8 +160,8 @@ def test_other_rows_and_experts_are_warned_of(tmp_path: Path) -> None:
 
 def test_an_evaluation_warns_of_answers(tmp_path: Path) -> None:
     path = write(tmp_path / "own.jsonl", {"answer": "2"}, {"answer": "blue"})
-    config = {"models": [{"builtin": "tiny-vlm"}], "data": [{"path": path}], "rewards": [{"type": "numeric"}]}
-    config["rollout"] = {"max_completion_tokens": 4}
+    config: dict[str, Any] = {"models": [{"builtin": "tiny-vlm"}], "data": [{"path": path}]}
+    config |= {"rewards": [{"type": "numeric"}], "rollout": {"max_completion_tokens": 4}}
     evaluate(EvaluateConfig.model_validate(config), EventFile(tmp_path / "run"), lambda: True)
     assert [text for text in logged(tmp_path / "run") if text.startswith("data.0: 1 of 2 rows (2) fail with any")]
 
