@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 
 from calibrl.client.notebook import drawn
@@ -21,5 +22,5 @@ def test_metrics_are_plotted_with_one_chart_each() -> None:
     )
     assert [axes.get_title() for axes in figure.axes] == ["loss/total", "reward/mean"]
     (line,) = figure.axes[1].lines
-    assert line.get_xdata().tolist() == [1, 2, 3]
-    assert [str(value) for value in line.get_ydata()] == ["0.25", "nan", "0.75"]
+    points = np.asarray(line.get_xydata()).tolist()
+    assert [[str(number) for number in point] for point in points] == [["1.0", "0.25"], ["2.0", "nan"], ["3.0", "0.75"]]
