@@ -7,6 +7,7 @@ from uuid import UUID
 import httpx
 import pytest
 
+from api import middleware
 from api.examples import TRAIN
 from api.main import app
 from calibrl.schemas import Role
@@ -218,8 +219,9 @@ def routes() -> set[str]:
 
 
 @pytest.fixture
-def stage(database: str) -> Iterator[tuple[ApiUsers, dict[str, str], dict[str, str]]]:
+def stage(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ApiUsers, dict[str, str], dict[str, str]]]:
     """Yield the users, the key of each user, and the values of the path parameters."""
+    monkeypatch.setattr(middleware, "STRANGERS_AT_ONCE", 1000)  # more than there are routes
     with serving() as admin, ApiUsers(admin) as users:
         admin.put(f"/v1/projects/{OWN}", json={})
         admin.put("/v1/projects/other", json={})
