@@ -30,10 +30,8 @@ class Viewer(threading.Thread):
 
     def __init__(self, dashboard_url: str, page: str, query: str, key: str) -> None:
         super().__init__(daemon=True)
-        self._url = f"{dashboard_url.replace('http', 'ws', 1)}/_stcore/stream"
+        self._dashboard_url, self._key = dashboard_url, key
         self._page, self._query, self._script = page, query, ""
-        cookies = session_cookies(dashboard_url, key)
-        self._headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
         self._every: dict[str, float] = {}  # seconds between a fragment's ticks, by its id
         self._due: dict[str, float] = {}
         self._asked: dict[str, float] = {}
@@ -47,10 +45,11 @@ class Viewer(threading.Thread):
         self.join(OPEN_SECONDS)
 
     def run(self) -> None:
+        cookies = session_cookies(self._dashboard_url, self._key)
         with connect(
-            self._url,
+            f"{self._dashboard_url.replace('http', 'ws', 1)}/_stcore/stream",
             subprotocols=["streamlit"],  # type: ignore[list-item]
-            additional_headers=self._headers,
+            additional_headers={"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())},
             max_size=None,
             open_timeout=OPEN_SECONDS,
         ) as socket:

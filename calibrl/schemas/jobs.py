@@ -31,7 +31,7 @@ def parse_label(text: str) -> tuple[str, str]:
         ValueError: the text is not written so.
     """
     if not (match := LABEL.fullmatch(text)):
-        raise ValueError(f"{text!r}: write it as key:value, such as team:vision")
+        raise ValueError(f"{text!r}: write it as key=value, such as team=vision")
     return match[1], match[2]
 
 

@@ -254,7 +254,7 @@ def _filters() -> None:
         max_chars=500,
     )  # fmt: skip
     if unread := _labels()[1]:
-        labels.warning(as_markdown(f"Not a label: {', '.join(unread)}. Write key:value, such as team:vision."))
+        labels.warning(as_markdown(f"Not a label: {', '.join(unread)}. Write key=value, such as team=vision."))
     sort.selectbox("Sort by", list(SORTS), key="sort", bind="query-params", on_change=_first_page)
 
 

@@ -149,7 +149,7 @@ def test_jobs_are_filtered_and_sorted(service: Service) -> None:
     ("options", "says"),
     [
         (["--since", "yesterday"], "'yesterday' is not a date: write it as 2026-11-24"),
-        (["--label", "team"], "'team': write it as KEY=VALUE"),
+        (["--label", "team"], "'team': write it as key=value"),
         (["--sort", "spec"], "--sort"),
         (["--limit", "0"], "--limit"),
     ],
