@@ -34,7 +34,7 @@ def test_name_labels_and_notes_are_edited(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("name", "labels", "fault"),
-    [("ünder", [], "name: Must contain only letters"), ("fine", ["group"], "'group': write it as key:value")],
+    [("ünder", [], "name: Must contain only letters"), ("fine", ["group"], "'group': write it as key=value")],
 )
 def test_a_fault_is_named_and_nothing_is_changed(world: World, name: str, labels: list[str], fault: str) -> None:
     job = world.add()
