@@ -130,7 +130,9 @@ def test_a_bad_spec_is_refused_field_by_field(folder: Path, spec: Path) -> None:
     assert "stepps: " in refused.stderr
 
 
-def test_a_data_file_is_searched_in_the_folder_of_the_spec(folder: Path, spec: Path) -> None:
+def test_a_data_file_is_searched_in_the_folder_of_the_spec(folder: Path) -> None:
+    spec = folder / "specs" / "own.yaml"  # jobs can read the data folder
+    spec.parent.mkdir()
     spec.write_text(SPEC.replace("builtin: digits", "path: rows.jsonl"))
     refused = calibrl(folder, "submit", str(spec))
     assert refused.exit_code == 2

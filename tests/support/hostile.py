@@ -111,7 +111,7 @@ def bodies() -> Iterator[Attack]:
         yield Attack(name, "POST", "/v1/jobs", body, JSON)
     for kind in (
         "text/plain",
-        "application/x-yaml",
+        "application/xml",
         "application/x-www-form-urlencoded",
         "multipart/form-data",
         "application/x-python-pickle",

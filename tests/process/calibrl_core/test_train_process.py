@@ -26,7 +26,7 @@ def test_the_process_saves_and_exits_on_sigterm(tmp_path: Path) -> None:
     process = start(tmp_path, config(steps=100_000).model_dump(mode="json"))
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("step 2"):
+        if "Z  step 2  " in line:
             break
     with pytest.raises(FolderInUseError):
         FolderLock(tmp_path / "run").hold(ALONE)
