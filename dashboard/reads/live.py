@@ -135,7 +135,7 @@ class History(_Reader):
         for name, curve in self._curves.items():
             if name not in self._drawn:
                 self._drawn[name] = curve.at(curve.last_step)
-        return dict(self._drawn)
+        return {name: self._drawn[name] for name in self._curves}  # in the order of the names, which is a cache key
 
     def seconds_per_step(self, since: datetime | None) -> float | None:
         """Return the mean time between the last steps after `since`, the start of the attempt: pauses do not count.

@@ -37,6 +37,20 @@ def test_a_tick_asks_for_new_steps_only(world: World) -> None:
     assert "width=1" in request
 
 
+def test_curves_stay_in_the_order_of_the_names(world: World) -> None:
+    """The names are the cache key of the history: another order would be another history, without data."""
+    job = world.add()
+    names = ("reward/mean", "not/reported", "loss/grad_norm")
+    history = live.history(job.id, 1, names)
+    for step in (1, 2):
+        world.measure(job, range(step, step + 1), {"reward/mean": float(step), "loss/grad_norm": 1.0})
+        history.refresh()
+        curves = history.curves()
+        assert tuple(curves) == names
+        assert live.history(job.id, 1, tuple(curves)) is history
+        assert [len(curve) for curve in curves.values()] == [step, 0, step]
+
+
 def test_a_long_history_is_read_in_buckets_that_lose_no_spike(world: World) -> None:
     job = world.add()
     world.measure(job, range(1, 1234), {"reward/mean": 1.0})
