@@ -1,6 +1,6 @@
 """Time per step phase, throughput, hardware over time, the GPUs that the job holds, and what its hours bought."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import streamlit as st
 
@@ -56,27 +56,33 @@ HARDWARE = (  # of each process: metric, title, unit, scale
 )
 
 
+MOST_PROCESSES = 12  # lines of a card; one call of the API returns at most 64 metrics
 DASHES = ("solid", "dash", "dot")  # of processes of the same colour
 
 
-def _hardware(names: Iterable[str]) -> list[Card]:
-    """A card per reading of the hardware that the job reports, with a line per process."""
-    ranks: dict[str, list[int]] = {}
+def _ranks(names: Iterable[str]) -> dict[str, set[int]]:
+    """The processes that report each reading of the hardware."""
+    ranks: dict[str, set[int]] = {}
     for name in names:
         metric, _, rank = name.removeprefix("perf/").partition("/")
         if rank.isdecimal():
-            ranks.setdefault(metric, []).append(int(rank))
+            ranks.setdefault(metric, set()).add(int(rank))
+    return {metric: ranks[metric] for metric, *_ in HARDWARE if metric in ranks}
+
+
+def _hardware(ranks: Mapping[str, set[int]], shown: Sequence[int]) -> list[Card]:
+    """A card per reading of the hardware that the job reports, with a line per shown process."""
     return [
         Card(
             metric.replace("_", "-"),
             title,
-            tuple(_process(metric, rank) for rank in sorted(ranks[metric])),
+            tuple(_process(metric, rank) for rank in shown if rank in ranks[metric]),
             unit=unit,
             value_format=".2f",
             scale=scale,
         )
         for metric, title, unit, scale in HARDWARE
-        if metric in ranks
+        if not ranks.get(metric, set()).isdisjoint(shown)
     ]
 
 
@@ -101,12 +107,16 @@ def _panel(job: Job) -> None:
     names: list[str] = []
     with states.tolerated():
         names = service.metric_names(job.id)
-    cards: tuple[PanelCard, ...] = (*CARDS, *_hardware(names))
+    ranks = _ranks(names)
+    processes = sorted(set().union(*ranks.values()))
+    cards: tuple[PanelCard, ...] = (*CARDS, *_hardware(ranks, processes[:MOST_PROCESSES]))
     curves = read(job, metrics_of(cards))
     if not job.status.final:
         _machines(job)
     if not show_if_empty(job, curves):
         draw_cards(job, cards, curves)
+        if len(processes) > MOST_PROCESSES:
+            st.caption(f"Hardware: first {MOST_PROCESSES} of {len(processes)} processes. The Metrics panel has all.")
     with states.tolerated():
         hours.job_hours(service.hours(job.id))
 

@@ -287,3 +287,17 @@ def test_the_hardware_of_each_process_has_a_line(world: World) -> None:
     assert list(lines.items()) == [("process 1", 1.0), ("process 2", 2.0), ("process 10", 10.0)]
     assert [trace["y"][-1] for trace in drawn["cpu-cores"]["data"]][-1] == 0.5
     assert "gpu-utilisation" not in drawn
+
+
+def test_the_hardware_of_many_processes_fits_one_call(world: World) -> None:
+    """20 processes with 4 readings are 80 metrics; one call returns at most 64."""
+    readings = ("gpu_utilisation", "gpu_memory_bytes", "cpu_cores", "host_memory_bytes")
+    job = world.add()
+    values = {f"perf/{reading}/{rank}": 1.0 for reading in readings for rank in range(20)}
+    world.measure(job, range(1, 2), values | {"perf/memory_bytes": 2.0**30})
+    app = job_page(job.id, "System")
+    drawn = charts(app)
+    names = {trace["name"] for trace in drawn["cpu-cores"]["data"] if trace.get("showlegend", True)}
+    assert names == {f"process {rank}" for rank in range(12)}
+    assert drawn["memory"]["data"][0]["y"] == [1.0]
+    assert "first 12 of 20 processes" in " ".join(caption.value for caption in app.caption)
