@@ -71,11 +71,14 @@ def _columns() -> tuple[list[str], list[str]]:
         max_selections=MOST_COLUMNS, placeholder="Field of the spec", accept_new_options=True,
         help="A field of the spec by its path. Type the path of an item of a list, such as rewards.0.weight.",
     )  # fmt: skip
-    metrics = right.multiselect(
+    named = right.multiselect(
         "Metric columns", run_rows.known_metrics(), METRICS, key="run-metrics", bind="query-params",
         max_selections=MOST_COLUMNS, placeholder="Metric", accept_new_options=True,
         help="Each has two columns: the last and the best value.",
     )  # fmt: skip
+    metrics = list(dict.fromkeys(name.strip() for name in named if "*" not in name))
+    if families := [name for name in named if "*" in name]:
+        right.error(as_markdown(f"A column has one metric. Type its full name instead of {', '.join(families)}."))
     return fields, metrics
 
 

@@ -45,6 +45,14 @@ def test_columns_are_chosen(world: World, two_runs: tuple[Job, Job]) -> None:
     assert frame["loss/grad_norm"][1] == 0.0 and ACCURACY not in frame
 
 
+def test_a_family_of_metrics_is_no_column(world: World, two_runs: tuple[Job, Job]) -> None:
+    app = table_page()
+    app.multiselect(key="run-metrics").set_value(["validation/*", "loss/grad_norm"])
+    app = finished(app.run())
+    assert app.error[0].value.startswith("A column has one metric")
+    assert "loss/grad_norm" in app.dataframe[0].value and "validation/*" not in app.dataframe[0].value
+
+
 def test_rows_are_filtered_by_a_regular_expression(world: World, two_runs: tuple[Job, Job]) -> None:
     app = table_page()
     app.text_input(key="run-filter").set_value("no-such").run()
