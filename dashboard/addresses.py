@@ -3,6 +3,7 @@ them silently. The path /job/ID leads to the page of the job."""
 
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlencode
 
 import streamlit as st
 from starlette.requests import Request
@@ -57,6 +58,12 @@ def note(key: str, value: Any, default: Any, format_func: Any = str) -> None:
         st.query_params.pop(key, None)
     elif st.query_params.get(key) != format_func(value):
         st.query_params[key] = format_func(value)
+
+
+def query() -> str:
+    """Return the query of the page with its `?`, with all values of each parameter; empty if it has none."""
+    pairs = [(key, value) for key in st.query_params for value in st.query_params.get_all(key)]
+    return f"?{urlencode(pairs)}" if pairs else ""
 
 
 async def _open_job(request: Request) -> Response:

@@ -11,7 +11,7 @@ import streamlit as st
 from calibrl.client import CalibrlError
 from calibrl.schemas import Job
 from calibrl.settings import SettingsError
-from dashboard import signin
+from dashboard import addresses, signin
 from dashboard.markup import clock, escape
 from dashboard.reads import service
 
@@ -29,9 +29,7 @@ NO_ACCESS = (401, 403, 404)  # statuses of what the viewer cannot see, or can no
 
 def _sign_in() -> str:
     """A link that returns to the current page after sign-in. Streamlit's link buttons would open a new tab."""
-    here = urlsplit(st.context.url or "/").path or "/"
-    if query := urlencode(st.query_params.to_dict()):
-        here += f"?{query}"
+    here = (urlsplit(st.context.url or "/").path or "/") + addresses.query()
     address = f"{signin.PATH}?{urlencode({'next': here})}"
     return (
         f'<a href="{escape(address)}" target="_self" style="display:inline-block;padding:.45rem 1.2rem;'

@@ -1,10 +1,11 @@
 """Views that the reader has saved by name: the address of a page with its choices."""
 
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import streamlit as st
 
 from calibrl.schemas import SavedView
+from dashboard import addresses
 from dashboard.forms.changes import change
 from dashboard.markup import as_markdown, escape
 from dashboard.reads import administration, service
@@ -25,7 +26,8 @@ def draw() -> None:
 
 def _view(view: SavedView, *, may_change: bool) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.html(f'<a href="{escape(view.address or ".")}" target="_self">{escape(view.name)}</a>')
+        # "./": without it, the browser opens an address without a page at the page that is open
+        st.html(f'<a href="./{escape(view.address)}" target="_self">{escape(view.name)}</a>')
         if may_change and st.button(
             f"Remove view {as_markdown(view.name)}",
             icon=":material/delete:",
@@ -43,6 +45,4 @@ def _save() -> None:
 
 def here() -> str:
     """Return the address of the page with its choices, relative to the dashboard."""
-    page = urlsplit(st.context.url or "").path.rpartition("/")[2]
-    query = urlencode(st.query_params.to_dict())
-    return page + (f"?{query}" if query else "")
+    return urlsplit(st.context.url or "").path.rpartition("/")[2] + addresses.query()

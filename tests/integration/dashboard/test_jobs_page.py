@@ -1,5 +1,7 @@
 """The jobs list: rows, filters, order, pages, projects, and what it shows when it is empty."""
 
+from urllib.parse import parse_qs
+
 import pytest
 import yaml
 
@@ -195,6 +197,16 @@ def test_a_page_is_saved_as_a_view_with_its_choices(world: World) -> None:
     app = press(app, "Save this page")
     (view,) = service.client().views()
     assert (view.name, view.address) == ("my runs", "?status=Running&q=digits")
-    assert 'href="?status=Running&amp;q=digits"' in html(app)
+    assert 'href="./?status=Running&amp;q=digits"' in html(app)
+    assert 'href="./?status=Running&amp;q=digits"' in html(open_page("compare"))  # not the page that is open
     app.button(key="drop-view-my runs").click().run()
     assert service.client().views() == [] and "my runs" not in html(finished(app))
+
+
+def test_a_view_keeps_all_values_of_a_parameter(world: World) -> None:
+    app = open_page("jobs", **{"list-view": "Table"})
+    app.query_params["run-metrics"] = ["reward/mean", "loss/grad_norm"]
+    finished(app.run()).text_input(key="view-name").set_value("two metrics").run()
+    press(app, "Save this page")
+    (view,) = service.client().views()
+    assert parse_qs(view.address.removeprefix("?"))["run-metrics"] == ["reward/mean", "loss/grad_norm"]

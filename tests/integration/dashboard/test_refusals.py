@@ -26,6 +26,9 @@ def test_without_a_key_there_is_a_way_to_sign_in(world: World) -> None:
     world.key = ""
     assert 'href="/signin?next=%2F"' in html(jobs_page())
     assert f"%3Fid%3D{NO_JOB}%26panel%3DLog" in html(job_page(NO_JOB, "Log"))
+    app = jobs_page()
+    app.query_params["run-metrics"] = ["loss/a", "loss/b"]
+    assert "run-metrics%3Dloss%252Fa%26run-metrics%3Dloss%252Fb" in html(app.run())
     assert world.requests == []
 
 
