@@ -267,7 +267,7 @@ def _submit(spec: Mapping[str, Any], *, possible: bool) -> None:
 
 def _pipeline(specs: list[dict[str, Any]]) -> None:
     """Draw the plan of the first job of a pipeline, the button that submits all, and the YAML."""
-    st.subheader(f"Plan of {specs[0]['name']}", anchor=False)
+    st.subheader(as_markdown(f"Plan of {specs[0]['name']}"), anchor=False)
     try:
         with st.spinner("Validating…"):
             plan_summary.draw(catalogue.plan(specs[0]))

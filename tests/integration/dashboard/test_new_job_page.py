@@ -293,6 +293,7 @@ def test_a_pipeline_is_submitted_as_a_whole(world: World) -> None:
     app.text_input(key="chain-name").set_value("first").run()
     app.selectbox(key="chain-training-data").set_value(str(dataset.id)).run()
     assert world.asked(PLAN)[-1]["data"] == {"dataset": str(dataset.id)}
+    assert "Plan of first\\-warm\\-up" in [subheader.value for subheader in app.subheader]
     press(app, "Submit pipeline")
     (sent,) = world.asked("POST /v1/pipelines")
     assert [spec["name"] for spec in sent["jobs"]] == ["first-warm-up", "first-calibrl", "first-evaluation"]
