@@ -116,7 +116,10 @@ def _draw(shown: list[JobSummary], by_config: bool, baseline: UUID | None) -> No
             if axis == "time":
                 attempts = {job.id: catalogue.attempt_times(job) for job in jobs}
         curves = comparison.curves()
-        _values(jobs, curves, cards, baseline)
+        found = compare_tables.values(jobs, curves, metrics_of(cards))
+        _values(jobs, found, cards, baseline)
+        colours = {job.id: line.colour for line in lines for job in line.jobs}
+        compare_relations.draw(jobs, found, _names(jobs), colours)
         _charts(lines, cards, curves, attempts)
         if [job.status.final for job in jobs] != [job.status.final for job in shown]:
             st.rerun()
@@ -130,12 +133,12 @@ def _reread(shown: list[JobSummary]) -> list[JobSummary]:
     return [now[job.id].model_copy(update={"fields": job.fields}) if job.id in now else job for job in shown]
 
 
-def _values(jobs: list[JobSummary], curves: JobCurves, cards: tuple[Card, ...], baseline: UUID | None) -> None:
+def _values(
+    jobs: list[JobSummary], found: compare_tables.Values, cards: tuple[Card, ...], baseline: UUID | None
+) -> None:
     with st.expander("Last and best values", expanded=True, icon=":material/table:"):
         titles = {metrics_of([card])[0]: card.title for card in cards}
-        found = compare_tables.values(jobs, curves, [*titles])
         st.html(compare_tables.value_table(jobs, found, titles, _names(jobs), baseline))
-    compare_relations.draw(jobs, found, _names(jobs))
 
 
 def _charts(lines: list[JobLine], cards: tuple[Card, ...], curves: JobCurves, attempts: Attempts) -> None:

@@ -4,13 +4,12 @@ from collections.abc import Mapping
 
 from dashboard.charts.figures import NOTHING, ChartFigure, plain
 from dashboard.charts.study_figures import Value, shown
-from dashboard.palette import MODELS
 
 Point = tuple[Value, Value]  # x, y
 
 
-def scatter(points: Mapping[str, Point], x_title: str, y_title: str) -> ChartFigure:
-    """Return a point per run. Words are categories of an axis. `points`: by name of the run."""
+def scatter(points: Mapping[str, Point], x_title: str, y_title: str, colours: Mapping[str, str]) -> ChartFigure:
+    """Return a point per run. Words are categories of an axis. `points` and `colours`: by name of the run."""
     if not points:
         return NOTHING
     traces = [
@@ -22,9 +21,9 @@ def scatter(points: Mapping[str, Point], x_title: str, y_title: str) -> ChartFig
             "y": [plain(y) if isinstance(y, str) else y],
             "text": [plain(f"{name}: {shown(x)}, {shown(y)}")],
             "hovertemplate": "%{text}<extra></extra>",
-            "marker": {"color": MODELS[number % len(MODELS)], "size": 11, "opacity": 0.85},
+            "marker": {"color": colours[name], "size": 11, "opacity": 0.85},
         }
-        for number, (name, (x, y)) in enumerate(points.items())
+        for name, (x, y) in points.items()
     ]
     layout = {
         "height": 380,

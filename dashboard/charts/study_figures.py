@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from dashboard.charts.figures import NOTHING, ChartFigure, plain
-from dashboard.palette import MODELS, NEUTRAL, POLICY
+from dashboard.palette import NEUTRAL, POLICY
 
 ROW, MARGIN = 34, 90  # pixels
 LOG_FROM = 20.0  # ratio of the largest to the smallest positive value from which an axis is logarithmic
@@ -109,13 +109,14 @@ def _rows(labels: Sequence[str], x_title: str) -> dict[str, Any]:
     }
 
 
-def parallel(arms: Mapping[str, Mapping[str, Value]], last: str) -> ChartFigure:
+def parallel(arms: Mapping[str, Mapping[str, Value]], last: str, colours: Mapping[str, str]) -> ChartFigure:
     """Return parallel coordinates: an axis per field, a line per arm. Axes of numbers of very different size are
     logarithmic.
 
     Args:
         arms: values of all fields by arm.
         last: field that is the last axis, the measure.
+        colours: by arm.
     """
     fields = [field for field in next(iter(arms.values()), {}) if field != last]
     if not fields:
@@ -130,10 +131,10 @@ def parallel(arms: Mapping[str, Mapping[str, Value]], last: str) -> ChartFigure:
             "y": [axis.place(values[field]) for field, axis in axes.items()],
             "text": [plain(f"{field}: {shown(values[field])}") for field in axes],
             "hovertemplate": "%{text}",
-            "line": {"color": MODELS[number % len(MODELS)], "width": 2},
+            "line": {"color": colours[name], "width": 2},
             "marker": {"size": 7},
         }
-        for number, (name, values) in enumerate(arms.items())
+        for name, values in arms.items()
     ]
     edges = [
         {"x": place, "y": y, "text": plain(text), "showarrow": False, "yshift": 14 if y else -14}

@@ -10,6 +10,7 @@ from calibrl.schemas import JobSummary
 from dashboard.charts import live_chart, relation_figures, study_figures
 from dashboard.charts.relation_figures import Point
 from dashboard.charts.study_figures import Value
+from dashboard.markup import as_markdown
 from dashboard.views.compare_tables import Values
 from dashboard.views.spec_diff import flat, text_of
 
@@ -18,8 +19,9 @@ MOST_AXES = 8
 HINT = "One point per job. Metrics have their last value. A relation in few jobs can be chance."
 
 
-def draw(jobs: Sequence[JobSummary], found: Values, names: Mapping[UUID, str]) -> None:
+def draw(jobs: Sequence[JobSummary], found: Values, names: Mapping[UUID, str], colours: Mapping[UUID, str]) -> None:
     """Draw both charts, with the choice of their axes. `found`: metrics of each job, of which the last is shown."""
+    by_name = {names[job.id]: colours[job.id] for job in jobs}
     fields = _different(jobs)
     metrics = list(found[jobs[0].id])
     options = [*fields, *metrics]
@@ -28,11 +30,11 @@ def draw(jobs: Sequence[JobSummary], found: Values, names: Mapping[UUID, str]) -
         x = left.selectbox("X", options, key="scatter-x", bind="query-params")
         y = right.selectbox("Y", options, len(fields), key="scatter-y", bind="query-params")
         points = _points(jobs, found, names, x, y)
-        live_chart.card(f"{y} by {x}", HINT, relation_figures.scatter(points, x, y), key="scatter")
+        live_chart.card(f"{y} by {x}", HINT, relation_figures.scatter(points, x, y, by_name), key="scatter")
         if missing := len(jobs) - len(points):
-            st.caption(f"{missing} of {len(jobs)} jobs have no value of {x} or {y}")
+            st.caption(as_markdown(f"{missing} of {len(jobs)} jobs have no value of {x} or {y}"))
         axes = st.multiselect("Axes", options, fields[:MOST_AXES], key="parallel-axes", max_selections=MOST_AXES)
-        figure = study_figures.parallel(_lines(jobs, found, names, axes, y), y)
+        figure = study_figures.parallel(_lines(jobs, found, names, axes, y), y, by_name)
         live_chart.card(f"Parallel coordinates, with {y} last", HINT, figure, key="parallel", empty="Select an axis")
 
 

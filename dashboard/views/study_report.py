@@ -40,7 +40,7 @@ def draw(study: Study, report: StudyReport) -> None:
     _bands(report, colours)
     with st.grid(2, min_column_width=400):
         _ranks(report)
-        _parallel(study, report)
+        _parallel(study, report, colours)
     if report.metrics:
         st.subheader("Training metrics", anchor=False)
         st.caption("Means over the last quarter of the steps. Intervals are over seeds and are not corrected.")
@@ -152,9 +152,9 @@ def _ranks(report: StudyReport) -> None:
     live_chart.card("Ranks", hint, study_figures.ranks(found), key="ranks", empty=empty)
 
 
-def _parallel(study: Study, report: StudyReport) -> None:
+def _parallel(study: Study, report: StudyReport, colours: Mapping[str, str]) -> None:
     hint = PARALLEL.format(primary=report.primary or "the primary dataset")
-    figure = study_figures.parallel(*settings(study.spec["base"], report))
+    figure = study_figures.parallel(*settings(study.spec["base"], report), colours)
     live_chart.card("Changes and accuracy", hint, figure, key="parallel", empty="No arm with a change is evaluated yet")
 
 

@@ -180,8 +180,11 @@ def test_two_values_of_jobs_are_drawn_as_points_and_on_parallel_axes(world: Worl
     for name, rate, accuracy in (("a", 1e-4, 0.2), ("b", 1e-5, 0.6), ("c", 1e-6, None)):
         job = world.add(name=name, spec={"optimizer": {"lr": rate}})
         world.measure(job, range(1, 2), {"reward/mean": 1.0} if accuracy is None else {"validation/accuracy": accuracy})
-    app = compare_page(*(job.id for job in reversed(service.jobs().data)))
+    app = compare_page(*(job.id for job in service.jobs().data))
     figures = charts(app)
+    colours = {"b": MODELS[1], "a": MODELS[2]}  # of the legend, in which "c" is first
+    assert {trace["name"]: trace["marker"]["color"] for trace in figures["scatter"]["data"]} == colours
+    assert {trace["name"]: trace["line"]["color"] for trace in figures["parallel"]["data"]} == colours
     points = {trace["name"]: (trace["x"], trace["y"]) for trace in figures["scatter"]["data"]}
     assert points == {"a": ([1e-4], [0.2]), "b": ([1e-5], [0.6])}
     assert "1 of 3 jobs have no value" in " ".join(caption.value for caption in app.caption)
@@ -190,3 +193,10 @@ def test_two_values_of_jobs_are_drawn_as_points_and_on_parallel_axes(world: Worl
     assert lines == {"a": (axes, [1.0, 0.0]), "b": (axes, [0.0, 1.0])}
     app.selectbox(key="scatter-x").set_value("reward/answer_accuracy").run()
     assert "scatter" not in charts(finished(app))
+
+
+def test_names_of_metrics_in_the_address_are_inert(world: World) -> None:
+    jobs = [world.add(spec={"seed": seed}) for seed in (1, 2)]
+    app = open_page("compare", jobs=",".join(str(job.id) for job in jobs), metrics="![](https://evil/x.png)")
+    (caption,) = (caption.value for caption in app.caption if "have no value" in caption.value)
+    assert "evil" in caption and "![](" not in caption

@@ -9,6 +9,7 @@ import streamlit as st
 from calibrl.client import Client
 from calibrl.schemas import JobStatus, Role, Study, StudyStatus
 from dashboard.charts import study_figures
+from dashboard.palette import POLICY
 from jobs.db import session_scope
 from jobs.repository import accuracies, jobs, studies
 from tests.support.dashboard.pages import charts, html, open_page, press
@@ -140,7 +141,7 @@ def test_axes_of_very_different_numbers_are_logarithmic() -> None:
         name: {"wide": wide, "near": near, "word": word, "accuracy": 0.5}
         for name, wide, near, word in (("a", 1.0, 1.0, "x"), ("b", 10.0, 2.0, "y"), ("c", 100.0, 3.0, "x"))
     }
-    drawn = study_figures.parallel(arms, "accuracy")
+    drawn = study_figures.parallel(arms, "accuracy", dict.fromkeys(arms, POLICY))
     assert [trace["y"] for trace in drawn.data] == [[0, 0, 0, 0], [0.5, 0.5, 1, 0], [1, 1, 0, 0]]
     assert [note["text"] for note in drawn.layout["annotations"]] == ["1", "100", "1", "3", "x", "y", "0.5", ""]
 
