@@ -130,7 +130,7 @@ def page() -> None:
             raise
         states.empty("Job not found", "The URL may be wrong, or you have no access to its project.")
         return
-    head, action = st.columns([3, 1], vertical_alignment="top")
+    head, action = st.columns([2, 1], vertical_alignment="top")
     with head:
         health_place = [*_panels(job), "Health"].index("Health") + 1
         st.fragment(job_head.draw, run_every=None if job.status.final else service.TICK)(job, health_place)

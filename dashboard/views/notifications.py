@@ -13,7 +13,7 @@ _mount = st.components.v2.component(
     "notifications",
     html='<button type="button"></button> <span></span>',
     css="""button{padding:.35rem .9rem;border:1px solid var(--st-border-color);border-radius:.5rem;background:none;
-color:var(--st-text-color);font:inherit;cursor:pointer}span{color:var(--st-text-color);font-size:.9rem}
+color:var(--st-text-color);font:inherit;font-size:.875rem;cursor:pointer}span{color:var(--st-text-color);font-size:.9rem}
 button:focus-visible{outline:2px solid currentColor;outline-offset:2px}""",
     js=(Path(__file__).parents[1] / "notifications.js").read_text(),
 )
