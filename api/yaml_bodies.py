@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -15,6 +15,7 @@ from calibrl.schemas.yaml_text import YamlError, parsed_yaml
 YAML = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})
 MOST_BYTES = 100_000  # one to two seconds of a CPU; larger bodies must be JSON
 UPLOADING = ("/v1/datasets/upload", "/v1/files")  # whose bodies are data
+_PARSING = CapacityLimiter(1)  # bodies that are parsed at the same time: the others wait, and the CPU stays free
 
 
 class YamlBodies:
@@ -24,12 +25,12 @@ class YamlBodies:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].endswith(UPLOADING) or not _is_yaml(Headers(scope=scope)):
+        if not _is_parsed(scope):
             await self._app(scope, receive, send)
             return
         try:
             text = await Request(scope, receive).body()
-            content = await to_thread.run_sync(_as_json, text)
+            content = await to_thread.run_sync(_as_json, text, limiter=_PARSING)
         except (YamlError, UnicodeDecodeError, RecursionError) as error:
             await problem(scope, 400, f"The body is not YAML: {_fault(error)}.")(scope, receive, send)
         except ClientDisconnect:
@@ -40,7 +41,10 @@ class YamlBodies:
             await self._app(_of_json(scope, len(content)), _replayed(content, receive), send)
 
 
-def _is_yaml(headers: Headers) -> bool:
+def _is_parsed(scope: Scope) -> bool:
+    if scope["type"] != "http" or scope["method"] in ("GET", "HEAD") or scope["path"].endswith(UPLOADING):
+        return False
+    headers = Headers(scope=scope)
     return headers.get("content-type", "").partition(";")[0].strip().lower() in YAML
 
 
@@ -48,7 +52,12 @@ def _as_json(text: bytes) -> bytes:
     if len(text) > MOST_BYTES:
         raise HTTPException(413, f"A body in YAML can have at most {MOST_BYTES:,} bytes: send JSON.")
     value: Any = parsed_yaml(text.decode(), aliases=False)
-    return json.dumps(value).encode()
+    try:
+        return json.dumps(value).encode()
+    except (TypeError, ValueError) as error:
+        raise YamlError(
+            "", "JSON has no form for a value: a set, a date, bytes or a number that is too large"
+        ) from error
 
 
 def _fault(error: Exception) -> str:

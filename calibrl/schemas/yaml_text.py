@@ -87,3 +87,5 @@ def parsed_yaml(text: str, *, aliases: bool = True) -> Any:
         raise YamlError(place, what) from error
     except yaml.YAMLError as error:
         raise YamlError("", " ".join(str(error).split())) from error
+    except (ValueError, KeyError, OverflowError, TypeError, AttributeError) as error:  # PyYAML lets these through
+        raise YamlError("", "a value does not fit its tag, or a number or character is too large") from error

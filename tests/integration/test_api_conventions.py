@@ -78,6 +78,18 @@ def test_a_dataset_is_renamed_if_its_tag_is_the_same(http: httpx.Client) -> None
     assert http.get(path).json()["name"] == "new"
 
 
+NOT_JSON = (b"a: !!set {b}", b"a: !!timestamp 2020-01-01", b"a: !!binary aGk=", b"a: 0x" + b"f" * 5000)
+NOT_VALUES = (
+    b"a: !!int x",
+    b"a: !!float x",
+    b"a: !!bool x",
+    b"a: !!timestamp x",
+    b"a: !!map [b]",
+    b'a: "\\UFFFFFFFF"',
+    b"a: " + b"9" * 5000,
+)
+
+
 def test_specs_are_taken_as_yaml(http: httpx.Client) -> None:
     yaml = {"Content-Type": "application/yaml; charset=utf-8", "Idempotency-Key": "once"}
     text = "# mine\n" + "".join(f"{key}: {json.dumps(value)}\n" for key, value in TRAIN.items())
@@ -93,9 +105,12 @@ def test_specs_are_taken_as_yaml(http: httpx.Client) -> None:
         (b"\xff", 400, "not UTF-8 text"),
         (b"[" * 9000, 400, "nested too deeply"),
         (b"a: 1\n" * 20_001, 413, "at most 100,000 bytes"),
+        *((body, 400, "JSON has no form for a value") for body in NOT_JSON),
+        *((body, 400, "a value does not fit its tag") for body in NOT_VALUES),
     ):
         assert text in refused(http.post("/v1/jobs", content=body, headers=yaml), status)["detail"]
     refused(http.post("/v1/jobs", content="kind: train", headers=yaml | {"Authorization": "Bearer no"}), 401)
+    assert http.request("GET", "/v1/me", content="[", headers=yaml).status_code == 200  # not parsed
 
 
 def test_headers_of_limits_version_and_compression(http: httpx.Client) -> None:

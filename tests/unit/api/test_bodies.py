@@ -1,5 +1,6 @@
 """Size limits of bodies: every list, mapping and text of the contract has one, and so has the whole body."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from starlette.testclient import TestClient
 
-from api import bodies, errors
+from api import bodies, errors, yaml_bodies
 from api.bodies import MOST_VALUES, BoundedRoute
 from api.main import app
 
@@ -153,3 +154,31 @@ def test_errors_in_a_large_body_are_named_as_in_a_small_one(client: TestClient) 
     text = json.dumps({"numbers": ["x"]}) + " " * bodies.SMALL_BYTES
     large = client.post("/numbers", content=text, headers={"Content-Type": "application/json"}).json()
     assert large == small and large["errors"][0]["field"] == "numbers.0"
+
+
+def test_one_body_in_yaml_is_parsed_at_a_time() -> None:
+    parsed = list[dict[str, Any]]()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"a: 1", "more_body": False}
+
+    async def send(message: Any) -> None:
+        raise AssertionError
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        parsed.append(json.loads((await receive())["body"]))
+
+    async def scene() -> int:
+        headers = [(b"content-type", b"application/yaml")]
+        scope = {"type": "http", "method": "POST", "path": "/v1/jobs", "headers": headers}
+        turns = yaml_bodies._PARSING
+        async with turns:
+            tasks = [asyncio.create_task(yaml_bodies.YamlBodies(inner)(scope, receive, send)) for _ in range(3)]
+            async with asyncio.timeout(60):
+                while turns.statistics().tasks_waiting < 3:
+                    await asyncio.sleep(0)
+            waiting = len(parsed)
+        await asyncio.gather(*tasks)
+        return waiting
+
+    assert (asyncio.run(scene()), parsed) == (0, [{"a": 1}] * 3)
