@@ -19,9 +19,11 @@ from calibrl.schemas import TOKEN_PREFIX
 from dashboard import signin
 
 OPEN_PATHS = frozenset({signin.PATH, signin.OUT, "/_stcore/health"})
-AGAIN_SECONDS = 30.0  # during which a valid token is not asked for again
-REMEMBERED = 10_000  # tokens
+AGAIN_SECONDS = 30.0  # during which a token is not asked for again
+REMEMBERED = 10_000  # tokens that are valid, and tokens that are not
 LOOKUPS = 4  # tokens that are asked for at the same time
+NEW_LOOKUPS = 1  # of these, tokens that were not valid before: strangers can send any number
+MOST_WAITING = 20  # requests with such tokens that wait for their look-up
 ANSWER_SECONDS = 10.0  # limit of the answer of the API
 MAX_TOKEN_LENGTH = 100
 REFUSED, AWAY = (401, "Sign in first."), (503, "The API is unreachable; try again in a moment.")
@@ -33,7 +35,8 @@ class SignedInOnly:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._valid: OrderedDict[bytes, float] = OrderedDict()  # until when (`time.monotonic`), by hash of the token
-        self._lookups = CapacityLimiter(LOOKUPS)
+        self._refused: OrderedDict[bytes, float] = OrderedDict()  # the same
+        self._lookups, self._new_lookups = CapacityLimiter(LOOKUPS - NEW_LOOKUPS), CapacityLimiter(NEW_LOOKUPS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or scope["path"] in OPEN_PATHS:
@@ -55,17 +58,27 @@ class SignedInOnly:
         digest = sha256(token.encode()).digest()
         if self._valid.get(digest, 0.0) > monotonic():
             return None
-        status = await to_thread.run_sync(_status, token, limiter=self._lookups)
+        if self._refused.get(digest, 0.0) > monotonic():
+            return REFUSED
+        limiter = self._lookups if digest in self._valid else self._new_lookups
+        if limiter is self._new_lookups and limiter.statistics().tasks_waiting >= MOST_WAITING:
+            return AWAY
+        status = await to_thread.run_sync(_status, token, limiter=limiter)
         if status == 401:
             self._valid.pop(digest, None)
+            _remember(self._refused, digest)
             return REFUSED
         if status != 200:  # the pages of those who were signed in say what the API says
             return None if digest in self._valid else AWAY
-        self._valid[digest] = monotonic() + AGAIN_SECONDS
-        self._valid.move_to_end(digest)
-        if len(self._valid) > REMEMBERED:
-            self._valid.popitem(last=False)
+        _remember(self._valid, digest)
         return None
+
+
+def _remember(tokens: OrderedDict[bytes, float], digest: bytes) -> None:
+    tokens[digest] = monotonic() + AGAIN_SECONDS
+    tokens.move_to_end(digest)
+    if len(tokens) > REMEMBERED:
+        tokens.popitem(last=False)
 
 
 def _answer(connection: HTTPConnection, refusal: tuple[int, str]) -> Response:

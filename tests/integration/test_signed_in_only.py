@@ -1,5 +1,7 @@
 """The dashboard's own app answers nothing but the sign-in without a session. The real API says which are valid."""
 
+import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -11,10 +13,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from calibrl.schemas import TOKEN_PREFIX
 from dashboard import signin
-from dashboard.signed_in_only import AGAIN_SECONDS, SignedInOnly
+from dashboard.signed_in_only import AGAIN_SECONDS, AWAY, MOST_WAITING, REFUSED, SignedInOnly
 from jobs.settings import get_settings
 from tests.support import API_KEY
 from tests.support.job_steps import run
@@ -140,6 +144,36 @@ def test_with_tls_a_cookie_that_a_subdomain_can_set_does_not_count(browser: Test
     token = browser.cookies[signin.COOKIE]
     headers = {"X-Forwarded-Proto": "https", "Cookie": f"__Host-{signin.COOKIE}={token}"}
     assert browser.get("/job", headers=headers).text == "inside"
+
+
+def test_strangers_do_not_hold_up_known_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, gate, later = list[str](), threading.Event(), _clock(monkeypatch)
+    known, *strangers = (f"{TOKEN_PREFIX}{number}" for number in range(MOST_WAITING + 2))
+
+    def status(token: str) -> int:
+        asked.append(token)
+        return 200 if token == known or not gate.wait(60) else 401
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError
+
+    async def scene() -> None:
+        door = SignedInOnly(app)
+        assert await door._refusal(known) is None
+        waiting = [asyncio.create_task(door._refusal(each)) for each in strangers]
+        async with asyncio.timeout(60):
+            while door._new_lookups.statistics().tasks_waiting < MOST_WAITING:
+                await asyncio.sleep(0)
+        assert await door._refusal(f"{TOKEN_PREFIX}one-more") == AWAY
+        later()
+        assert await door._refusal(known) is None
+        gate.set()
+        assert await asyncio.gather(*waiting) == [REFUSED] * len(strangers)
+        assert await door._refusal(strangers[0]) == REFUSED
+
+    monkeypatch.setattr("dashboard.signed_in_only._status", status)
+    asyncio.run(scene())
+    assert asked[:3] == [known, strangers[0], known] and len(asked) == len(set(asked)) + 1
 
 
 def _clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
