@@ -1,6 +1,7 @@
 """A project's webhooks."""
 
-from typing import Annotated
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Path, Response
@@ -28,6 +29,7 @@ from jobs.repository import webhooks as rows
 from jobs.webhooks import public_addresses, sender
 
 router = APIRouter(prefix="/projects/{slug}/webhooks", tags=["webhooks"], route_class=IdempotentRoute)
+SECRET_URLS = frozenset({WebhookFormat.SLACK, WebhookFormat.TEAMS, WebhookFormat.DISCORD})  # they replace a password
 Named = Annotated[Slug, Path(description="Slug of the project.")]
 
 
@@ -78,7 +80,7 @@ def add_webhook(
     row = rows.add(session, slug, url=new.url, events=new.events, secret=secret, user=caller.user, format=new.format)
     response.headers["Location"] = f"/v1/projects/{slug}/webhooks/{row.id}"
     webhook = Webhook.model_validate(row)
-    caller.changed(row.id, None, webhook)
+    caller.changed(row.id, None, _noted(row))
     shown = secret if new.format is WebhookFormat.STANDARD else None
     return CreatedWebhook(**webhook.model_dump(), secret=shown)
 
@@ -110,10 +112,17 @@ def change_webhook(
     if changes.url is not None and changes.url.startswith("mailto:") != (row.format is WebhookFormat.EMAIL):
         fault = FieldError("url", f"does not fit the format {row.format}, which cannot be changed: add another webhook")
         raise Invalid("The webhook was not changed.", (fault,))
-    before = Webhook.model_validate(row)
+    before = _noted(row)
     rows.change(session, row, changes.model_dump(mode="json", exclude_none=True))
-    caller.changed(row.id, before, Webhook.model_validate(row))
+    caller.changed(row.id, before, _noted(row))
     return _tagged(row, response)
+
+
+def _noted(row: models.Webhook) -> dict[str, Any]:
+    """Return the record for the audit log, of a secret URL the host only."""
+    webhook = Webhook.model_validate(row)
+    values = webhook.model_dump(mode="json")
+    return values | {"url": urlsplit(webhook.url).hostname} if webhook.format in SECRET_URLS else values
 
 
 def _tagged(row: models.Webhook, response: Response) -> Webhook:
@@ -127,7 +136,7 @@ def remove_webhook(slug: Named, webhook_id: UUID, session: Db, caller: CurrentCa
     """Remove a webhook."""
     caller.need(slug, Role.ADMIN)
     row = rows.get(session, slug, webhook_id)
-    caller.changed(webhook_id, Webhook.model_validate(row))
+    caller.changed(webhook_id, _noted(row))
     rows.remove(session, row)
 
 

@@ -317,14 +317,13 @@ def test_chat_services_get_their_own_bodies(client: httpx.Client, listener: List
     link = f"https://lab.example.com/job?id={job['id']}"
     assert "webhook-signature" not in headers and headers["content-type"] == "application/json"
     assert link in body.decode() and "boom" in body.decode()
-    assert (
-        json.loads(body).keys()
-        == {
-            "slack": {"text", "blocks"},
-            "teams": {"type", "attachments"},
-            "discord": {"embeds", "allowed_mentions"},
-        }[format]
-    )
+    fields = {"slack": {"text", "blocks"}, "teams": {"type", "attachments"}, "discord": {"embeds", "allowed_mentions"}}
+    assert json.loads(body).keys() == fields[format]
+    client.patch(f"{HOOKS}/{added['id']}", json={"url": f"{listener.url}/secret", "events": ["job.succeeded"]})
+    client.delete(f"{HOOKS}/{added['id']}")
+    removed, changed, *_ = client.get("/v1/audit").json()["data"]
+    assert removed["before"]["url"] == "localhost"
+    assert "url" not in changed["after"] and listener.url not in client.get("/v1/audit").text
 
 
 @pytest.fixture
