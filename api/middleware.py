@@ -43,6 +43,7 @@ AT_ONCE = 8  # concurrent requests of a user, until each has begun its answer: f
 PATIENCE_SECONDS = 60.0  # that a request waits for others of its user
 STRANGERS_PER_SECOND, STRANGERS_AT_ONCE = 5.0, 50  # limit for requests without a valid key, per address
 NOTED_AGAIN_SECONDS = 600.0  # after which a refused key is noted in the audit log again
+NOTED_PATH = 200  # characters of the path of a refused key in the audit log
 NOTED_PER_SECOND, NOTED_AT_ONCE = 0.1, 50  # limit for refused keys in the audit log
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -274,7 +275,7 @@ class RequestChecks:
         if self._of_notes.wait("") > 0:
             return
         client = scope.get("client")
-        sent = route_path(scope), scope["state"]["request_id"], client[0] if client else ""
+        sent = route_path(scope)[:NOTED_PATH], scope["state"]["request_id"], client[0] if client else ""
         with suppress(*AWAY):
             await to_thread.run_sync(_note_refused, key, *sent, limiter=self._new_lookups)
 

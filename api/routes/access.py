@@ -34,7 +34,7 @@ from calibrl.schemas import (
 from jobs import models
 from jobs.access import browser_sessions, callers
 from jobs.db import session_scope
-from jobs.errors import Forbidden, NotFound
+from jobs.errors import FieldError, Forbidden, Invalid, NotFound
 from jobs.repository import access as rows
 from jobs.repository import audit
 
@@ -144,9 +144,13 @@ def create_key(
 ) -> CreatedKey:
     """Create an API key. It is shown only in this answer. It expires no later than the key that created it.
 
-    Only admins can create a key for another user.
+    Only admins can create a key for another user. A request by a session must give `expires_days`.
     """
-    created = callers.create_key(session, _whose(caller, new.user), new, caller.key_id)
+    owner = _whose(caller, new.user)
+    if caller.session_id is not None and new.expires_days is None:
+        remedy = "is required in a request by a session: give the days, or create the key with an API key"
+        raise Invalid("The key was not created.", (FieldError("expires_days", remedy),))
+    created = callers.create_key(session, owner, new, caller.key_id)
     response.headers["Location"] = f"/v1/keys/{created.id}"
     caller.changed(created.id, None, created)
     return created

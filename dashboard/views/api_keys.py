@@ -12,7 +12,7 @@ from dashboard.forms.changes import change
 from dashboard.markup import escape, moment
 from dashboard.reads import administration, service
 
-DAYS = {"minimum": 0, "maximum": 3660}  # until a key expires
+DAYS = {"minimum": 1, "maximum": 3660}  # until a key expires
 SCOPES: dict[Scope, str] = {"write": "read and write", "read": "read-only"}
 
 
@@ -56,14 +56,14 @@ def _new_key(user: str | None) -> None:
         st.subheader("Create API key", anchor=False)
         name = st.text_input("Name", max_chars=120, placeholder="laptop")
         scope = st.radio("Scope", list(SCOPES), format_func=SCOPES.__getitem__, horizontal=True)
-        days = st.number_input("Expires after (days, 0: never)", value=90, step=1)
+        days = st.number_input("Expires after (days)", value=90, step=1)
         if not st.form_submit_button("Create key", type="primary"):
             return
         if refusal := numbers.out_of_range(DAYS, days):
             st.error(refusal)
             return
         try:
-            new = NewKey(name=name or "unnamed", scope=scope, user=user, expires_days=days or None)
+            new = NewKey(name=name or "unnamed", scope=scope, user=user, expires_days=days)
             created = service.client().create_key(new)
         except CalibrlError as error:
             st.text(str(error))

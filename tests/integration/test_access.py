@@ -333,7 +333,8 @@ def test_a_key_can_be_revoked_with_the_keys_that_it_made(admin: httpx.Client, us
     child = users.post(root, "/v1/keys", {"name": "child"}).json()
     other = users.post(child["key"], "/v1/keys", {"name": "of another", "user": "admin"}).json()
     token = users.post(child["key"], "/v1/sessions").json()["token"]
-    by_session = users.post(token, "/v1/keys", {"name": "made in the browser"}).json()
+    assert named(users.post(token, "/v1/keys", {"name": "without an end"})) == ["expires_days"]
+    by_session = users.post(token, "/v1/keys", {"name": "made in the browser", "expires_days": 1}).json()
     assert (child["made_by"], other["made_by"], by_session["made_by"]) == (first["id"], child["id"], child["id"])
     admin.delete(f"/v1/keys/{first['id']}", params={"descendants": "true"})
     for key in (root, child["key"], other["key"], by_session["key"], token):
@@ -368,8 +369,9 @@ def test_notes_of_refused_keys_are_bounded(database: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(middleware, "NOTED_PER_SECOND", 1e-6)
     with serving() as admin:
         for number in range(5):
-            admin.get("/v1/me", headers={"Authorization": f"Bearer guess-{number}"})
-        assert len([each for each in entries(admin) if each["action"] == "refuse a key"]) == 2
+            admin.get(f"/v1/{'x' * 5000}", headers={"Authorization": f"Bearer guess-{number}"})
+        noted = [each for each in entries(admin) if each["action"] == "refuse a key"]
+        assert [len(each["path"]) for each in noted] == [200, 200]
 
 
 def test_old_entries_of_the_audit_log_are_removed(admin: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
