@@ -69,11 +69,13 @@ def take_back_alerts(session: Session, job_id: UUID, to_step: int, *, actor: str
     now = {alert.rule: alert for alert in known}
     then = {alert.rule: alert for alert in surviving(known) if alert.step <= to_step}
     for rule, last in now.items():
-        before = then[rule].state if rule in then else "cleared"
-        if last.step > to_step:
-            message = f"the run went back from step {last.step} to step {to_step}"
-            back = HealthAlert(rule=rule, state=before, step=to_step, message=message, suggestion="")
-            add_alert(session, job_id, back, actor=actor, quiet=True)
+        if last.step <= to_step:
+            continue
+        # The step of the alert that counts again: a bisection explains the step at which a rule fired.
+        state, step = (then[rule].state, then[rule].step) if rule in then else ("cleared", to_step)
+        message = f"the run went back from step {last.step} to step {to_step}"
+        back = HealthAlert(rule=rule, state=state, step=step, message=message, suggestion="")
+        add_alert(session, job_id, back, actor=actor, quiet=True)
 
 
 def firing(session: Session, ids: Collection[UUID]) -> dict[UUID, list[str]]:
