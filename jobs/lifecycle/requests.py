@@ -79,7 +79,9 @@ def check(session: Session, spec: AnySpec, visible_projects: frozenset[str] | No
     pinned, missing = _fixed_checkpoints(session, references, known)
     problems += missing
     project = (
-        projects.lock(session, spec.project) if visible_projects is None or spec.project in visible_projects else None
+        projects.lock_queue(session, spec.project)
+        if visible_projects is None or spec.project in visible_projects
+        else None
     )
     if project is None:
         problems.append(FieldError("project", f"project {spec.project!r} does not exist"))

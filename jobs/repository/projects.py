@@ -38,14 +38,17 @@ def get(session: Session, slug: str) -> Project:
 
 
 def lock(session: Session, slug: str) -> Project | None:
+    """Lock a project until the transaction ends and return its present state, or None if it does not exist."""
+    # NO KEY: rows that only refer to the project, such as those of other jobs, need not wait.
+    query = select(Project).where(Project.slug == slug).with_for_update(key_share=True)
+    return session.scalar(query.execution_options(populate_existing=True))
+
+
+def lock_queue(session: Session, slug: str) -> Project | None:
     """Return a project, or None if it does not exist. If its queue has a limit, lock the project, so that no other
     transaction adds to its queue."""
-    query = select(Project).where(Project.slug == slug)
-    project = session.scalar(query)
-    if project is None or project.max_queued is None:
-        return project
-    # NO KEY: rows that only refer to the project, such as those of other jobs, need not wait.
-    return session.scalar(query.with_for_update(key_share=True).execution_options(populate_existing=True))
+    project = session.scalar(select(Project).where(Project.slug == slug))
+    return project if project is None or project.max_queued is None else lock(session, slug)
 
 
 def put(session: Session, slug: str, values: dict[str, Any]) -> Project:

@@ -3,17 +3,21 @@
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from threading import Thread
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from api.examples import CHANGES, DRAINS, PROJECTS, TRAIN
 from api.main import create_app
 from calibrl.schemas import Drain, JobChanges, JobStatus, ProjectSettings
+from jobs.db import session_scope
 from tests.support import job_steps
 from tests.support.rest import named, refused, submitted
+from tests.support.waiting import LIMIT_SECONDS, eventually
 
 pytestmark = pytest.mark.integration
 S = JobStatus
@@ -120,6 +124,18 @@ def test_projects_are_added_changed_and_read(http: httpx.Client) -> None:
     first = http.get("/v1/projects", params={"limit": 1}).json()
     assert ([one["slug"] for one in first["data"]], first["has_more"]) == (["default"], True)
     assert http.get("/v1/projects?after=default").json()["data"] == [changed]
+
+
+def test_changes_of_a_project_at_the_same_time_both_count(http: httpx.Client) -> None:
+    project = "/v1/projects/default"
+    with session_scope() as session:
+        session.execute(text("UPDATE projects SET weight = 2"))
+        changing = Thread(target=lambda: http.patch(project, json={"max_gpus": 4}))
+        changing.start()
+        eventually(lambda: job_steps.run_count("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+    changing.join(LIMIT_SECONDS)
+    changed = http.get(project).json()
+    assert (changed["weight"], changed["max_gpus"]) == (2, 4)
 
 
 def test_limits_that_a_change_omits_stay(http: httpx.Client) -> None:
