@@ -64,15 +64,17 @@ def put_alert_rule(
     response: Response,
     if_match: IfMatch = None,
 ) -> AlertRule:
-    """Change an alert rule; omitted fields get their defaults. For the project's admins. Its alerts in jobs that have
-    not ended are over, and the changed rule fires again if its condition holds.
+    """Change an alert rule; omitted fields get their defaults. For the project's admins. If anything differs, its
+    alerts in jobs that have not ended are over, and the changed rule fires again if its condition holds.
     """
     row = _locked(session, caller, rule_id)
     before = AlertRule.model_validate(row)
     preconditions.check(if_match, before, preconditions.EDITED["alert rule"])
-    for field, value in settings.model_dump().items():
-        setattr(row, field, value)
-    matching.end_alerts(session, row, actor=caller.user, message="the rule was changed")
+    values = settings.model_dump()
+    if values != before.model_dump(include=set(values)):
+        for field, value in values.items():
+            setattr(row, field, value)
+        matching.end_alerts(session, row, actor=caller.user, message="the rule was changed")
     rule = _tagged(row, response)
     caller.changed(rule_id, before, rule)
     return rule

@@ -27,5 +27,8 @@ def end_alerts(session: Session, rule: models.AlertRule, *, actor: str, message:
     """Record that the alerts of a rule are over in all jobs that have not ended."""
     ids = [pace.job_id for pace in alert_rules.paces(session, rule.project)]
     firing = events.firing(session, ids)
-    for job in jobs.existing(session, [id for id in ids if rule.name in firing[id]]):
-        clear(session, job, rule.name, actor=actor, message=message)
+    locked = jobs.lock_existing(session, [id for id in ids if rule.name in firing[id]])
+    firing = events.firing(session, [job.id for job in locked])  # an alert may have ended before the lock
+    for job in locked:
+        if rule.name in firing[job.id] and not job.status.final:
+            clear(session, job, rule.name, actor=actor, message=message)

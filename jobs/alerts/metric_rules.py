@@ -5,7 +5,7 @@ metrics in the database: for a new attempt, after a rewind, and for a new or cha
 never count. A rule that is new to a job fires at the next value at the earliest.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -27,7 +27,7 @@ class _RuleWatch:
     """A rule in a job."""
 
     def __init__(self, rule: models.AlertRule, *, firing: bool) -> None:
-        self.name, self.condition, self.firing = rule.name, rule.condition, firing
+        self.name, self.settings, self.firing = rule.name, _settings(rule), firing
         condition = _conditions.validate_python(rule.condition)
         self.metric, self.values = condition.metric, ConditionWatch(condition)
 
@@ -45,40 +45,57 @@ class _RuleWatch:
         )
 
 
+def _settings(rule: models.AlertRule) -> tuple[Any, ...]:
+    return rule.condition, rule.labels, rule.job_names
+
+
 class MetricRules:
     """The rules of one job in one process. After a transaction that failed, call `forget`."""
 
     def __init__(self, job_id: UUID, actor: str) -> None:
         self._job_id, self._actor = job_id, actor
-        self._watches: dict[UUID, _RuleWatch] = {}
+        self._watches: dict[UUID, _RuleWatch] | None = None  # None: no step was evaluated yet
 
     def forget(self) -> None:
         """Build the counts again at the next step: the steps in the database have changed."""
-        self._watches = {}
+        self._watches = None
 
     def observe(self, session: Session, job: models.Job, rows: Sequence[tuple[int, datetime, dict[str, Any]]]) -> None:
         """Evaluate new rows of (step, time, values), before they are stored. `job`: locked."""
         if not rows:
             return
-        rules = [rule for rule in alert_rules.on_metrics(session, job.project) if applies(rule, job.name, job.labels)]
-        self._drop_others(session, job, rules)
+        known = alert_rules.on_metrics(session, job.project)
+        rules = [rule for rule in known if applies(rule, job.name, job.labels)]
+        if self._watches is None:
+            self._watches = {}
+            self._end(session, job, {rule.name for rule in known} - {rule.name for rule in rules})
+        watches = self._watches
+        self._drop_others(session, job, watches, rules)
         for rule in rules:
-            if rule.id not in self._watches:
-                self._watches[rule.id] = self._built(session, rule)
+            if rule.id not in watches:
+                watches[rule.id] = self._built(session, rule)
         for step, _, values in rows:
-            for watch in self._watches.values():
+            for watch in watches.values():
                 if alert := watch.observe(step, values):
                     events.add_step_alert(session, self._job_id, alert, actor=self._actor)
 
-    def _drop_others(self, session: Session, job: models.Job, rules: Sequence[models.AlertRule]) -> None:
+    def _drop_others(
+        self, session: Session, job: models.Job, watches: dict[UUID, _RuleWatch], rules: Sequence[models.AlertRule]
+    ) -> None:
         """Forget rules that were changed, and those that no longer concern the job, whose alerts are then over."""
         present = {rule.id: rule for rule in rules}
-        for id, watch in list(self._watches.items()):
-            if id in present and present[id].condition == watch.condition:
+        for id, watch in list(watches.items()):
+            if id in present and _settings(present[id]) == watch.settings:
                 continue
-            del self._watches[id]
-            if id not in present and watch.name in events.firing(session, [job.id])[job.id]:
-                clear(session, job, watch.name, actor=self._actor, message=NO_LONGER)
+            del watches[id]
+            if id not in present:
+                self._end(session, job, {watch.name})
+
+    def _end(self, session: Session, job: models.Job, names: Collection[str]) -> None:
+        """End the alerts of these rules, which do not concern the job."""
+        for name in events.firing(session, [job.id])[job.id] if names else ():
+            if name in names:
+                clear(session, job, name, actor=self._actor, message=NO_LONGER)
 
     def _built(self, session: Session, rule: models.AlertRule) -> _RuleWatch:
         watch = _RuleWatch(rule, firing=rule.name in events.firing(session, [self._job_id])[self._job_id])

@@ -25,7 +25,7 @@ def _check(session: Session, rule: models.AlertRule) -> int:
     if not changed:
         return 0
     # A job that another transaction has locked may be shipping a step: the next sweep looks again.
-    locked = {job.id: job for job in jobs.lock_unlocked(session, changed)}
+    locked = {job.id: job for job in jobs.lock_existing(session, changed, skip_locked=True)}
     paces = [pace for pace in alert_rules.paces(session, rule.project) if pace.job_id in locked]
     found = list(_changes(session, rule, paces))
     for id, fires, message in found:

@@ -125,7 +125,7 @@ def _recover(session: Session, job: models.Job) -> JobStatus:
 def _preempt(session: Session) -> int:
     """Order running jobs to stop for a waiting job of a higher class. Return the number of new orders."""
     ordered = 0
-    for job in jobs.lock_unlocked(session, SchedulerInput(session).to_preempt()):
+    for job in jobs.lock_existing(session, SchedulerInput(session).to_preempt(), skip_locked=True):
         if job.status is JobStatus.RUNNING and not job.preempted:
             job.preempted = True
             events.add(session, job.id, "preempted", actor=SCHEDULER, message="preempted by a job of a higher class")

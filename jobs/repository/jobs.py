@@ -237,10 +237,10 @@ def lock_expired(session: Session, limit: int, lease_seconds: float, held_second
     return list(session.scalars(_fresh(query.with_for_update(skip_locked=True))))
 
 
-def lock_unlocked(session: Session, ids: Sequence[UUID]) -> list[Job]:
-    """Lock and return the jobs of these ids that exist, except those that another transaction has locked."""
+def lock_existing(session: Session, ids: Sequence[UUID], *, skip_locked: bool = False) -> list[Job]:
+    """Lock and return the jobs of these ids that exist, with `skip_locked` those that nobody else has locked."""
     query = select(Job).where(Job.id.in_(ids)).order_by(*_AGE)
-    return list(session.scalars(_fresh(query.with_for_update(skip_locked=True))))
+    return list(session.scalars(_fresh(query.with_for_update(skip_locked=skip_locked))))
 
 
 def lock_dependents(session: Session, job_id: UUID) -> list[Job]:

@@ -15,6 +15,7 @@ from jobs.errors import Conflict
 from jobs.lifecycle.bisections import bisection_spec
 from jobs.repository import alert_rules, events, jobs, webhooks
 from tests.support import job_steps
+from tests.support.bisections import fired
 from tests.support.rest import serving
 from worker.shipper import Shipper
 
@@ -227,6 +228,44 @@ def test_rules_over_rest(run: Run) -> None:
     ]
     actions = set(fetched("SELECT action FROM audit"))
     assert {f"POST {RULES}", f"PUT {RULES}/{{rule_id}}", f"DELETE {RULES}/{{rule_id}}"} <= actions
+
+
+def test_a_rule_with_other_jobs_fires_again(run: Run) -> None:
+    with serving() as client:
+        path = client.post(RULES, json={"name": "low", "condition": LOW}).headers["Location"]
+        run.ship((1, 0.4), (2, 0.4))
+        client.put(path, json={"condition": LOW})  # no difference
+        assert run.alerts() == [("low", "fired", 2)]
+        client.put(path, json={"condition": LOW, "job_names": "a *"})
+        assert run.firing() == []
+        run.ship((3, 0.4), (4, 0.9), (5, 0.9))
+        steps = [("fired", 2), ("cleared", 2), ("fired", 3), ("cleared", 5)]
+        assert [alert[1:] for alert in run.alerts()] == steps
+
+
+def test_an_alert_ends_in_a_job_that_its_rule_no_longer_concerns(run: Run) -> None:
+    rule(job_names="a *")
+    rule("always")
+    run.ship((1, 0.4), (2, 0.4))
+    with session_scope() as session:
+        jobs.get(session, run.id).name = "other"
+    run.shipper = Shipper(run.claim, run.folder, "w")
+    run.ship((3, 0.4))
+    assert run.firing() == ["always"]
+    assert run.alerts()[2:] == [("low", "cleared", 2)]
+
+
+def test_a_bisection_explains_the_step_before_a_rewind(run: Run) -> None:
+    for step in (40, 45):
+        job_steps.checkpoint(run.id, step)
+    with session_scope() as session:
+        for alert in (fired("entropy_collapse", 50), fired("entropy_collapse", 90)):
+            state = "fired" if alert.step == 50 else "cleared"
+            events.add_alert(session, run.id, alert.model_copy(update={"state": state}), actor="w")
+        events.take_back_alerts(session, run.id, 80, actor="w")
+    assert run.firing() == ["entropy_collapse"]
+    with session_scope() as session:
+        assert bisection_spec(session, run.id, BisectionRequest())["fired_step"] == 50
 
 
 def test_a_bisection_explains_alerts_of_health_rules_only(run: Run) -> None:
