@@ -1,10 +1,11 @@
 """Events of jobs."""
 
 from collections.abc import Collection
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import exists, select
+from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from calibrl.schemas import HealthAlert, JobStatus, Reason
@@ -15,6 +16,7 @@ from jobs.repository import feed, webhooks
 
 CHECKED = "checked"  # type of the event with the result of a model's check at load
 HEALTH = "health"  # type of the events of health rules
+SENT_PER_HOUR = 10  # messages of one rule in one job: a value that hovers at a limit must not flood the receivers
 NEWEST_JOBS = 200  # of a project, among which a check is looked for
 
 
@@ -56,10 +58,14 @@ def add_alert(session: Session, job_id: UUID, alert: HealthAlert, *, actor: str,
 
 
 def add_step_alert(session: Session, job_id: UUID, alert: HealthAlert, *, actor: str) -> None:
-    """Record that a rule fired or cleared at a step. If a run that went back repeats the alert, the event is quiet."""
+    """Record that a rule fired or cleared at a step. The event is quiet if a run that went back repeats the alert, or
+    after SENT_PER_HOUR alerts of the rule in the last hour."""
     known = {"rule": alert.rule, "state": alert.state, "step": alert.step}
     repeated = exists().where(Event.job_id == job_id, Event.alert.contains(known))
-    add_alert(session, job_id, alert, actor=actor, quiet=bool(session.scalar(select(repeated))))
+    recent = select(func.count()).where(Event.job_id == job_id, Event.alert.contains({"rule": alert.rule}))
+    recent = recent.where(Event.ts > func.now() - timedelta(hours=1))
+    quiet = select(or_(repeated, recent.scalar_subquery() >= SENT_PER_HOUR))
+    add_alert(session, job_id, alert, actor=actor, quiet=bool(session.scalar(quiet)))
 
 
 def take_back_alerts(session: Session, job_id: UUID, to_step: int, *, actor: str) -> None:

@@ -127,6 +127,15 @@ def test_a_rewind_restores_an_alert_that_had_ended_later(run: Run) -> None:
     assert run.sent() == [("fired", 2), ("cleared", 4)]
 
 
+def test_a_rule_that_hovers_at_its_limit_sends_few_messages(run: Run) -> None:
+    rule(condition={**LOW, "steps": 1})
+    run.ship(*((step, 0.4 if step % 2 else 0.6) for step in range(1, 13)))
+    assert (len(run.alerts()), len(run.sent())) == (12, 10)
+    job_steps.run("UPDATE events SET ts = now() - interval '61 minutes'")
+    run.ship((13, 0.4))
+    assert run.sent()[10:] == [("fired", 13)]
+
+
 def test_a_new_attempt_goes_on_with_the_counts(run: Run) -> None:
     rule()
     run.ship(0, (1, 0.9), (2, 0.4))
