@@ -23,7 +23,7 @@ from jobs.repository import feed
 from jobs.settings import get_settings
 
 IDLE_SECONDS = 30  # between two statements of a transaction, after which the server ends it
-_TRANSACTION_SECONDS = 2 * IDLE_SECONDS
+TRANSACTION_SECONDS = 2 * IDLE_SECONDS  # of a whole transaction, from PostgreSQL 17 on
 # Nothing waits for the database without a limit: not for an address, a statement, a lock, or a forgotten transaction.
 # The server's keepalives end the transaction of a client that was cut off. A stopped client still answers keepalives:
 # the idle limit ends its transaction. That limit does not follow the lease: a process that only waits for a CPU was
@@ -54,7 +54,7 @@ def _limit_transactions(connection: psycopg.Connection[Any], _: Any) -> None:
     """Limit each transaction: a client that stops in the middle of a batch, which the server counts as active, must
     not keep its locks."""
     if connection.info.server_version >= _HAS_TRANSACTION_TIMEOUT:
-        connection.execute(f"SET transaction_timeout = '{_TRANSACTION_SECONDS}s'".encode())
+        connection.execute(f"SET transaction_timeout = '{TRANSACTION_SECONDS}s'".encode())
         connection.commit()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
+from itertools import takewhile
 from typing import Any
 from uuid import UUID
 
@@ -32,10 +33,13 @@ def add(
     session.add(AuditEntry(**who, request_id=request_id, object=object, before=before, after=after))
 
 
-def after(session: Session, id: int, *, project: str | None, limit: int) -> list[AuditEntry]:
-    """Return entries from old to new, starting after an id."""
+def after(session: Session, id: int, *, project: str | None, limit: int, settled: timedelta) -> list[AuditEntry]:
+    """Return entries from old to new, starting after an id, up to the first whose transaction began less than
+    `settled` ago: transactions commit in any order, and one that still runs can have a smaller id."""
     query = select(AuditEntry).where(AuditEntry.id > id).order_by(AuditEntry.id).limit(limit)
-    return list(session.scalars(query if project is None else query.where(AuditEntry.project == project)))
+    rows = session.scalars(query if project is None else query.where(AuditEntry.project == project))
+    until = session.scalars(select(func.now() - settled)).one()
+    return list(takewhile(lambda row: row.ts <= until, rows))
 
 
 def forget_old(session: Session, days: int) -> None:
