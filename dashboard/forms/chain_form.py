@@ -35,22 +35,36 @@ def fill_in(projects: list[str]) -> list[dict[str, Any]]:
         )
         uploaded = {str(each.id): each.name for each in catalogue.datasets(project).data}
         data = _data("Training data", uploaded, "train", needed=True)
-        validation = _data("Validation data", uploaded, "validation", help="The best checkpoint on it is evaluated.")
-        test = _data("Evaluation data", uploaded, "test", help="Without it there is no evaluation.")
-    assert data is not None
+        assert data is not None
+        own = "builtin" not in data
+        validation = _data(
+            "Validation data", uploaded, "validation", own=own, help="The best checkpoint on it is evaluated."
+        )
+        test = _data("Evaluation data", uploaded, "test", own=own, help="Without it there is no evaluation.")
+        if not validation:
+            st.caption("Without validation data, the accuracy during the training is not measured.")
+        if not test:
+            st.caption("Without evaluation data, the pipeline has no evaluation.")
     specs = chain(name.strip(), model.strip(), dict(data), validation, test, algorithm=algorithm)
     return [{"kind": spec.pop("kind"), "name": spec.pop("name"), "project": project, **spec} for spec in specs]
 
 
 def _data(
-    title: str, uploaded: Mapping[str, str], split: str, *, needed: bool = False, help: str | None = None
+    title: str,
+    uploaded: Mapping[str, str],
+    split: str,
+    *,
+    needed: bool = False,
+    own: bool = False,
+    help: str | None = None,
 ) -> dict[str, Any] | None:
-    """Draw the choice of a source of data: an uploaded dataset of the project, the built-in one, or none."""
+    """Draw the choice of a source of data: an uploaded dataset of the project, the built-in one, or none, which is the
+    default if the training data is the reader's own.
+    """
     names = {**({} if needed else {NONE: NONE}), split: BUILT_IN[split], **uploaded}
-    key = f"chain-{title.lower().replace(' ', '-')}"
-    chosen = st.selectbox(
-        title, list(names), list(names).index(split), format_func=names.__getitem__, key=key, help=help
-    )
+    key = f"chain-{title.lower().replace(' ', '-')}{'-own' if own else ''}"  # another key, for another default
+    first = list(names).index(NONE if own else split)
+    chosen = st.selectbox(title, list(names), first, format_func=names.__getitem__, key=key, help=help)
     if chosen == NONE:
         return None
     return {"builtin": "digits", "split": split} if chosen == split else {"dataset": chosen}

@@ -292,12 +292,16 @@ def test_a_pipeline_is_submitted_as_a_whole(world: World) -> None:
     app = open_page("new_job", kind="Pipeline")
     app.text_input(key="chain-name").set_value("first").run()
     app.selectbox(key="chain-training-data").set_value(str(dataset.id)).run()
-    assert world.asked(PLAN)[-1]["data"] == {"dataset": str(dataset.id)}
     assert "Plan of first\\-warm\\-up" in [subheader.value for subheader in app.subheader]
+    spec = world.asked(PLAN)[-1]
+    assert spec["data"] == {"dataset": str(dataset.id)} and "validation" not in spec  # own data: no digits by default
+    assert any("has no evaluation" in caption.value for caption in app.caption)
+    app.selectbox(key="chain-evaluation-data-own").set_value(str(dataset.id)).run()
     press(app, "Submit pipeline")
     (sent,) = world.asked("POST /v1/pipelines")
     assert [spec["name"] for spec in sent["jobs"]] == ["first-warm-up", "first-calibrl", "first-evaluation"]
     assert sent["jobs"][1]["model"] == {"from_job": "@first-warm-up"}
+    assert sent["jobs"][2]["data"] == [{"dataset": str(dataset.id)}]
     assert {job.name: job.status.value for job in service.jobs().data} == {
         "first-warm-up": "queued", "first-calibrl": "waiting", "first-evaluation": "waiting",
     }  # fmt: skip
