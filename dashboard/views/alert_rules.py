@@ -1,11 +1,13 @@
 """Alert rules of a project: the list, and the forms to add, change and remove one."""
 
+from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
 
 from calibrl.schemas import AlertRule, AlertRuleSettings, NewAlertRule
 from calibrl.schemas.alert_rules import condition_text
+from calibrl.schemas.jobs import parse_label
 from dashboard.forms.changes import change
 from dashboard.markup import as_markdown, moment
 from dashboard.reads import administration, service
@@ -31,8 +33,9 @@ def draw(project: str) -> None:
         fields = _fields(f"new-{project}", {})
         if st.button("Add alert rule", type="primary"):
             values = {"project": project, "name": name, **fields}
-            change(
-                lambda: service.client().add_alert_rule(NewAlertRule.model_validate(values)),
+            _save(
+                values,
+                lambda checked: service.client().add_alert_rule(NewAlertRule.model_validate(checked)),
                 f"Alert rule {name} added.",
             )
 
@@ -48,8 +51,11 @@ def _rule(rule: AlertRule) -> None:
             with st.popover("Change"):
                 fields = _fields(str(rule.id), rule.model_dump(mode="json"))
                 if st.button("Save alert rule", key=f"save-{rule.id}", type="primary"):
-                    change(
-                        lambda: service.client().put_alert_rule(rule.id, AlertRuleSettings.model_validate(fields)),
+                    _save(
+                        fields,
+                        lambda checked: service.client().put_alert_rule(
+                            rule.id, AlertRuleSettings.model_validate(checked)
+                        ),
                         f"Alert rule {rule.name} changed.",
                     )
             with st.popover("Remove"):
@@ -57,8 +63,18 @@ def _rule(rule: AlertRule) -> None:
                     change(lambda: service.client().remove_alert_rule(rule.id), f"Alert rule {rule.name} removed.")
 
 
+def _save(fields: dict[str, Any], send: Callable[[dict[str, Any]], object], done: str) -> None:
+    """Send the fields with their labels as a mapping, or show which text is not a label."""
+    try:
+        labels = dict(map(parse_label, fields["labels"]))
+    except ValueError as error:
+        st.text(str(error))
+        return
+    change(lambda: send({**fields, "labels": labels}), done)
+
+
 def _fields(key: str, now: dict[str, Any]) -> dict[str, Any]:
-    """Draw the fields of a rule, filled in with its present values. Return what they hold."""
+    """Draw the fields of a rule, filled in with its present values. Return what they hold, the labels as texts."""
     condition = now.get("condition", {})
     kinds = list(KINDS)
     kind = st.selectbox(
@@ -85,10 +101,8 @@ def _fields(key: str, now: dict[str, Any]) -> dict[str, Any]:
         )
     names = st.text_input("Only jobs named", now.get("job_names") or "", 120, f"names-{key}", placeholder="sweep-*")
     texts = [f"{label}={value}" for label, value in now.get("labels", {}).items()]
-    labels = st.text_input("Only jobs with labels", " ".join(texts), key=f"labels-{key}", placeholder="team=vision")
-    pairs = (text.partition("=") for text in labels.split())
-    return {
-        "condition": fields,
-        "job_names": names.strip() or None,
-        "labels": {label: value for label, _, value in pairs},
-    }
+    labels = st.multiselect(
+        "Only jobs with labels", texts, texts, key=f"labels-{key}", accept_new_options=True,
+        placeholder="key=value, then Enter",
+    )  # fmt: skip
+    return {"condition": fields, "job_names": names.strip() or None, "labels": labels}

@@ -102,17 +102,21 @@ def test_an_alert_rule_is_added_changed_and_removed(world: World) -> None:
     app = admin_page("Alert rules")
     app.text_input(key="rule-name-default").set_value("low-entropy")
     app.number_input(key="steps-new-default").set_value(20)
-    app.text_input(key="labels-new-default").set_value("team=a")
+    app.multiselect(key="labels-new-default").set_value(["team"])
+    assert press(app, "Add alert rule").text[0].value.startswith("'team': write it as key=value")
+    app.multiselect(key="labels-new-default").set_value(["team=a b", "stage: c"])
     press(app, "Add alert rule")
     (rule,) = client().alert_rules("default")
     assert rule.condition.model_dump() == {"type": "below", "metric": "exploration/entropy", "limit": 0.05, "steps": 20}
-    assert (rule.name, rule.labels, rule.job_names) == ("low-entropy", {"team": "a"}, None)
+    labels = {"team": "a b", "stage": "c"}
+    assert (rule.name, rule.labels, rule.job_names) == ("low-entropy", labels, None)
     app = admin_page("Alert rules")
     app.selectbox(key=f"kind-{rule.id}").set_value("no_progress").run()
     app.text_input(key=f"names-{rule.id}").set_value("sweep-*")
     press(app, "Save alert rule")
     (rule,) = client().alert_rules("default")
     assert (rule.condition.model_dump(), rule.job_names) == ({"type": "no_progress", "minutes": 30}, "sweep-*")
+    assert rule.labels == labels
     app = admin_page("Alert rules")
     app.number_input(key="steps-new-default").set_value(0)
     assert "condition.below.steps" in press(app, "Add alert rule").text[0].value
