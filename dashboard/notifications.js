@@ -33,7 +33,8 @@ function show(id, title, body) {
 
 async function read(user) {
   const { on, watched = [], known = {} } = stored(user);
-  if (!on || Notification.permission !== "granted") return;
+  const tells = on && Notification.permission === "granted";
+  if (!tells && !watched.length) return; // without notifications, only to drop watched jobs that have ended
   const open = Object.keys(known).filter((id) => !known[id].final);
   const ids = [...new Set([...watched, ...open])];
   const answer = await fetch(new URL(`news?jobs=${ids.join(",")}`, document.baseURI), { credentials: "same-origin" });
@@ -41,13 +42,15 @@ async function read(user) {
   const news = await answer.json();
   const { known: before, at } = stored(user);
   if (news.user !== user) return; // another person has signed in
-  for (const { id, name, status, final, finished, alerts } of before ? news.jobs : []) {
+  for (const { id, name, status, final, finished, alerts } of tells && before ? news.jobs : []) {
     const was = before[id];
     for (const alert of alerts.filter((one) => !was?.alerts.includes(one))) show(id, name, `Alert: ${alert}`);
     if (final && (was ? !was.final : finished > at)) show(id, name, `Job ${status}`);
   }
   const now = news.jobs.map(({ id, final, alerts }) => [id, { final, alerts }]);
-  store(user, { known: Object.fromEntries(now), at: news.now });
+  const running = new Set(news.jobs.filter((job) => !job.final).map((job) => job.id));
+  const kept = (stored(user).watched ?? []).filter((id) => running.has(id) || !watched.includes(id)); // or watched since
+  store(user, { known: tells ? Object.fromEntries(now) : undefined, at: news.now, watched: kept });
 }
 
 function listen(user) {
@@ -79,7 +82,8 @@ function drawWatch(button, text, user, job) {
   button.setAttribute("aria-pressed", watches);
   text.textContent = watches && !on ? "Turn on notifications under Settings." : "";
   button.onclick = () => {
-    store(user, { watched: watches ? watched.filter((id) => id !== job) : [...watched, job] });
+    const others = (stored(user).watched ?? []).filter((id) => id !== job); // they change between two clicks
+    store(user, { watched: watches ? others : [...others, job] });
     drawWatch(button, text, user, job);
   };
 }
