@@ -38,20 +38,10 @@ async def _news(request: Request) -> Response:
 def _states(key: str, ids: list[UUID]) -> dict[str, Any]:
     with Client(api_key=key, timeout=LIVE_SECONDS) as client:
         user = client.me().user
-        found: dict[UUID, JobSummary] = {job.id: job for job in client.jobs(user=user, limit=NEWEST).data}
-        for id in ids:
-            if id not in found and (job := _job(client, id)):
-                found[id] = job
+        found = {job.id: job for job in client.jobs(user=user, limit=NEWEST).data}
+        if missing := [id for id in ids if id not in found]:  # those removed, or without access, are left out
+            found |= {job.id: job for job in client.jobs(ids=missing, limit=MOST).data}
     return {"user": user, "now": datetime.now(UTC).isoformat(), "jobs": [_state(job) for job in found.values()]}
-
-
-def _job(client: Client, id: UUID) -> JobSummary | None:
-    try:
-        return client.job(id)
-    except CalibrlError as error:
-        if error.status == 404:  # removed, or in a project without access
-            return None
-        raise
 
 
 def _state(job: JobSummary) -> dict[str, Any]:

@@ -22,14 +22,16 @@ def browser(world: World) -> Iterator[TestClient]:
 
 
 def test_the_news_are_those_of_own_and_named_jobs(world: World, browser: TestClient) -> None:
-    theirs, others = world.add(name="theirs"), world.add(name="others")
+    theirs, others, third = (world.add(name=name) for name in ("theirs", "others", "third"))
     browser.cookies.set(signin.COOKIE, world.sign_in("ines", {"default": Role.MEMBER}))
     mine = world.add(name="mine", user="ines", status=JobStatus.RUNNING)
     world.alert(mine, HealthAlert(rule="entropy_collapse", state="fired", step=4, message="low", suggestion=""))
-    answer = browser.get("/news", params={"jobs": f"{theirs.id},{uuid4()}"})
+    world.requests.clear()
+    answer = browser.get("/news", params={"jobs": f"{theirs.id},{third.id},{uuid4()}"})
+    assert len(world.requests) == 3  # the viewer, the viewer's jobs, and all others at once
     found = answer.json()
     assert found["user"] == "ines" and others.id
-    assert {job["name"] for job in found["jobs"]} == {"mine", "theirs"}
+    assert {job["name"] for job in found["jobs"]} == {"mine", "theirs", "third"}
     state = next(job for job in found["jobs"] if job["name"] == "mine")
     alerts = state.pop("alerts")
     assert state == {"id": str(mine.id), "name": "mine", "status": "running", "final": False, "finished": None}
