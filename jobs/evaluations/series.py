@@ -15,8 +15,9 @@ from jobs.db import session_scope
 from jobs.files import artifacts
 from jobs.repository import checkpoints, jobs, metrics
 
-# Families of times, speeds and memory, which differ from run to run, and of verdicts' times and caches.
-NOT_COMPARED = ("perf/", "verdict/")
+# Families of times, speeds and memory, which differ from run to run, of verdicts' times and caches, and of the
+# schedule, which follows from the spec and is not in older runs.
+NOT_COMPARED = ("perf/", "verdict/", "schedule/")
 NAMING = ("name", "labels", "notes", "project", "priority", "depends_on")  # fields without an effect on the series
 STEPS_AT_ONCE = 500
 MAX_STEPS = 50_000  # that are compared
