@@ -250,7 +250,7 @@ def _filters() -> None:
         max_chars=200,
     )  # fmt: skip
     labels.text_input(
-        "Labels", key="label", bind="query-params", on_change=_first_page, placeholder="team:vision, stage:final",
+        "Labels", key="label", bind="query-params", on_change=_first_page, placeholder="team=vision, stage=final",
         max_chars=500,
     )  # fmt: skip
     if unread := _labels()[1]:

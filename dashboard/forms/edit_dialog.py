@@ -12,8 +12,8 @@ def form(job: Job) -> None:
     """Draw the form. After a change the page runs again."""
     with st.form("edit", border=False):
         name = st.text_input("Name", job.name, max_chars=120)
-        pairs = [f"{key}:{value}" for key, value in job.labels.items()]
-        labels = st.multiselect("Labels", pairs, pairs, accept_new_options=True, placeholder="key:value, then Enter")
+        pairs = [f"{key}={value}" for key, value in job.labels.items()]
+        labels = st.multiselect("Labels", pairs, pairs, accept_new_options=True, placeholder="key=value, then Enter")
         notes = st.text_area("Notes", job.notes, max_chars=MAX_NOTES_LENGTH, height=200, help="Plain text.")
         submitted = st.form_submit_button("Save", type="primary", key="edit-submit")
     if not submitted:

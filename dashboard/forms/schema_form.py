@@ -309,14 +309,14 @@ def _text(value: object) -> str:
 
 
 def _list_of_words(node: Node, start: Any, common: dict[str, Any]) -> Any:
-    """Words from a list, free words, or pairs written as key:value."""
+    """Words from a list, free words, or pairs written as key=value or key:value."""
     if node["type"] == "object":
         read, write = _pair_values(node)
-        pairs = [f"{name}:{write(value)}" for name, value in dict(start).items()]
+        pairs = [f"{name}={write(value)}" for name, value in dict(start).items()]
         words = st.multiselect(
-            **common, options=pairs, default=pairs, accept_new_options=True, placeholder="key:value, then Enter"
+            **common, options=pairs, default=pairs, accept_new_options=True, placeholder="key=value, then Enter"
         )
-        return {name.strip(): read(value.strip()) for name, _, value in (word.partition(":") for word in words)}
+        return {name.strip(): read(value.strip()) for name, value in map(_pair, words)}
     options = node["items"].get("enum")
     return st.multiselect(
         **common,
@@ -325,6 +325,11 @@ def _list_of_words(node: Node, start: Any, common: dict[str, Any]) -> Any:
         accept_new_options=options is None,
         placeholder="Select" if options else "Type a value, then Enter",
     )
+
+
+def _pair(word: str) -> tuple[str, str]:
+    name, *value = re.split("[=:]", word, maxsplit=1)
+    return name, "".join(value)
 
 
 def _pair_values(node: Node) -> tuple[Callable[[str], Any], Callable[[Any], str]]:

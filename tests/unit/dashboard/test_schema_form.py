@@ -167,6 +167,8 @@ def test_sections_that_may_be_left_out_are_switched() -> None:
 def test_labels_are_pairs() -> None:
     app = everything(preset(labels={"team": "vision"}))
     assert app.session_state["value"]["labels"] == {"team": "vision"}
+    app.multiselect(key="all:labels").set_value(["team=vision", "stage:a=b"])
+    assert run(app).session_state["value"]["labels"] == {"team": "vision", "stage": "a=b"}
 
 
 def test_variables_of_a_template_keep_their_type_and_texts_their_lines() -> None:
