@@ -216,13 +216,14 @@ def _choose(jobs: list[JobSummary]) -> tuple[bool, UUID | None]:
     )  # fmt: skip
     names = _names(jobs)
     baseline = right.selectbox(
-        "Baseline", [None, *names], format_func=lambda id: names.get(id, "None"), key="baseline",
+        "Baseline", [None, *names], format_func=lambda id: names.get(id, "None"), key="baseline", bind="query-params",
         help="The table of values shows the difference of each job from it.",
     )  # fmt: skip
     chart_look.choose()
     by_config = len(seed_groups(jobs)) < len(jobs) and st.toggle(
-        "Group seeds", key="seeds", help="One line for jobs that differ in their seeds only: mean, min and max."
-    )
+        "Group seeds", key="seeds", bind="query-params",
+        help="One line for jobs that differ in their seeds only: mean, min and max.",
+    )  # fmt: skip
     return by_config, baseline
 
 

@@ -72,6 +72,8 @@ def test_seeds_of_one_config_are_one_line_if_the_reader_says_so(world: World) ->
     assert (colours(app), names(app)) == (3, {"grpo-1", "grpo-2", "calibrl"})
     grouped = finished(toggle.set_value(True).run())
     assert (colours(grouped), names(grouped)) == (2, {"grpo-1, seeds 1, 2", "calibrl"})
+    linked = open_page("compare", jobs=",".join(str(job.id) for job in jobs), seeds="true")
+    assert colours(linked) == 2
 
 
 def test_two_runs_of_one_seed_are_no_seeds(world: World) -> None:
@@ -150,6 +152,8 @@ def test_values_are_shown_beside_those_of_a_baseline(world: World) -> None:
     assert ">0.5<div" in text and ">best 0.6</div>" in text
     assert ">0.4 (−0.1, −20.0 %)<div" in text and ">best 0.4 (−0.2, −33.3 %)</div>" in text
     assert list(curves(app)) == ["compare-step-validation-accuracy"]
+    linked = open_page("compare", jobs=f"{base.id},{other.id}", baseline="base")
+    assert linked.selectbox(key="baseline").value == base.id
 
 
 def test_a_job_older_than_the_latest_is_found_by_name_id_or_link(world: World) -> None:
