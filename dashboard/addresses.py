@@ -60,7 +60,7 @@ def note(key: str, value: Any, default: Any, format_func: Any = str) -> None:
         st.query_params[key] = format_func(value)
 
 
-def query() -> str:
+def choices() -> str:
     """Return the query of the page with its `?`, with all values of each parameter; empty if it has none."""
     pairs = [(key, value) for key in st.query_params for value in st.query_params.get_all(key)]
     return f"?{urlencode(pairs)}" if pairs else ""

@@ -29,7 +29,7 @@ NO_ACCESS = (401, 403, 404)  # statuses of what the viewer cannot see, or can no
 
 def _sign_in() -> str:
     """A link that returns to the current page after sign-in. Streamlit's link buttons would open a new tab."""
-    here = (urlsplit(st.context.url or "/").path or "/") + addresses.query()
+    here = (urlsplit(st.context.url or "/").path or "/") + addresses.choices()
     address = f"{signin.PATH}?{urlencode({'next': here})}"
     return (
         f'<a href="{escape(address)}" target="_self" style="display:inline-block;padding:.45rem 1.2rem;'

@@ -45,4 +45,4 @@ def _save() -> None:
 
 def here() -> str:
     """Return the address of the page with its choices, relative to the dashboard."""
-    return urlsplit(st.context.url or "").path.rpartition("/")[2] + addresses.query()
+    return urlsplit(st.context.url or "").path.rpartition("/")[2] + addresses.choices()
