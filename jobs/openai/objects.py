@@ -18,6 +18,7 @@ from jobs import models
 from jobs.openai.graders import grader_of
 from jobs.openai.names import fine_tuned, id_of, model_name
 from jobs.openai.requests import base_group, base_rate, supervised
+from jobs.repository.openai_jobs import TrainedJob
 
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 STATUS: dict[JobStatus, Status] = {
@@ -74,10 +75,10 @@ def job_object(job: models.Job, rows: Mapping[UUID, int], seconds_left: float | 
     )
 
 
-def model_object(job: models.Job) -> ModelObject:
+def model_object(job: TrainedJob) -> ModelObject:
     """Return the model of a training job that has succeeded."""
     return ModelObject(
-        id=fine_tuned(job.spec["model"], job.name, job.id),
+        id=fine_tuned(job.model, job.name, job.id),
         created=_seconds(job.finished_at or job.created_at),
         owned_by=job.project,
     )

@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Select, select, tuple_
@@ -15,6 +15,17 @@ from jobs.errors import FieldError, Invalid
 from jobs.models import Event, Job, StepMetrics
 
 TRAIN = "train"
+
+
+class TrainedJob(NamedTuple):
+    """What the model of a training job is described with. `model`: of the spec."""
+
+    id: UUID
+    name: str
+    project: str
+    created_at: datetime
+    finished_at: datetime | None
+    model: dict[str, Any]
 
 
 def page(
@@ -56,21 +67,24 @@ def page(
 
 def succeeded(
     session: Session, *, visible_projects: frozenset[str] | None, project: str | None, limit: int
-) -> list[Job]:
+) -> list[TrainedJob]:
     """Return training jobs that have succeeded, from new to old; `visible_projects` as in `page`."""
     query = _succeeded(visible_projects)
     if project is not None:
         query = query.where(Job.project == project)
-    return list(session.scalars(query.order_by(Job.created_at.desc(), Job.id.desc()).limit(limit)))
+    rows = session.execute(query.order_by(Job.created_at.desc(), Job.id.desc()).limit(limit))
+    return [TrainedJob(*row) for row in rows]
 
 
-def trained(session: Session, id: UUID, visible_projects: frozenset[str] | None) -> Job | None:
+def trained(session: Session, id: UUID, visible_projects: frozenset[str] | None) -> TrainedJob | None:
     """Return a training job if it has succeeded and is visible, else None."""
-    return session.scalar(_succeeded(visible_projects).where(Job.id == id))
+    row = session.execute(_succeeded(visible_projects).where(Job.id == id)).one_or_none()
+    return None if row is None else TrainedJob(*row)
 
 
-def _succeeded(visible_projects: frozenset[str] | None) -> Select[Job]:
-    query = select(Job).where(Job.kind == TRAIN, Job.status == JobStatus.SUCCEEDED)
+def _succeeded(visible_projects: frozenset[str] | None) -> Select[Any]:
+    columns = Job.id, Job.name, Job.project, Job.created_at, Job.finished_at, Job.spec["model"]
+    query = select(*columns).where(Job.kind == TRAIN, Job.status == JobStatus.SUCCEEDED)
     return query if visible_projects is None else query.where(Job.project.in_(visible_projects))
 
 
