@@ -6,8 +6,10 @@ from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
+import structlog
 from fastapi import Depends, Query, Request
 from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from api import idempotency
@@ -15,13 +17,16 @@ from api.middleware import changes, route_path
 from calibrl.schemas import MAX_STEP, Page, Record, Role
 from jobs import models
 from jobs.access.callers import Caller
-from jobs.db import session_scope
+from jobs.db import is_disk_full, session_scope
+from jobs.postgres_text import storable
 from jobs.repository import audit, jobs, studies
 
+log = structlog.get_logger()
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 V1 = "/v1"  # prefix that the path of a route does not contain
 MAX_ID = 2**63 - 1
+NOTED_RANGE = 100  # characters of the range of a download in the audit log
 
 
 # Maximum number of the engine's connections that requests hold at the same time. With more, requests that wait for a
@@ -65,13 +70,23 @@ async def read(request: Request, query: Callable[[Session], T]) -> T:
 
 
 def note_download(session: Session, request: Request, caller: Caller, project: str) -> None:
-    """Record the download of a file, once: not for the later parts of a download in parts."""
-    if request.method == "GET" and request.headers.get("Range", "bytes=0-").startswith("bytes=0-"):
-        caller.project = project
-        _note(session, request, caller)
+    """Record the download of a file, or of a part of it. Without space in the database, the log has it instead."""
+    if request.method != "GET":
+        return
+    caller.project = project
+    asked = request.headers.get("Range")
+    after = None if asked is None else {"range": storable(asked[:NOTED_RANGE])}
+    try:
+        with session.begin_nested():
+            _note(session, request, caller, after=after)
+    except DBAPIError as error:
+        if not is_disk_full(error):
+            raise
+        log.error("download not in the audit log: no disk space", path=request.url.path, after=after)
 
 
-def _note(session: Session, request: Request, caller: Caller) -> None:
+def _note(session: Session, request: Request, caller: Caller, *, after: dict[str, Any] | None = None) -> None:
+    change = asdict(caller.change) if caller.change else {"after": after}
     audit.add(
         session,
         user=caller.user,
@@ -80,7 +95,7 @@ def _note(session: Session, request: Request, caller: Caller) -> None:
         path=request.url.path,
         project=caller.project,
         request_id=request.state.request_id,
-        **(asdict(caller.change) if caller.change else {}),
+        **change,
     )
 
 

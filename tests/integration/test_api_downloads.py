@@ -178,8 +178,9 @@ def test_downloads_are_in_the_audit_log(http: httpx.Client, client: Client, tmp_
     write_checkpoint(job_id)
     whole = path(job_id, "files/model.safetensors")
     http.get(whole)
-    http.get(whole, headers={"Range": "bytes=0-99"})
-    http.get(whole, headers={"Range": "bytes=100-199"})  # a later part
+    ranges = ["bytes=0-99", "bytes=00-", "bytes=1-", "bytes=-9"]
+    for each in ranges:
+        http.get(whole, headers={"Range": each})
     http.head(whole)
     refused(http.get(path(job_id, "files/none")), 404)
     http.get(path(job_id, "archive"))
@@ -187,9 +188,24 @@ def test_downloads_are_in_the_audit_log(http: httpx.Client, client: Client, tmp_
     dataset = client.upload(file).id
     http.get(f"/v1/datasets/{dataset}/content")
     noted = [each for each in http.get("/v1/audit").json()["data"] if each["action"].startswith("GET")]
-    expected = [f"/v1/datasets/{dataset}/content", path(job_id, "archive"), whole, whole]
+    expected = [f"/v1/datasets/{dataset}/content", path(job_id, "archive"), *[whole] * 5]
     assert [each["path"] for each in noted] == expected
     assert {(each["user"], each["project"]) for each in noted} == {("admin", "default")}
+    assert [each["after"] for each in noted[2:]] == [*({"range": each} for each in reversed(ranges)), None]
+
+
+def test_a_full_disk_of_the_database_does_not_stop_downloads(http: httpx.Client) -> None:
+    job_id = job_steps.submit()
+    write_checkpoint(job_id)
+    http.get("/v1/me")  # the first use of the key is in the audit log
+    full = "BEGIN RAISE EXCEPTION 'full' USING ERRCODE = 'disk_full'; END"
+    job_steps.run(f"CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $${full}$$")
+    job_steps.run("CREATE TRIGGER full_disk BEFORE INSERT ON audit EXECUTE FUNCTION full_disk()")
+    try:
+        assert http.get(path(job_id, "files/model.safetensors")).status_code == 200
+    finally:
+        job_steps.run("DROP FUNCTION full_disk CASCADE")
+    assert not any(each["action"].startswith("GET") for each in http.get("/v1/audit").json()["data"])
 
 
 def test_a_service_that_names_other_places_is_not_followed(client: Client, tmp_path: Path, monkeypatch: Any) -> None:
