@@ -18,7 +18,7 @@ TRAIN = "train"
 
 
 class TrainedJob(NamedTuple):
-    """What the model of a training job is described with. `model`: of the spec."""
+    """Columns that describe the model of a training job. `model`: of the spec."""
 
     id: UUID
     name: str
