@@ -238,7 +238,7 @@ def lock_expired(session: Session, limit: int, lease_seconds: float, held_second
 
 
 def lock_existing(session: Session, ids: Sequence[UUID], *, skip_locked: bool = False) -> list[Job]:
-    """Lock and return the jobs of these ids that exist, with `skip_locked` those that no other transaction has locked."""
+    """Lock and return the jobs of these ids that exist, with `skip_locked` those that are not locked."""
     query = select(Job).where(Job.id.in_(ids)).order_by(*_AGE)
     return list(session.scalars(_fresh(query.with_for_update(skip_locked=skip_locked))))
 
