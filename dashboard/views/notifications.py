@@ -11,7 +11,7 @@ from dashboard.reads import service
 
 _mount = st.components.v2.component(
     "notifications",
-    html='<button type="button"></button> <span></span>',
+    html='<button type="button" hidden></button> <span></span>',  # without a name until the script names it
     css="""button{padding:.35rem .9rem;border:1px solid var(--st-border-color);border-radius:.5rem;background:none;
 color:var(--st-text-color);font:inherit;font-size:.875rem;cursor:pointer}span{color:var(--st-text-color);font-size:.9rem}
 button:focus-visible{outline:2px solid currentColor;outline-offset:2px}""",

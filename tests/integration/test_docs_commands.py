@@ -200,7 +200,8 @@ def reader(tmp_path: Path, database: str, redis_url: str) -> Iterator[Reader]:
     write_files(folder)
     variables = {"DATABASE_URL": database, "REDIS_URL": redis_url, "CALIBRL_WEBHOOKS_TO_PRIVATE": "true"}
     with serving_hub(HUB_NAME, folder_files(folder / HUB_NAME)) as hub:
-        up = start(home, HF_ENDPOINT=hub.url, CALIBRL_ALLOWED_HUB_MODELS="Qwen/*", **variables)
+        variables |= {"HF_ENDPOINT": hub.url, "CALIBRL_ALLOWED_HUB_MODELS": "Qwen/*"}
+        up = start(home, CALIBRL_ALLOWED_ROOTS=str(folder), **variables)  # a reader starts it in this folder
         try:
             stack = read_stack(home)
             assert stack is not None
