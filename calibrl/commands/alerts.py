@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from calibrl.client import CalibrlError, Client
-from calibrl.commands.arguments import ACCESS, AsJson, StackFolder, print_json, print_rich
+from calibrl.commands.arguments import ACCESS, AsJson, StackFolder, print_json, print_rich, read_label
 from calibrl.schemas import AlertRule, AlertRuleSettings, NewAlertRule
 from calibrl.views import messages
 
@@ -64,7 +64,13 @@ def add_rule(
 ) -> None:
     """Add an alert rule with one condition: --below, --above, --not-finite, --worse-by or --no-progress."""
     condition = _condition(metric, below, above, not_finite, worse_by, lowest, steps, no_progress)
-    fields = {"name": name, "project": project, "condition": condition, "labels": _labels(labels), "job_names": jobs}
+    fields = {
+        "name": name,
+        "project": project,
+        "condition": condition,
+        "labels": dict(map(read_label, labels or ())),
+        "job_names": jobs,
+    }
     new = NewAlertRule.model_validate(fields)
     with Client(data_dir=data) as client:
         added = client.add_alert_rule(new)
@@ -90,7 +96,7 @@ def set_rule(
 ) -> None:
     """Replace the condition and the jobs of an alert rule."""
     condition = _condition(metric, below, above, not_finite, worse_by, lowest, steps, no_progress)
-    fields = {"condition": condition, "labels": _labels(labels), "job_names": jobs}
+    fields = {"condition": condition, "labels": dict(map(read_label, labels or ())), "job_names": jobs}
     settings = AlertRuleSettings.model_validate(fields)
     with Client(data_dir=data) as client:
         changed = client.put_alert_rule(_find(client, project, name).id, settings)
@@ -111,18 +117,6 @@ def _find(client: Client, project: str, name: str) -> AlertRule:
             f"project {project} has no alert rule {name!r}; `calibrl alerts list` shows them", status=404
         )
     return found
-
-
-def _labels(given: list[str] | None) -> dict[str, str]:
-    """Return labels by key.
-
-    Raises:
-        BadParameter: one has no value.
-    """
-    pairs = [label.partition("=") for label in given or ()]
-    if wrong := next((key for key, equals, _ in pairs if not equals), None):
-        raise typer.BadParameter(f"--label {wrong}: write KEY=VALUE")
-    return {key: value for key, _, value in pairs}
 
 
 def _condition(

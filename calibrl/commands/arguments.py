@@ -10,6 +10,7 @@ from pydantic_core import to_json
 from rich.console import Console
 
 from calibrl.commands import completion
+from calibrl.schemas.jobs import parse_label
 
 HERE, JOBS, QUEUE, ACCESS = "On this machine", "Jobs", "Queue", "Access"  # sections of the help text
 
@@ -36,6 +37,18 @@ def moment(text: str) -> datetime:
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a date: write it as 2026-11-24 or 2026-11-24T18:00") from None
     return found.astimezone(UTC)
+
+
+def read_label(text: str) -> tuple[str, str]:
+    """Return the key and the value of a label.
+
+    Raises:
+        BadParameter: the text is not a label.
+    """
+    try:
+        return parse_label(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def console() -> Console:

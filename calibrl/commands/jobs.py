@@ -11,9 +11,18 @@ import typer
 from calibrl.client import CalibrlError, Client
 from calibrl.client.address import job_page_url
 from calibrl.commands import completion, follow_job
-from calibrl.commands.arguments import JOBS, AsJson, JobArgument, Moment, StackFolder, moment, print_json, print_rich
+from calibrl.commands.arguments import (
+    JOBS,
+    AsJson,
+    JobArgument,
+    Moment,
+    StackFolder,
+    moment,
+    print_json,
+    print_rich,
+    read_label,
+)
 from calibrl.schemas import CheckpointChoice, Job, JobSort, JobStatus, Priority
-from calibrl.schemas.jobs import parse_label
 from calibrl.specfile import read_changes, read_config, read_spec, read_specs
 from calibrl.views import plan_summary, terminal
 
@@ -24,13 +33,6 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the spec: algorithm.negative_slope=0.3"),
 ]
-
-
-def _label(text: str) -> tuple[str, str]:
-    try:
-        return parse_label(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
 
 
 def _checkpoint(text: str) -> CheckpointChoice:
@@ -167,7 +169,7 @@ def list_jobs(
     data: StackFolder = None,
 ) -> None:
     """List jobs, newest first."""
-    filter = dict(map(_label, labels or []))
+    filter = dict(map(read_label, labels or []))
     with Client(data_dir=data) as client:
         page = client.jobs(
             status=status,
@@ -203,7 +205,7 @@ def label(
 ) -> None:
     """Set or remove labels of a job. Print the resulting labels."""
     changes: dict[str, str | None] = dict.fromkeys(remove or [])
-    changes |= dict(map(_label, labels or []))
+    changes |= dict(map(read_label, labels or []))
     if not changes:
         raise typer.BadParameter("give labels to set, or --remove", param_hint="KEY=VALUE")
     with Client(data_dir=data) as client:

@@ -183,16 +183,16 @@ def test_alert_rules_are_added_listed_changed_and_removed(service: Service) -> N
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "says"),
     [
         ((), "give one of --below"),
         (("--below", "1", "--no-progress", "3"), "give one of --below"),
         (("--below", "1"), "--metric is missing"),
         (("--no-progress", "3", "--steps", "2"), "steps"),
-        (("--no-progress", "3", "--label", "team"), "write KEY=VALUE"),
+        (("--no-progress", "3", "--label", "team"), "write it as key=value"),
     ],
 )
-def test_an_alert_rule_needs_one_condition(service: Service, given: tuple[str, ...], told: str) -> None:
+def test_an_alert_rule_needs_one_condition(service: Service, given: tuple[str, ...], says: str) -> None:
     refused = calibrl("alerts", "add", "low", *given)
-    assert refused.exit_code == 2 and told in refused.stderr
+    assert refused.exit_code == 2 and says in refused.stderr
     assert not service.requests
