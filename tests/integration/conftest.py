@@ -11,6 +11,7 @@ import pytest
 from calibrl.client import Client
 from jobs.settings import get_settings
 from tests.support import API_KEY, ROOT, job_steps
+from tests.support.api_users import ApiUsers
 from tests.support.processes import processes_with
 from tests.support.rest import serving
 from tests.support.worker import wake
@@ -31,6 +32,20 @@ def client(http: httpx.Client) -> Iterator[Client]:
     """Return the Python client of that API. Files that send HTTP themselves define their own fixture of this name."""
     with Client(str(http.base_url), API_KEY) as client:
         yield client
+
+
+@pytest.fixture
+def admin(database: str) -> Iterator[httpx.Client]:
+    """The API over real HTTP, asked with the service's own key."""
+    with serving() as client:
+        yield client
+
+
+@pytest.fixture
+def users(admin: httpx.Client) -> Iterator[ApiUsers]:
+    """Users of that API, who ask with keys of their own."""
+    with ApiUsers(admin) as users:
+        yield users
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -27,18 +26,6 @@ from tests.support.rest import named, refused, serving, submitted
 from tests.support.waiting import LIMIT_SECONDS
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def admin(database: str) -> Iterator[httpx.Client]:
-    with serving() as client:
-        yield client
-
-
-@pytest.fixture
-def users(admin: httpx.Client) -> Iterator[ApiUsers]:
-    with ApiUsers(admin) as users:
-        yield users
 
 
 def test_a_key_is_shown_once_and_kept_as_its_hash(admin: httpx.Client, users: ApiUsers) -> None:

@@ -1,27 +1,14 @@
 """Filters of the audit log, of users and of keys."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.support.api_users import ApiUsers
-from tests.support.rest import serving, submitted
+from tests.support.rest import submitted
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def admin(database: str) -> Iterator[httpx.Client]:
-    with serving() as client:
-        yield client
-
-
-@pytest.fixture
-def users(admin: httpx.Client) -> Iterator[ApiUsers]:
-    with ApiUsers(admin) as users:
-        yield users
 
 
 def listed(client: httpx.Client, path: str, **params: str) -> list[dict[str, Any]]:
